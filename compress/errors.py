@@ -1,0 +1,86 @@
+"""Everything this package raises on purpose.
+
+    CompressError                 one line for the user: what was given, what is allowed, how to fix it
+    ├── ConfigError    exit 2     the request cannot be carried out as written
+    │   ├── Refusal               a stage asks for what the target device cannot run
+    │   ├── ModelError            the model or checkpoint named by the configuration is unusable
+    │   ├── DataError             the data set named by the configuration is unusable
+    │   └── MissingExtra          an optional dependency is not installed
+    └── StageError     exit 1     a stage started and failed
+        └── ParityError           an exported file does not compute what its source computes
+
+A message is complete on its own; `fix` says what to type or change.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+__all__ = [
+    "CompressError",
+    "ConfigError",
+    "DataError",
+    "MissingExtra",
+    "ModelError",
+    "ParityError",
+    "Refusal",
+    "StageError",
+    "nearest",
+]
+
+
+class CompressError(Exception):
+    """Base of every deliberate error; `str(error)` is the one line a user sees."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, problem: str, *, fix: str | None = None) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.problem} | fix: {self.fix}" if self.fix else self.problem
+
+
+class ConfigError(CompressError):
+    """The configuration is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class Refusal(ConfigError):
+    """A stage that the target cannot use, with the reason (a fact about the device) and the fix."""
+
+
+class ModelError(ConfigError):
+    """The model or its checkpoint is missing, truncated, unsafe or does not fit the declared input."""
+
+
+class DataError(ConfigError):
+    """The data set is missing, empty, corrupt or inconsistent; names the file."""
+
+
+class MissingExtra(ConfigError):
+    """An optional dependency is absent."""
+
+    def __init__(self, package: str, *, extra: str, needed_for: str) -> None:
+        super().__init__(f"{needed_for} needs the package {package!r}", fix=f"pip install 'edge-compress[{extra}]'")
+
+
+class StageError(CompressError):
+    """A stage failed while running."""
+
+
+class ParityError(StageError):
+    """An exported file does not reproduce its source's outputs within tolerance; it was not handed over."""
+
+
+def nearest(given: str, allowed: Iterable[str]) -> str:
+    """Text naming what is allowed, closest match first: `did you mean 'amount'? allowed: amount, scope`."""
+    names = sorted(allowed)
+    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}allowed: {', '.join(names) or '(none)'}"

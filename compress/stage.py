@@ -1,0 +1,119 @@
+"""The contract of a stage: `requires(target)` before any work, then `run(artifact, context) -> artifact`."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from compress.target import Target
+from compress.types import Artifact, Format, Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Batch", "Context", "Progress", "Split", "Splits", "Stage"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples as the network takes them: images float32 `[N, C, H, W]` normalised, labels int64 `[N]`."""
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+class Split(Protocol):
+    """A fixed, ordered set of samples that is read in batches and never held in memory whole."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All samples once, in order, at most `size` at a time."""
+        ...
+
+    def digest(self) -> str:
+        """Hex SHA-256 over the samples' content, labels and preprocessing."""
+        ...
+
+
+class Splits(Protocol):
+    """Disjoint splits of one data set. `evaluation` is the test split: no stage decides anything by it."""
+
+    classes: tuple[str, ...]
+    calibration: Split
+    finetune: Split
+    validation: Split
+    evaluation: Split
+
+
+class Progress(Protocol):
+    """Where a long step shows how far it is."""
+
+    def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        """Yield `items` while showing a bar (interactive) or nothing (piped)."""
+        ...
+
+    def log(self, message: str) -> None:
+        """One line for the user."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may use besides its input artifact.
+
+    Attributes:
+        name: the stage's name in the recipe; files it writes are named after it.
+        folder: existing folder for the files the stage writes, through `files.atomic_path`.
+        seed: for every random choice.
+    """
+
+    name: str
+    target: Target
+    splits: Splits
+    folder: Path
+    seed: int
+    progress: Progress
+
+
+class Stage(BaseModel, abc.ABC):
+    """One step of the pipeline. Fields are its options: typed, validated, and documented where they are declared.
+
+    A stage never mutates its input, writes only below `context.folder`, never imports another stage and measures nothing
+    (measuring belongs to the pipeline). `title` is the line `--help` shows.
+
+    Attributes:
+        source: take the output of this earlier stage instead of the newest artifact in an accepted format.
+        before: run just before this stage instead of where the recipe lists it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    accepts: ClassVar[frozenset[Format]]
+    produces: ClassVar[Format]
+    data_used: ClassVar[tuple[str, ...]] = ()
+    """Names of the `Splits` fields the result depends on; their digests go into the stage's content hash."""
+
+    source: str | None = None
+    before: str | None = None
+
+    def precision_from(self, precision: Precision) -> Precision:
+        """Precision of the output, given the input's. Lets the pipeline check a whole recipe before running it."""
+        return precision
+
+    def requires(self, target: Target, precision: Precision, name: str) -> None:
+        """Raise `Refusal` when `target` cannot use this stage on an input of `precision`; `name` as in the recipe."""
+
+    @abc.abstractmethod
+    def run(self, artifact: Artifact, context: Context) -> Artifact:
+        """Make the output artifact. Raises `StageError` on failure and leaves nothing half-written."""

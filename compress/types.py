@@ -1,0 +1,220 @@
+"""Domain types shared by every module; imports nothing of this package but its errors, and no torch at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = [
+    "Accuracy",
+    "Artifact",
+    "Fidelity",
+    "Format",
+    "InputSpec",
+    "Latency",
+    "Measurement",
+    "Precision",
+    "Sparsity",
+]
+
+
+class Format(str, Enum):
+    """What an artifact is: a live module, or a file in an exchange format."""
+
+    TORCH = "torch"
+    ONNX = "onnx"
+    TORCHSCRIPT = "torchscript"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Precision(str, Enum):
+    """Arithmetic of the compute-heavy layers (convolutions, matrix products)."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One image as the network takes it: float32 NCHW, `(pixel / 255 - mean) / std`.
+
+    Attributes:
+        shape: `(channels, height, width)` of one sample, without the batch dimension.
+        channel_order: `rgb`, `bgr` or `gray`.
+        mean: per-channel mean of pixels scaled to [0, 1].
+        std: per-channel standard deviation of pixels scaled to [0, 1].
+    """
+
+    shape: tuple[int, int, int]
+    channel_order: str = "rgb"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        channels = self.shape[0]
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ValueError(f"input shape {self.shape} must be three positive sizes (channels, height, width)")
+        if self.channel_order not in ("rgb", "bgr", "gray"):
+            raise ValueError(f"channel_order {self.channel_order!r} must be one of rgb, bgr, gray")
+        if (self.channel_order == "gray") != (channels == 1):
+            raise ValueError(f"channel_order {self.channel_order!r} does not fit {channels} input channel(s)")
+        if len(self.mean) != channels or len(self.std) != channels:
+            raise ValueError(f"mean and std need {channels} value(s) each, got {len(self.mean)} and {len(self.std)}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, got {self.std}")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model in one format at one point of the pipeline. Immutable: a stage returns a new one.
+
+    Attributes:
+        format: how `model` is stored.
+        model: an `nn.Module` in eval mode (format torch) or the path of a file.
+        precision: arithmetic of the compute-heavy layers.
+        input: the sample the model takes.
+        dynamic_batch: whether a file accepts any batch size; False means batch 1 only. Torch modules accept any.
+        history: names of the stages that made it, oldest first.
+    """
+
+    format: Format
+    model: nn.Module | Path
+    precision: Precision
+    input: InputSpec
+    dynamic_batch: bool = True
+    history: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.model, Path) == (self.format is Format.TORCH):
+            raise ValueError(f"a {self.format} artifact cannot hold a {type(self.model).__name__}")
+
+    @property
+    def module(self) -> nn.Module:
+        """The live module of a torch artifact."""
+        if isinstance(self.model, Path):
+            raise TypeError(f"a {self.format} artifact holds a file, not a module")
+        return self.model
+
+    @property
+    def path(self) -> Path:
+        """The file of an exported artifact."""
+        if not isinstance(self.model, Path):
+            raise TypeError("a torch artifact holds a module, not a file")
+        return self.model
+
+    def after(
+        self,
+        stage: str,
+        model: nn.Module | Path,
+        *,
+        format: Format | None = None,
+        precision: Precision | None = None,
+        dynamic_batch: bool | None = None,
+    ) -> Artifact:
+        """The artifact that `stage` made from this one."""
+        return replace(
+            self,
+            model=model,
+            format=format or self.format,
+            precision=precision or self.precision,
+            dynamic_batch=self.dynamic_batch if dynamic_batch is None else dynamic_batch,
+            history=(*self.history, stage),
+        )
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """Exact zeros among the weights of convolutions and linear layers (biases and normalisation excluded)."""
+
+    zeros: int
+    total: int
+    per_layer: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def fraction(self) -> float:
+        return self.zeros / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one inference call of `batch` samples, on the machine named in `device`."""
+
+    median_ms: float
+    p90_ms: float
+    p99_ms: float
+    min_ms: float
+    runs: int
+    warmup: int
+    threads: int
+    batch: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 accuracy as fractions of 1, with the 95 % Wilson score interval (Wilson 1927)."""
+
+    top1: float
+    low: float
+    high: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Closeness to the FP32 source on the same samples.
+
+    Attributes:
+        agreement: share of samples whose arg-max equals the source's.
+        sqnr_db: 10 log10(sum of squared source logits / sum of squared differences), over all samples; inf if equal.
+        max_abs_error: largest absolute difference of any logit.
+        samples: number of samples compared.
+    """
+
+    agreement: float
+    sqnr_db: float
+    max_abs_error: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured at one stage boundary. `None` means not measured; `notes` says why, by field name.
+
+    Attributes:
+        stage: the stage whose output this is (`source` for the model as loaded).
+        runtime: what executed the model for accuracy and latency, with its version.
+        size_bytes: of the file; a torch module is measured as a state-dict file.
+        seconds: wall time of the stage itself, measuring excluded.
+        peak_rss_bytes: highest resident memory of the process while the stage ran.
+        reused: taken from an earlier run with identical inputs.
+    """
+
+    stage: str
+    format: Format
+    precision: Precision
+    runtime: str
+    size_bytes: int | None = None
+    size_gzip_bytes: int | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    sparsity: Sparsity | None = None
+    latency: Latency | None = None
+    accuracy: Accuracy | None = None
+    fidelity: Fidelity | None = None
+    seconds: float | None = None
+    peak_rss_bytes: int | None = None
+    reused: bool = False
+    notes: Mapping[str, str] = field(default_factory=dict)
