@@ -22,7 +22,8 @@ _TEMPORARY = re.compile(r"^\.tmp-(\d+)-")
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; on success it is synced and renamed over `path`.
 
-    Whatever happens (an exception, Ctrl-C, SIGKILL), `path` holds its old content, the complete new content, or nothing.
+    Whatever happens (an exception, Ctrl-C, SIGKILL), `path` holds its old content or
+    the complete new content, never a part.
     The temporary file keeps the suffix because some writers choose their format by it.
 
     Raises:
@@ -33,7 +34,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _sync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)

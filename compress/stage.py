@@ -89,8 +89,8 @@ class Context:
 class Stage(BaseModel, abc.ABC):
     """One step of the pipeline. Fields are its options: typed, validated, and documented where they are declared.
 
-    A stage never mutates its input, writes only below `context.folder`, never imports another stage and measures nothing
-    (measuring belongs to the pipeline). `title` is the line `--help` shows.
+    A stage never mutates its input, writes only below `context.folder`, never imports another stage and measures
+    nothing: measuring belongs to the pipeline.
 
     Attributes:
         source: take the output of this earlier stage instead of the newest artifact in an accepted format.
