@@ -29,7 +29,7 @@ class Fact(BaseModel, Generic[T]):
 
 
 class Support(BaseModel):
-    """Whether the device runs a precision or loads a file format; if not, `reason` and `fix` are what the user reads."""
+    """Whether the device runs a precision or loads a file format; if not, the user reads `reason` and `fix`."""
 
     model_config = _STRICT
     value: bool
