@@ -101,6 +101,8 @@ class Stage(BaseModel, abc.ABC):
 
     accepts: ClassVar[frozenset[Format]]
     produces: ClassVar[Format]
+    why_not_onnx: ClassVar[str | None] = None
+    """Why the stage does not take an ONNX source, for the refusal."""
     data_used: ClassVar[tuple[str, ...]] = ()
     """Names of the `Splits` fields the result depends on; their digests go into the stage's content hash."""
 

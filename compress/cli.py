@@ -1,0 +1,97 @@
+"""The command line: what may be typed, and the text of `--help`. Imports neither Hydra nor torch."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress import __version__
+from compress.errors import ConfigError
+from compress.resources import conf_folder, describe_choices
+
+__all__ = ["Command", "help_text", "parse"]
+
+_USAGE = "python -m compress target=<device> [key=value ...] [-m] [--config-dir FOLDER] [--cfg]"
+
+_COMMON_OVERRIDES = (
+    ("model=mobilenet_v2", "another network; model=factory or model=file for your own"),
+    ("data=image_folder data.train=photos/", "your own images, one folder per class"),
+    ("precision=int8", "fp32, fp16 or int8; every target has a default"),
+    ("stage.magnitude.amount=0.7", "share of weights set to zero"),
+    ("~stage.magnitude", "leave a stage out"),
+    ("+stage@stage.fp16=fp16 stage.fp16.before=to_onnx", "add a stage"),
+    ("data.calibration=256", "images that decide the INT8 ranges"),
+    ("measure.threads=4", "threads while measuring latency on this host"),
+    ("resume=false", "recompute every stage instead of reusing finished ones"),
+    ("output=results", "folder for results"),
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A parsed command line."""
+
+    overrides: tuple[str, ...]
+    help: bool = False
+    version: bool = False
+    multirun: bool = False
+    show_config: bool = False
+    config_folder: Path | None = None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]  # argparse exits; we raise one line
+        raise ConfigError(f"command line: {message}", fix=f"usage: {_USAGE}")
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """Split arguments into flags and Hydra overrides.
+
+    Raises:
+        ConfigError: an unknown flag, or a flag without its value.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-c", "--cfg", action="store_true")
+    parser.add_argument("-cd", "--config-dir", type=Path)
+    options = parser.parse_intermixed_args(list(arguments))
+    return Command(
+        overrides=tuple(options.overrides),
+        help=options.help,
+        version=options.version,
+        multirun=options.multirun,
+        show_config=options.cfg,
+        config_folder=options.config_dir,
+    )
+
+
+def help_text(config_folder: Path | None = None) -> str:
+    """The text of `--help`: usage, choices of every group with one line each, and the overrides people use most."""
+    sections = [f"edge-compress {__version__}: prune, quantize, export and measure a vision model for an edge device."]
+    sections.append(f"usage: {_USAGE}")
+    for title, group in (("targets", "target"), ("models", "model"), ("data", "data"), ("stages", "stage")):
+        sections.append(_table(f"{title} ({group}=...)" if group != "stage" else title, _choices(group, config_folder)))
+    sections.append(_table("common overrides", dict(_COMMON_OVERRIDES)))
+    sections.append(
+        "flags\n"
+        "  -m, --multirun       run every combination: target=a,b stage.magnitude.amount=0.3,0.5\n"
+        "  -cd, --config-dir    a folder of your own configurations (target/, model/, data/, stage/, targets/)\n"
+        "  -c, --cfg            print the composed configuration and stop\n"
+        "  -h, --help  --version"
+    )
+    return "\n\n".join(sections)
+
+
+def _choices(group: str, config_folder: Path | None) -> dict[str, str]:
+    own = describe_choices(config_folder / group) if config_folder else {}
+    return {**describe_choices(conf_folder() / group), **own}
+
+
+def _table(title: str, rows: dict[str, str]) -> str:
+    width = max((len(name) for name in rows), default=0)
+    return "\n".join([title, *(f"  {name:<{width}}  {text}" for name, text in rows.items())])

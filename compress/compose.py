@@ -1,0 +1,150 @@
+"""Compose Hydra configurations, and say in one line what is wrong with an override.
+
+The Compose API is used instead of `hydra.main` because a configuration may come from a stranger: `hydra.main`
+instantiates the callbacks, launchers and loggers named in it; Compose only merges values.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from compress.errors import ConfigError, nearest
+from compress.resources import conf_folder
+
+__all__ = ["Tree", "compose_tree", "expand_sweep", "override_keys"]
+
+Tree = dict[str, object]
+"""A composed configuration: nested dicts, lists and scalars."""
+
+_KEY_IN_MESSAGE = re.compile(r"(?:override|delete from config\.|delete) '([^']+)'")
+
+
+def compose_tree(overrides: Sequence[str], config_folder: Path | None = None) -> Tree:
+    """The configuration after all overrides, interpolations resolved.
+
+    Raises:
+        ConfigError: naming the key or choice and the nearest valid one.
+    """
+    _check_top_level(_parse(overrides), config_folder)
+    return _to_tree(_compose(overrides, config_folder))
+
+
+def expand_sweep(overrides: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every combination of the swept values, each as a plain list of overrides, in the order they were typed."""
+    parsed = _parse(overrides)
+    alternatives = [_alternatives(override) for override in parsed]
+    return list(itertools.product(*alternatives))
+
+
+def override_keys(overrides: Sequence[str]) -> frozenset[str]:
+    """The keys that were typed, without `+`, `~` and package."""
+    return frozenset(override.key_or_group for override in _parse(overrides))
+
+
+def _alternatives(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [cast(str, override.input_line)]
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def _compose(overrides: Sequence[str], config_folder: Path | None) -> DictConfig:
+    try:
+        with warnings.catch_warnings(), initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            warnings.simplefilter("ignore")
+            return compose("config", overrides=[*overrides, *_search_path(config_folder)])
+    except MissingConfigException as error:
+        raise _missing_choice(error) from error
+    except HydraException as error:
+        raise _explain(str(error), overrides, config_folder) from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"configuration: {_first_line(error)}") from error
+
+
+def _to_tree(config: DictConfig) -> Tree:
+    try:
+        return cast(Tree, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "a value"
+        raise ConfigError(f"configuration: {_first_line(error)}", fix=f"{key}=<value>") from error
+
+
+def _search_path(config_folder: Path | None) -> list[str]:
+    if config_folder is None:
+        return []
+    if not config_folder.is_dir():
+        raise ConfigError(f"--config-dir {config_folder} is not a folder")
+    return [f"hydra.searchpath=['file://{config_folder.resolve()}']"]
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        given = next((text for text in overrides if text in str(error)), " ".join(overrides))
+        raise ConfigError(f"cannot read the override {given!r}", fix="write key=value, ~key or +key=value") from error
+
+
+def _check_top_level(overrides: Sequence[Override], config_folder: Path | None) -> None:
+    """Catch a misspelt first part before Hydra complains about something it implies (`targt=x`: no target given)."""
+    known = _top_level_names(config_folder)
+    for override in overrides:
+        first = override.key_or_group.replace("/", ".").split(".")[0]
+        if first == "hydra":
+            raise ConfigError(
+                f"{override.input_line}: Hydra's own settings are not used here",
+                fix="output=<folder> sets where results go, --config-dir adds configurations",
+            )
+        if first not in known:
+            raise ConfigError(f"unknown key {first!r} in {override.input_line!r}: {nearest(first, known)}")
+
+
+def _top_level_names(config_folder: Path | None) -> set[str]:
+    names = set(yaml.safe_load((conf_folder() / "config.yaml").read_text(encoding="utf-8"))) - {"defaults"}
+    for folder in filter(None, (conf_folder(), config_folder)):
+        names |= {path.name for path in folder.iterdir() if path.is_dir()}
+    return names
+
+
+def _missing_choice(error: MissingConfigException) -> ConfigError:
+    group, _, given = str(error.missing_cfg_file).rpartition("/")
+    return ConfigError(f"unknown {group} {given!r}: {nearest(given, error.options or [])}")
+
+
+def _explain(message: str, overrides: Sequence[str], config_folder: Path | None) -> ConfigError:
+    if message.startswith("You must specify"):
+        group = message.split("'")[1]
+        choices = [line.strip() for line in message.splitlines()[2:]]
+        return ConfigError(f"no {group} given", fix=f"{group}=<one of {', '.join(choices)}>")
+    if message.startswith("Ambiguous value"):
+        return ConfigError(_first_line(message), fix="add -m to run every combination")
+    if match := _KEY_IN_MESSAGE.search(message):
+        return _unknown_key(match[1], overrides, config_folder)
+    return ConfigError(f"configuration: {_first_line(message)}")
+
+
+def _unknown_key(key: str, overrides: Sequence[str], config_folder: Path | None) -> ConfigError:
+    """Name the keys that exist where `key` was looked for, from the configuration composed without it."""
+    others = [o.input_line for o in _parse(overrides) if o.key_or_group != key and not o.is_delete()]
+    config = _compose([text for text in others if text], config_folder)
+    parent, _, name = key.replace("/", ".").replace("@", ".").rpartition(".")
+    siblings = OmegaConf.select(config, parent) if parent else config
+    if not isinstance(siblings, DictConfig):
+        return _unknown_key(parent, others, config_folder)
+    return ConfigError(f"unknown key {key!r}: {nearest(name, {str(sibling) for sibling in siblings} - {'_target_'})}")
+
+
+def _first_line(error: object) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,154 @@
+"""The run folder: every exported file, golden inputs and outputs, the report, and a manifest of their checksums.
+
+The folder is put together under a temporary name and renamed when it is whole, so a run that was killed leaves no
+folder at all rather than one with a truncated file in it.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress import __version__, runtimes
+from compress.errors import StageError
+from compress.execute import Result
+from compress.files import remove_stale_temporaries, sha256_file, write_bytes
+from compress.serialize import to_json
+from compress.stage import Splits
+from compress.types import Artifact, Format, InputSpec, Precision
+
+__all__ = ["FileRecord", "Manifest", "copy_artifacts", "run_folder", "write_golden", "write_manifest"]
+
+GOLDEN = "golden.npz"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file of the run folder; the model fields are None for files that are not models."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    stage: str | None = None
+    format: Format | None = None
+    precision: Precision | None = None
+    dynamic_batch: bool | None = None
+    history: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is in the run folder and how to feed it. `manifest.json` itself is not listed."""
+
+    schema_version: int
+    created: str
+    producer: str
+    target: str
+    layout: str
+    input: InputSpec
+    classes: tuple[str, ...]
+    files: tuple[FileRecord, ...]
+
+
+@contextmanager
+def run_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A temporary folder that becomes `parent/name` (or `name-2`, ...) on success and vanishes on failure.
+
+    Raises:
+        StageError: the folder cannot be created or written.
+    """
+    temporary = parent / f".tmp-{os.getpid()}-{name}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        remove_stale_temporaries(parent)
+        temporary.mkdir()
+        yield temporary
+        _rename(temporary, parent, name)
+    except OSError as error:
+        raise StageError(
+            f"cannot write {parent}: {error.strerror or error}",
+            fix="free disk space or choose a writable folder with output=<folder>",
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifact]:
+    """Put every exported file into `folder`, by stage name; a hard link where the file system has them."""
+    delivered = {}
+    for result in results:
+        if result.measurement.format is Format.TORCH:
+            continue
+        artifact = result.output.artifact
+        path = folder / artifact.path.name
+        shutil.copyfile(artifact.path, path)
+        delivered[result.measurement.stage] = artifact.after(result.measurement.stage, path)
+    return delivered
+
+
+def write_golden(folder: Path, source: Artifact, delivered: dict[str, Artifact], splits: Splits, samples: int) -> None:
+    """Write `golden.npz`: `inputs`, `labels`, `reference` (the source's logits) and each file's logits by stage name.
+
+    Inputs are the first `samples` of the evaluation split, float32 `[n, C, H, W]`; logits are float32 `[n, classes]`,
+    computed here in the runtime of each file.
+    """
+    batch = next(splits.evaluation.batches(samples))
+    arrays: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
+        "inputs": batch.images,
+        "labels": batch.labels,
+        "reference": runtimes.load(source, threads=1)(batch.images),
+    }
+    for stage, artifact in delivered.items():
+        arrays[stage] = runtimes.load(artifact, threads=1)(batch.images)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_bytes(folder / GOLDEN, buffer.getvalue())
+
+
+def write_manifest(folder: Path, target: str, source: Artifact, delivered: dict[str, Artifact], splits: Splits) -> None:
+    """Write `manifest.json` over all files in `folder`, last."""
+    by_name = {artifact.path.name: (stage, artifact) for stage, artifact in delivered.items()}
+    files = tuple(_record(path, *by_name.get(path.name, (None, None))) for path in sorted(folder.iterdir()))
+    manifest = Manifest(
+        schema_version=1,
+        created=datetime.now().astimezone().isoformat(timespec="seconds"),
+        producer=f"edge-compress {__version__}",
+        target=target,
+        layout="NCHW",
+        input=source.input,
+        classes=splits.classes,
+        files=files,
+    )
+    write_bytes(folder / MANIFEST, to_json(manifest))
+
+
+def _record(path: Path, stage: str | None, artifact: Artifact | None) -> FileRecord:
+    return FileRecord(
+        path=path.name,
+        sha256=sha256_file(path),
+        size_bytes=path.stat().st_size,
+        stage=stage,
+        format=artifact.format if artifact else None,
+        precision=artifact.precision if artifact else None,
+        dynamic_batch=artifact.dynamic_batch if artifact else None,
+        history=artifact.history if artifact else (),
+    )
+
+
+def _rename(temporary: Path, parent: Path, name: str) -> None:
+    for attempt in itertools.count(1):
+        final = parent / (name if attempt == 1 else f"{name}-{attempt}")
+        if not final.exists():
+            temporary.rename(final)
+            return

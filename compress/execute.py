@@ -1,0 +1,199 @@
+"""Run a checked pipeline: the only loop. Every boundary is measured; finished stages are found again by content."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from torch import nn
+
+from compress.measure.boundary import MeasureConfig, ReferenceLogits, measure
+from compress.measure.host import describe_host
+from compress.measure.memory import PeakMemory
+from compress.pipeline import SOURCE, Pipeline, Step
+from compress.serialize import to_json
+from compress.stage import Context, Progress, Splits
+from compress.store import StageStore, content_key
+from compress.target import Target
+from compress.types import Artifact, Format, Measurement
+from compress.versions import source_digest, tool_versions
+
+__all__ = ["Result", "Run", "execute"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a pipeline is executed with.
+
+    Attributes:
+        source: the model as loaded.
+        source_digest: SHA-256 of its content.
+        on_row: called with each measurement as soon as it exists.
+    """
+
+    target: Target
+    source: Artifact
+    source_digest: str
+    splits: Splits
+    measure: MeasureConfig
+    store: StageStore
+    seed: int
+    resume: bool
+    progress: Progress
+    on_row: Callable[[Measurement], None]
+
+    @property
+    def source_module(self) -> nn.Module | None:
+        """The loaded module; None when the source is a file."""
+        return self.source.module if self.source.format is Format.TORCH else None
+
+    @cached_property
+    def environment(self) -> dict[str, object]:
+        """What every stage's result depends on besides its own inputs."""
+        return {"versions": tool_versions(), "code": source_digest(), "target": to_json(self.target).decode()}
+
+    @cached_property
+    def measured_with(self) -> str:
+        """Key of everything a measurement depends on besides the artifact."""
+        return content_key(
+            {
+                "reference": self.source_digest,
+                "evaluation": self.splits.evaluation.digest(),
+                "measure": self.measure.model_dump(mode="json"),
+                "host": to_json(describe_host()).decode(),
+                **self.environment,
+            }
+        )
+
+    @cached_property
+    def reference(self) -> ReferenceLogits:
+        """The source model's outputs on the evaluation split, computed when something is first compared with them."""
+        path = self.store.folder(self.source_digest) / f"reference-{self.measured_with[:16]}.npy"
+        return ReferenceLogits.compute(self.source, self.splits.evaluation, path, self.measure, self.progress)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One boundary of a finished run: what was measured, and the output it was measured on."""
+
+    measurement: Measurement
+    output: Output
+
+
+class Output:
+    """The output of one step: its digest now, its artifact when somebody needs it."""
+
+    def __init__(self, digest: str, produce: Callable[[], Artifact]) -> None:
+        self.digest = digest
+        self._produce = produce
+
+    @cached_property
+    def artifact(self) -> Artifact:
+        """The artifact, read back from the store or made again if it was not in memory."""
+        return self._produce()
+
+    def release(self) -> None:
+        """Let a live module go; it can be produced again."""
+        self.__dict__.pop("artifact", None)
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """What making an output took, and whether that was in an earlier run."""
+
+    seconds: float | None = None
+    peak_rss_bytes: int | None = None
+    reused: bool = False
+
+
+def execute(pipeline: Pipeline, run: Run) -> list[Result]:
+    """Run every step in order and measure its output; the source comes first.
+
+    Raises:
+        StageError: a stage failed. Stages that finished before it stay in the store.
+    """
+    outputs = {SOURCE: Output(run.source_digest, lambda: run.source)}
+    results = [_measured(SOURCE, outputs[SOURCE], _Cost(), run)]
+    for position, step in enumerate(pipeline.steps):
+        output, cost = _finish(step, outputs[step.feed], run)
+        outputs[step.name] = output
+        results.append(_measured(step.name, output, cost, run))
+        _release_unused(outputs, pipeline.steps[position + 1 :])
+    return results
+
+
+def _finish(step: Step, feed: Output, run: Run) -> tuple[Output, _Cost]:
+    """The step's output: found in the store, or made now."""
+    key = _stage_key(step, feed, run)
+    found = run.store.find(key) if run.resume else None
+
+    def restore() -> Artifact:
+        return run.store.load(key, source=run.source_module) if stored.restorable else _run_stage(step, feed, key, run)
+
+    if found is not None:
+        stored = found
+        return Output(key, restore), _Cost(found.seconds, found.peak_rss_bytes, reused=True)
+    with PeakMemory() as memory:
+        started = time.perf_counter()
+        artifact = _run_stage(step, feed, key, run)
+        seconds = time.perf_counter() - started
+    cost = _Cost(seconds, memory.peak_bytes)
+    stored = run.store.save(
+        key, artifact, source=run.source_module, seconds=seconds, peak_rss_bytes=memory.peak_bytes
+    )
+    output = Output(key, restore)
+    output.__dict__["artifact"] = artifact
+    return output, cost
+
+
+def _run_stage(step: Step, feed: Output, key: str, run: Run) -> Artifact:
+    folder = run.store.folder(key)
+    folder.mkdir(parents=True, exist_ok=True)
+    context = Context(step.name, run.target, run.splits, folder, run.seed, run.progress)
+    return step.stage.run(feed.artifact, context)
+
+
+def _stage_key(step: Step, feed: Output, run: Run) -> str:
+    """Digest of everything the step's output depends on: the same key means the same bytes."""
+    return content_key(
+        {
+            "stage": f"{type(step.stage).__module__}.{type(step.stage).__qualname__}",
+            "name": step.name,
+            "options": step.stage.model_dump(mode="json", exclude={"source", "before"}),
+            "input": feed.digest,
+            "data": {name: getattr(run.splits, name).digest() for name in step.stage.data_used},
+            "seed": run.seed,
+            **run.environment,
+        }
+    )
+
+
+def _measured(name: str, output: Output, cost: _Cost, run: Run) -> Result:
+    """Measure one boundary, or find what an earlier run measured on the very same output."""
+    earlier = run.store.find_measurement(output.digest, run.measured_with) if run.resume else None
+    if earlier is not None:
+        measurement = replace(earlier, stage=name, reused=True)
+    else:
+        measured = measure(
+            output.artifact,
+            stage=name,
+            reference=run.reference,
+            splits=run.splits,
+            config=run.measure,
+            progress=run.progress,
+        )
+        measurement = replace(measured, seconds=cost.seconds, peak_rss_bytes=cost.peak_rss_bytes, reused=cost.reused)
+        run.store.save_measurement(output.digest, run.measured_with, measurement)
+    run.on_row(measurement)
+    return Result(measurement, output)
+
+
+def _release_unused(outputs: dict[str, Output], later: tuple[Step, ...]) -> None:
+    """Keep in memory only the modules that a later step takes."""
+    needed = {step.feed for step in later}
+    for name, output in outputs.items():
+        if name not in needed and name != SOURCE:
+            output.release()

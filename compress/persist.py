@@ -1,0 +1,88 @@
+"""Live modules on disk and back, without ever running code from the file.
+
+Two forms, because neither covers both kinds of module:
+
+* a captured graph (`torch.fx.GraphModule`, for example after quantization) is exported again to a `.pt2`;
+* an ordinary `nn.Module` is saved whole and read back with `weights_only=True`, which rebuilds only objects of classes
+  on an allow-list: modules of `torch.nn` and of this package, and the classes the source model is made of.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from compress.files import atomic_path
+from compress.graph import capture
+from compress.types import InputSpec
+
+__all__ = ["load_module", "save_module"]
+
+_GRAPH, _WHOLE = "module.pt2", "module.pt"
+
+
+def save_module(module: nn.Module, input: InputSpec, folder: Path, *, source: nn.Module | None) -> str | None:
+    """Write `module` into `folder`; the file's name, or None when it holds something that cannot be read back safely.
+
+    A module that cannot be kept is no error: the stage that made it is run again when its output is needed.
+    """
+    if isinstance(module, torch.fx.GraphModule):
+        return _save_graph(module, input, folder / _GRAPH)
+    return _save_whole(module, folder / _WHOLE, source)
+
+
+def load_module(path: Path, *, source: nn.Module | None) -> nn.Module:
+    """Read what `save_module` wrote, in eval mode. `source` is the model the pipeline started from."""
+    if path.name == _GRAPH:
+        return torch.export.load(path).module()
+    with torch.serialization.safe_globals(_allowed(path, source) or []):
+        module = torch.load(path, weights_only=True)
+    assert isinstance(module, nn.Module)
+    return module.eval()
+
+
+def _save_graph(module: torch.fx.GraphModule, input: InputSpec, path: Path) -> str | None:
+    batch = torch.export.Dim("batch")
+    sample = torch.zeros(2, *input.shape)
+    try:
+        program = torch.export.export(module, (sample,), dynamic_shapes=({0: batch},), strict=False)
+    except (RuntimeError, ValueError, torch.export.ExportError if hasattr(torch.export, "ExportError") else RuntimeError):
+        return None
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(program, temporary)
+    return path.name
+
+
+def _save_whole(module: nn.Module, path: Path, source: nn.Module | None) -> str | None:
+    with atomic_path(path) as temporary:
+        torch.save(module, temporary)
+        readable = _allowed(temporary, source) is not None
+    if not readable:
+        path.unlink()
+    return path.name if readable else None
+
+
+def _allowed(path: Path, source: nn.Module | None) -> list[type] | None:
+    """Classes the file needs, or None if any is neither a `torch.nn` module nor a class of the source model."""
+    modules = source.modules() if source is not None else ()
+    own = {f"{type(m).__module__}.{type(m).__qualname__}": type(m) for m in modules}
+    needed = []
+    for name in torch.serialization.get_unsafe_globals_in_checkpoint(path):
+        found = own.get(name) or _known_class(name)
+        if found is None:
+            return None
+        needed.append(found)
+    return needed
+
+
+def _known_class(name: str) -> type | None:
+    module_name, _, class_name = name.rpartition(".")
+    if not module_name.startswith(("torch.nn.modules.", "compress.")):
+        return None
+    found = getattr(importlib.import_module(module_name), class_name, None)
+    return found if isinstance(found, type) and issubclass(found, nn.Module) else None

@@ -1,0 +1,135 @@
+"""Finished stages on disk, addressed by the content that made them.
+
+    <root>/<key>/entry.json             written last: an entry without it does not exist
+    <root>/<key>/<file>                 the artifact, checked against its SHA-256 before every use
+    <root>/<key>/measured-<key>.json    what was measured, by what it was measured with
+
+A key is the SHA-256 of everything a result depends on, so an entry is never updated, only found or not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from compress.errors import StageError
+from compress.files import inside, remove_stale_temporaries, sha256_file, write_bytes
+from compress.persist import load_module, save_module
+from compress.serialize import from_json, to_json
+from compress.types import Artifact, Format, InputSpec, Measurement, Precision
+
+__all__ = ["StageStore", "content_key"]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A stage's output, as described in `entry.json`; `file` is None when a module could not be kept."""
+
+    format: Format
+    precision: Precision
+    input: InputSpec
+    dynamic_batch: bool
+    history: tuple[str, ...]
+    file: str | None
+    sha256: str | None
+    seconds: float
+    peak_rss_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finished stage: what it cost when it ran, and whether its artifact can be read back."""
+
+    seconds: float
+    peak_rss_bytes: int | None
+    restorable: bool
+
+
+def content_key(parts: Mapping[str, object]) -> str:
+    """Hex SHA-256 of a JSON document with sorted keys."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+class StageStore:
+    """Finished stages below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        if root.is_dir():
+            remove_stale_temporaries(root)
+
+    def folder(self, key: str) -> Path:
+        """Where the stage with this key writes its files."""
+        return self._root / key
+
+    def find(self, key: str) -> Found | None:
+        """The finished stage, if its files are whole; a damaged one counts as not finished."""
+        entry = self._read(key)
+        if entry is None:
+            return None
+        return Found(entry.seconds, entry.peak_rss_bytes, restorable=entry.file is not None)
+
+    def save(
+        self, key: str, artifact: Artifact, *, source: nn.Module | None, seconds: float, peak_rss_bytes: int | None
+    ) -> None:
+        """Keep a stage's output. Files are expected in `folder(key)` already."""
+        folder = self.folder(key)
+        if artifact.format is Format.TORCH:
+            file = save_module(artifact.module, artifact.input, folder, source=source)
+        else:
+            file = str(artifact.path.relative_to(folder))
+        entry = _Entry(
+            format=artifact.format,
+            precision=artifact.precision,
+            input=artifact.input,
+            dynamic_batch=artifact.dynamic_batch,
+            history=artifact.history,
+            file=file,
+            sha256=sha256_file(folder / file) if file else None,
+            seconds=seconds,
+            peak_rss_bytes=peak_rss_bytes,
+        )
+        write_bytes(folder / "entry.json", to_json(entry))
+
+    def load(self, key: str, *, source: nn.Module | None) -> Artifact:
+        """Read a finished stage's output back.
+
+        Raises:
+            StageError: there is no such entry, or its module could not be kept.
+        """
+        entry = self._read(key)
+        if entry is None or entry.file is None:
+            raise StageError(f"no stored output for the stage {key}")
+        path = inside(self.folder(key), entry.file)
+        model = load_module(path, source=source) if entry.format is Format.TORCH else path
+        return Artifact(entry.format, model, entry.precision, entry.input, entry.dynamic_batch, entry.history)
+
+    def find_measurement(self, key: str, measured_with: str) -> Measurement | None:
+        """What an earlier run measured on this output with the same samples, options and host."""
+        path = self._measurement_path(key, measured_with)
+        try:
+            return from_json(Measurement, path.read_bytes())
+        except (FileNotFoundError, StageError):
+            return None
+
+    def save_measurement(self, key: str, measured_with: str, measurement: Measurement) -> None:
+        """Keep what was measured on the output `key`."""
+        write_bytes(self._measurement_path(key, measured_with), to_json(measurement))
+
+    def _measurement_path(self, key: str, measured_with: str) -> Path:
+        return self.folder(key) / f"measured-{measured_with[:16]}.json"
+
+    def _read(self, key: str) -> _Entry | None:
+        folder = self.folder(key)
+        try:
+            entry = from_json(_Entry, (folder / "entry.json").read_bytes())
+            if entry.file is not None and sha256_file(inside(folder, entry.file)) != entry.sha256:
+                return None
+        except (FileNotFoundError, StageError):
+            return None
+        return entry

@@ -1,0 +1,35 @@
+"""What decides a result besides its inputs: library versions and this package's own code."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+__all__ = ["source_digest", "tool_versions"]
+
+_TOOLS = ("torch", "torchvision", "torchao", "onnx", "onnxruntime", "onnxscript", "numpy", "hydra-core")
+
+
+def tool_versions() -> dict[str, str]:
+    """Installed versions of the libraries that compute, export or run models."""
+    return {name: _version(name) for name in ("edge-compress", *_TOOLS)}
+
+
+@lru_cache(maxsize=1)
+def source_digest() -> str:
+    """Hex SHA-256 over this package's Python and YAML files: results of older code are not reused."""
+    root = Path(__file__).resolve().parent
+    digest = hashlib.sha256()
+    for path in sorted([*root.rglob("*.py"), *(root / "quantization").rglob("*.yaml")]):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
