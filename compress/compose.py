@@ -20,13 +20,14 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import JsonValue
 
 from compress.errors import ConfigError, nearest
 from compress.resources import conf_folder
 
 __all__ = ["Tree", "compose_tree", "expand_sweep", "override_keys"]
 
-Tree = dict[str, object]
+Tree = dict[str, JsonValue]
 """A composed configuration: nested dicts, lists and scalars."""
 
 _KEY_IN_MESSAGE = re.compile(r"(?:override|delete from config\.|delete) '([^']+)'")

@@ -10,8 +10,7 @@ import io
 import itertools
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,14 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress import __version__, runtimes
-from compress.errors import StageError
 from compress.execute import Result
-from compress.files import remove_stale_temporaries, sha256_file, write_bytes
+from compress.files import cannot_write, copy_file, remove_stale_temporaries, sha256_file, write_bytes
 from compress.serialize import to_json
 from compress.stage import Splits
 from compress.types import Artifact, Format, InputSpec, Precision
 
-__all__ = ["FileRecord", "Manifest", "copy_artifacts", "run_folder", "write_golden", "write_manifest"]
+__all__ = ["FileRecord", "Manifest", "assemble", "copy_artifacts", "write_golden", "write_manifest"]
 
 GOLDEN = "golden.npz"
 MANIFEST = "manifest.json"
@@ -61,9 +59,8 @@ class Manifest:
     files: tuple[FileRecord, ...]
 
 
-@contextmanager
-def run_folder(parent: Path, name: str) -> Iterator[Path]:
-    """A temporary folder that becomes `parent/name` (or `name-2`, ...) on success and vanishes on failure.
+def assemble(parent: Path, name: str, fill: Callable[[Path], None]) -> Path:
+    """Let `fill` write a run folder, then give it its name: `parent/name`, or `name-2`, ... if that exists.
 
     Raises:
         StageError: the folder cannot be created or written.
@@ -73,26 +70,25 @@ def run_folder(parent: Path, name: str) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(parent)
         temporary.mkdir()
-        yield temporary
-        _rename(temporary, parent, name)
+        fill(temporary)
+        final = _free_name(parent, name)
+        temporary.rename(final)
     except OSError as error:
-        raise StageError(
-            f"cannot write {parent}: {error.strerror or error}",
-            fix="free disk space or choose a writable folder with output=<folder>",
-        ) from error
+        raise cannot_write(parent, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    return final
 
 
 def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifact]:
-    """Put every exported file into `folder`, by stage name; a hard link where the file system has them."""
+    """Put every exported file into `folder`; the copies by stage name."""
     delivered = {}
     for result in results:
         if result.measurement.format is Format.TORCH:
             continue
         artifact = result.output.artifact
         path = folder / artifact.path.name
-        shutil.copyfile(artifact.path, path)
+        copy_file(artifact.path, path)
         delivered[result.measurement.stage] = artifact.after(result.measurement.stage, path)
     return delivered
 
@@ -146,9 +142,6 @@ def _record(path: Path, stage: str | None, artifact: Artifact | None) -> FileRec
     )
 
 
-def _rename(temporary: Path, parent: Path, name: str) -> None:
-    for attempt in itertools.count(1):
-        final = parent / (name if attempt == 1 else f"{name}-{attempt}")
-        if not final.exists():
-            temporary.rename(final)
-            return
+def _free_name(parent: Path, name: str) -> Path:
+    candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(parent / candidate for candidate in candidates if not (parent / candidate).exists())

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 from torch import nn
 
@@ -16,7 +15,7 @@ from compress.measure.memory import PeakMemory
 from compress.pipeline import SOURCE, Pipeline, Step
 from compress.serialize import to_json
 from compress.stage import Context, Progress, Splits
-from compress.store import StageStore, content_key
+from compress.store import Found, StageStore, content_key
 from compress.target import Target
 from compress.types import Artifact, Format, Measurement
 from compress.versions import source_digest, tool_versions
@@ -31,7 +30,6 @@ class Run:
     Attributes:
         source: the model as loaded.
         source_digest: SHA-256 of its content.
-        on_row: called with each measurement as soon as it exists.
     """
 
     target: Target
@@ -43,7 +41,6 @@ class Run:
     seed: int
     resume: bool
     progress: Progress
-    on_row: Callable[[Measurement], None]
 
     @property
     def source_module(self) -> nn.Module | None:
@@ -75,29 +72,32 @@ class Run:
         return ReferenceLogits.compute(self.source, self.splits.evaluation, path, self.measure, self.progress)
 
 
+class Output:
+    """The output of one step: its digest now, its artifact when somebody needs it."""
+
+    def __init__(self, digest: str, produce: Callable[[], Artifact], artifact: Artifact | None = None) -> None:
+        self.digest = digest
+        self._produce = produce
+        self._artifact = artifact
+
+    @property
+    def artifact(self) -> Artifact:
+        """The artifact; read back from the store, or made again, if it is not in memory."""
+        if self._artifact is None:
+            self._artifact = self._produce()
+        return self._artifact
+
+    def release(self) -> None:
+        """Let a live module go; it can be produced again."""
+        self._artifact = None
+
+
 @dataclass(frozen=True)
 class Result:
     """One boundary of a finished run: what was measured, and the output it was measured on."""
 
     measurement: Measurement
     output: Output
-
-
-class Output:
-    """The output of one step: its digest now, its artifact when somebody needs it."""
-
-    def __init__(self, digest: str, produce: Callable[[], Artifact]) -> None:
-        self.digest = digest
-        self._produce = produce
-
-    @cached_property
-    def artifact(self) -> Artifact:
-        """The artifact, read back from the store or made again if it was not in memory."""
-        return self._produce()
-
-    def release(self) -> None:
-        """Let a live module go; it can be produced again."""
-        self.__dict__.pop("artifact", None)
 
 
 @dataclass(frozen=True)
@@ -129,24 +129,21 @@ def _finish(step: Step, feed: Output, run: Run) -> tuple[Output, _Cost]:
     """The step's output: found in the store, or made now."""
     key = _stage_key(step, feed, run)
     found = run.store.find(key) if run.resume else None
-
-    def restore() -> Artifact:
-        return run.store.load(key, source=run.source_module) if stored.restorable else _run_stage(step, feed, key, run)
-
     if found is not None:
-        stored = found
-        return Output(key, restore), _Cost(found.seconds, found.peak_rss_bytes, reused=True)
+        return Output(key, _restorer(step, feed, key, found, run)), _Cost(found.seconds, found.peak_rss_bytes, True)
     with PeakMemory() as memory:
         started = time.perf_counter()
         artifact = _run_stage(step, feed, key, run)
         seconds = time.perf_counter() - started
-    cost = _Cost(seconds, memory.peak_bytes)
-    stored = run.store.save(
-        key, artifact, source=run.source_module, seconds=seconds, peak_rss_bytes=memory.peak_bytes
-    )
-    output = Output(key, restore)
-    output.__dict__["artifact"] = artifact
-    return output, cost
+    made = run.store.save(key, artifact, seconds, memory.peak_bytes, source=run.source_module)
+    return Output(key, _restorer(step, feed, key, made, run), artifact), _Cost(seconds, memory.peak_bytes)
+
+
+def _restorer(step: Step, feed: Output, key: str, stored: Found, run: Run) -> Callable[[], Artifact]:
+    """How to get the artifact again; a module that could not be kept is made again from its input."""
+    if stored.restorable:
+        return lambda: run.store.load(key, source=run.source_module)
+    return lambda: _run_stage(step, feed, key, run)
 
 
 def _run_stage(step: Step, feed: Output, key: str, run: Run) -> Artifact:
@@ -187,7 +184,6 @@ def _measured(name: str, output: Output, cost: _Cost, run: Run) -> Result:
         )
         measurement = replace(measured, seconds=cost.seconds, peak_rss_bytes=cost.peak_rss_bytes, reused=cost.reused)
         run.store.save_measurement(output.digest, run.measured_with, measurement)
-    run.on_row(measurement)
     return Result(measurement, output)
 
 

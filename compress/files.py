@@ -6,13 +6,23 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from compress.errors import StageError
 
-__all__ = ["atomic_path", "inside", "remove_stale_temporaries", "sha256_file", "write_bytes", "write_json"]
+__all__ = [
+    "atomic_path",
+    "cannot_write",
+    "copy_file",
+    "inside",
+    "remove_stale_temporaries",
+    "sha256_file",
+    "write_bytes",
+    "write_json",
+]
 
 _CHUNK_BYTES = 1 << 20
 _TEMPORARY = re.compile(r"^\.tmp-(\d+)-")
@@ -37,13 +47,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise StageError(
-            f"cannot write {path}: {reason}", fix="free disk space or choose a writable folder with output=<folder>"
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def cannot_write(path: Path, error: OSError) -> StageError:
+    """The one line for a full, read-only or forbidden disk."""
+    return StageError(
+        f"cannot write {path}: {error.strerror or error}",
+        fix="free disk space or choose a writable folder with output=<folder>",
+    )
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file atomically."""
+    with atomic_path(path) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -83,8 +104,8 @@ def remove_stale_temporaries(folder: Path) -> None:
     """Delete temporaries left below `folder` by processes that no longer run (killed before they could)."""
     for path in folder.rglob(".tmp-*"):
         match = _TEMPORARY.match(path.name)
-        if match and not _running(int(match[1])) and path.is_file():
-            path.unlink(missing_ok=True)
+        if match and not _running(int(match[1])):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _running(process_id: int) -> bool:

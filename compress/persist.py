@@ -10,14 +10,14 @@ Two forms, because neither covers both kinds of module:
 from __future__ import annotations
 
 import importlib
-import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from compress.files import atomic_path
-from compress.graph import capture
+from compress.graph import static_batch_reason
+from compress.quiet import quiet
 from compress.types import InputSpec
 
 __all__ = ["load_module", "save_module"]
@@ -39,21 +39,23 @@ def load_module(path: Path, *, source: nn.Module | None) -> nn.Module:
     """Read what `save_module` wrote, in eval mode. `source` is the model the pipeline started from."""
     if path.name == _GRAPH:
         return torch.export.load(path).module()
-    with torch.serialization.safe_globals(_allowed(path, source) or []):
+    with torch.serialization.safe_globals([*(_allowed(path, source) or ())]):
         module = torch.load(path, weights_only=True)
     assert isinstance(module, nn.Module)
     return module.eval()
 
 
-def _save_graph(module: torch.fx.GraphModule, input: InputSpec, path: Path) -> str | None:
-    batch = torch.export.Dim("batch")
-    sample = torch.zeros(2, *input.shape)
+def _save_graph(graph: torch.fx.GraphModule, input: InputSpec, path: Path) -> str | None:
+    batch = 1 if static_batch_reason(graph) else 2
+    dimensions = {} if batch == 1 else {0: torch.export.Dim("batch")}
     try:
-        program = torch.export.export(module, (sample,), dynamic_shapes=({0: batch},), strict=False)
-    except (RuntimeError, ValueError, torch.export.ExportError if hasattr(torch.export, "ExportError") else RuntimeError):
-        return None
-    with atomic_path(path) as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        with quiet():
+            program = torch.export.export(
+                graph, (torch.zeros(batch, *input.shape),), dynamic_shapes=(dimensions,), strict=False
+            )
+    except (RuntimeError, ValueError, AssertionError):
+        return None  # it runs, but cannot be exported a second time
+    with atomic_path(path) as temporary, quiet():
         torch.export.save(program, temporary)
     return path.name
 

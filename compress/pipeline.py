@@ -1,7 +1,7 @@
 """Check every stage against the target before any work, then know which stage feeds which.
 
-    Pipeline.check(target, stages, source)  ->  Pipeline(steps)      refuses with the reason and the fix
-    execute(pipeline, ...)                  ->  see compress/execute.py
+Pipeline.check(target, stages, source)  ->  Pipeline(steps)      refuses with the reason and the fix
+execute(pipeline, ...)                  ->  see compress/execute.py
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ def _feed(name: str, stage: Stage, earlier: list[Step], source: Format) -> tuple
     if stage.source is not None:
         _require_known(stage.source, list(outputs), f"stage.{name}.source")
         outputs = {stage.source: outputs[stage.source]}
-    for candidate, (format, precision) in reversed(outputs.items()):
-        if format in stage.accepts:
+    for candidate, (kind, precision) in reversed(outputs.items()):
+        if kind in stage.accepts:
             return candidate, precision
-    accepted = " or ".join(sorted(format.value for format in stage.accepts))
-    given = " and ".join(sorted({format.value for format, _ in outputs.values()}))
+    accepted = " or ".join(sorted(kind.value for kind in stage.accepts))
+    given = " and ".join(sorted({kind.value for kind, _ in outputs.values()}))
     reason = f": {stage.why_not_onnx}" if source is Format.ONNX and stage.why_not_onnx else ""
     raise Refusal(
         f"stage {name!r} takes {accepted}, but only {given} comes before it{reason}",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import json
+import math
+from functools import cache
 from typing import TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import StageError
 
@@ -13,13 +15,15 @@ __all__ = ["from_json", "to_json"]
 
 T = TypeVar("T")
 
-# JSON has no infinity (the SQNR of equal outputs): it is written as the string "Infinity" and read back as a float.
-_CONFIG = ConfigDict(ser_json_inf_nan="strings")
-
 
 def to_json(value: object) -> bytes:
-    """Indented JSON of a dataclass; enums by value, paths as strings, infinities as `"Infinity"`."""
-    return _adapter(type(value)).dump_json(value, indent=2) + b"\n"
+    """Indented JSON of a dataclass: enums by value, paths as strings.
+
+    JSON has no infinity (the SQNR of equal outputs is one): it is written as the string `"Infinity"`, which reads back
+    as a float.
+    """
+    plain = _adapter(type(value)).dump_python(value, mode="json")
+    return json.dumps(_finite(plain), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def from_json(kind: type[T], content: bytes) -> T:
@@ -36,6 +40,16 @@ def from_json(kind: type[T], content: bytes) -> T:
         raise StageError(f"not a valid {kind.__name__} document: {where}: {first['msg']}") from error
 
 
-@lru_cache(maxsize=None)
+@cache
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(kind, config=_CONFIG)
+    return TypeAdapter(kind)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value

@@ -33,7 +33,8 @@ class Batch:
 class Split(Protocol):
     """A fixed, ordered set of samples that is read in batches and never held in memory whole."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __len__(self) -> int: ...
 
@@ -49,11 +50,20 @@ class Split(Protocol):
 class Splits(Protocol):
     """Disjoint splits of one data set. `evaluation` is the test split: no stage decides anything by it."""
 
-    classes: tuple[str, ...]
-    calibration: Split
-    finetune: Split
-    validation: Split
-    evaluation: Split
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def calibration(self) -> Split: ...
+
+    @property
+    def finetune(self) -> Split: ...
+
+    @property
+    def validation(self) -> Split: ...
+
+    @property
+    def evaluation(self) -> Split: ...
 
 
 class Progress(Protocol):

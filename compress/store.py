@@ -23,7 +23,7 @@ from compress.persist import load_module, save_module
 from compress.serialize import from_json, to_json
 from compress.types import Artifact, Format, InputSpec, Measurement, Precision
 
-__all__ = ["StageStore", "content_key"]
+__all__ = ["Found", "StageStore", "content_key"]
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class StageStore:
         return Found(entry.seconds, entry.peak_rss_bytes, restorable=entry.file is not None)
 
     def save(
-        self, key: str, artifact: Artifact, *, source: nn.Module | None, seconds: float, peak_rss_bytes: int | None
-    ) -> None:
+        self, key: str, artifact: Artifact, seconds: float, peak_rss_bytes: int, *, source: nn.Module | None
+    ) -> Found:
         """Keep a stage's output. Files are expected in `folder(key)` already."""
         folder = self.folder(key)
         if artifact.format is Format.TORCH:
@@ -95,6 +95,7 @@ class StageStore:
             peak_rss_bytes=peak_rss_bytes,
         )
         write_bytes(folder / "entry.json", to_json(entry))
+        return Found(seconds, peak_rss_bytes, restorable=file is not None)
 
     def load(self, key: str, *, source: nn.Module | None) -> Artifact:
         """Read a finished stage's output back.

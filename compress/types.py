@@ -200,6 +200,7 @@ class Measurement:
         seconds: wall time of the stage itself, measuring excluded.
         peak_rss_bytes: highest resident memory of the process while the stage ran.
         reused: taken from an earlier run with identical inputs.
+        feed: the stage whose output this stage took (what a change is measured against); None for `source`.
     """
 
     stage: str
@@ -217,4 +218,5 @@ class Measurement:
     seconds: float | None = None
     peak_rss_bytes: int | None = None
     reused: bool = False
+    feed: str | None = None
     notes: Mapping[str, str] = field(default_factory=dict)

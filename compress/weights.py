@@ -15,7 +15,7 @@ from torch import fx, nn
 __all__ = ["Weight", "compute_weights", "graph_tensors", "named_tensors"]
 
 _aten = torch.ops.aten
-_WEIGHT_ARGUMENT = {
+_WEIGHT_ARGUMENT: dict[object, int] = {
     _aten.conv1d: 1,
     _aten.conv2d: 1,
     _aten.conv3d: 1,
@@ -31,7 +31,20 @@ _WEIGHT_ARGUMENT = {
 """Position of the weight among the operands of each operator that multiplies by one."""
 
 _SAME_ZEROS = frozenset(
-    {"t", "transpose", "permute", "numpy_T", "clone", "detach", "contiguous", "to", "_to_copy", "view", "reshape", "alias"}
+    {
+        "t",
+        "transpose",
+        "permute",
+        "numpy_T",
+        "clone",
+        "detach",
+        "contiguous",
+        "to",
+        "_to_copy",
+        "view",
+        "reshape",
+        "alias",
+    }
 )
 """Names of operators that move or convert a weight without making or removing a zero."""
 

@@ -1,0 +1,1 @@
+"""What a run found, for people (terminal) and for programs (JSON). Nothing here imports torch."""

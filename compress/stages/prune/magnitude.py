@@ -37,6 +37,7 @@ class Magnitude(Stage):
 
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.TORCH})
     produces: ClassVar[Format] = Format.TORCH
+    why_not_onnx: ClassVar[str | None] = "the weights of an ONNX file are frozen; prune the PyTorch model it came from"
 
     amount: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.5
     scope: Literal["local", "global"] = "local"

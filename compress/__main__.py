@@ -1,0 +1,86 @@
+"""`python -m compress target=<device>`: compose, check, run, print."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from compress import __version__, cli
+from compress.errors import CompressError
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0 done, 1 a stage failed, 2 bad configuration, 130 interrupted."""
+    # onnxruntime's Linux wheels send telemetry unless told otherwise before they are imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        return _dispatch(cli.parse(sys.argv[1:] if arguments is None else arguments))
+    except CompressError as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues after the last finished stage", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _dispatch(command: cli.Command) -> int:
+    if command.version:
+        print(f"edge-compress {__version__}")
+        return 0
+    if command.help:
+        print(cli.help_text(command.config_folder))
+        return 0
+    if command.show_config:
+        return _show_config(command)
+    return _run(command)
+
+
+def _show_config(command: cli.Command) -> int:
+    import yaml
+
+    from compress.compose import compose_tree
+
+    print(yaml.safe_dump(compose_tree(command.overrides, command.config_folder), sort_keys=False), end="")
+    return 0
+
+
+def _run(command: cli.Command) -> int:
+    from compress.compose import expand_sweep
+    from compress.report import terminal
+    from compress.report.progress import RichProgress
+    from compress.run import Finished, Request, run_once
+
+    console = terminal.console()
+    if not command.multirun:
+        finished = run_once(Request(command.overrides, command.config_folder), RichProgress(console))
+        terminal.print_run(console, finished.report, finished.folder)
+        return 0
+
+    done: list[Finished] = []
+    exit_code = 0
+    for overrides in expand_sweep(command.overrides):
+        console.rule(" ".join(overrides))
+        try:
+            done.append(run_once(Request(overrides, command.config_folder), RichProgress(console)))
+            terminal.print_run(console, done[-1].report, done[-1].folder)
+        except CompressError as error:
+            exit_code = max(exit_code, _fail(error))
+    terminal.print_comparison(console, [finished.report for finished in done])
+    return exit_code
+
+
+def _fail(error: CompressError) -> int:
+    """One line for the user; the traceback is there for those who ask for it."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        traceback.print_exception(error)
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""Data sets the user brings: one configuration per kind, one `Splits` for the pipeline.
+
+Importing this package reads no data and imports neither torch nor an image library; `load_splits` does.
+"""
+
+from __future__ import annotations
+
+from compress.data.configs import (
+    CsvData,
+    DataConfig,
+    DigitsData,
+    ImageFolderData,
+    NpzData,
+    TorchvisionData,
+)
+from compress.data.load import load_splits
+from compress.data.splits import DataSplits, SampleSplit, require_classes
+
+__all__ = [
+    "CsvData",
+    "DataConfig",
+    "DataSplits",
+    "DigitsData",
+    "ImageFolderData",
+    "NpzData",
+    "SampleSplit",
+    "TorchvisionData",
+    "load_splits",
+    "require_classes",
+]

@@ -1,0 +1,79 @@
+"""A CSV of image paths and integer labels."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from compress.data.configs import CsvData
+from compress.data.source import FileSource, distinct
+from compress.errors import DataError, StageError, nearest
+from compress.files import inside
+
+__all__ = ["read_csv"]
+
+
+def read_csv(config: CsvData) -> FileSource:
+    """One sample per row of `config.file`; rows that repeat a file are counted once."""
+    root = config.root or config.file.parent
+    if not root.is_dir():
+        raise DataError(f"data.root: {root} is not a folder", fix="data.root=<folder the paths are relative to>")
+    paths: list[Path] = []
+    labels: list[int] = []
+    for line, path, label in _rows(config):
+        where = f"{config.file} line {line}"
+        paths.append(_image(root, path, where))
+        labels.append(_label(label, where, config))
+    if not paths:
+        raise DataError(f"{config.file} has a header but no rows", fix="add one row per image")
+    classes = config.classes or max(labels) + 1
+    return distinct(paths, labels, tuple(str(index) for index in range(classes)))
+
+
+def _rows(config: CsvData) -> Iterator[tuple[int, str, str]]:
+    """Line number, path and label of each row."""
+    try:
+        # utf-8-sig: spreadsheets write a byte order mark that would become part of the first column's name
+        with config.file.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, restkey="", restval="")
+            columns = reader.fieldnames or ()
+            for option in ("path_column", "label_column"):
+                _require_column(config, option, columns)
+            for row in reader:
+                yield reader.line_num, row[config.path_column], row[config.label_column]
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"data.file: {config.file} cannot be read: {reason}", fix="data.file=<file.csv>") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"data.file: {config.file} is not a UTF-8 CSV file: {error}", fix="save it as CSV") from error
+
+
+def _require_column(config: CsvData, option: str, columns: object) -> None:
+    names = [str(name) for name in columns] if isinstance(columns, list | tuple) else []
+    wanted = config.path_column if option == "path_column" else config.label_column
+    if wanted not in names:
+        raise DataError(
+            f"{config.file} has no column {wanted!r}; {nearest(wanted, names)}", fix=f"data.{option}=<name>"
+        )
+
+
+def _image(root: Path, name: str, where: str) -> Path:
+    try:
+        path = inside(root, name)
+    except StageError as error:
+        raise DataError(f"{where}: {error}", fix="use paths relative to data.root, inside it") from error
+    if not path.is_file():
+        raise DataError(f"{where}: image {path} does not exist", fix="restore the file or remove the row")
+    return path
+
+
+def _label(text: str, where: str, config: CsvData) -> int:
+    try:
+        label = int(text)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: label {text!r} is not an integer", fix="number the classes from 0") from error
+    if label < 0 or (config.classes is not None and label >= config.classes):
+        allowed = f"0 to {config.classes - 1}" if config.classes else "0 or more"
+        raise DataError(f"{where}: label {label} is out of range, allowed: {allowed}", fix="correct it or data.classes")
+    return label

@@ -1,0 +1,58 @@
+"""From a data configuration to splits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.data.configs import CsvData, DataConfig, DigitsData, ImageFolderData, NpzData
+from compress.types import InputSpec
+
+if TYPE_CHECKING:
+    from compress.data.source import Source
+    from compress.data.splits import DataSplits
+
+__all__ = ["load_splits"]
+
+
+def load_splits(config: DataConfig, input: InputSpec) -> DataSplits:
+    """Read the data set that `config` names, preprocessed for a model that takes `input`.
+
+    Images are decoded when a batch is read; one of each split is decoded here, so that a size or colour that does
+    not fit is known before any work starts.
+
+    Raises:
+        DataError: the data set is missing, empty, inconsistent or too small; names the file.
+    """
+    from compress.data.preprocess import Preprocess
+    from compress.data.splits import divide
+
+    if isinstance(config, DigitsData):
+        from compress.data.digits import held_out, read_digits
+
+        splits = divide(config, Preprocess(input, stretch=True), read_digits(), held_out=held_out())
+    else:
+        train, test = _read(config)
+        splits = divide(config, Preprocess(input, resize=config.resize), train, test)
+    for split in (splits.calibration, splits.evaluation):
+        next(split.batches(1))
+    return splits
+
+
+def _read(config: DataConfig) -> tuple[Source, Source | None]:
+    """The training source and, where the user named one, the test source."""
+    if isinstance(config, ImageFolderData):
+        from compress.data.image_folder import read_image_folders
+
+        return read_image_folders(config)
+    if isinstance(config, CsvData):
+        from compress.data.csv_table import read_csv
+
+        return read_csv(config), None
+    if isinstance(config, NpzData):
+        from compress.data.npz import read_npz
+
+        return read_npz(config)
+    from compress.data.torchvision_sets import read_torchvision
+
+    assert not isinstance(config, DigitsData)
+    return read_torchvision(config)

@@ -1,0 +1,97 @@
+"""From a decoded image to what the network takes, as `InputSpec` says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from compress.errors import DataError
+from compress.types import InputSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Preprocess"]
+
+_EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"})
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Scale, crop, reorder and normalise.
+
+    Attributes:
+        input: what the network takes.
+        resize: length in pixels that the short side is scaled to; None leaves the size.
+        stretch: scale straight to the input's height and width instead (for images much smaller than any input).
+    """
+
+    input: InputSpec
+    resize: int | None = None
+    stretch: bool = False
+
+    def __call__(self, picture: Image.Image | NDArray[np.float32], name: str) -> NDArray[np.float32]:
+        """float32 `[C, H, W]`, normalised. Raises `DataError` naming the image when it does not fit."""
+        planes = self._planes(picture, name)
+        scaled = [self._scale(plane) for plane in planes]
+        pixels = np.stack([np.asarray(plane, dtype=np.float32) for plane in scaled])
+        if isinstance(picture, Image.Image):
+            pixels /= np.float32(255)
+        return self._normalise(self._crop(pixels, name))
+
+    def describe(self) -> str:
+        """One line that changes whenever the pixels would."""
+        size = f"stretch {self.input.shape[1:]}" if self.stretch else f"resize {self.resize} bilinear, centre crop"
+        return f"{size}; {self.input}"
+
+    def _planes(self, picture: Image.Image | NDArray[np.float32], name: str) -> list[Image.Image]:
+        """Colour planes in the network's order."""
+        planes = list(self._convert(picture, name).split()) if isinstance(picture, Image.Image) else _split(picture)
+        if len(planes) == 1:
+            planes = planes * self.input.shape[0]
+        if len(planes) != self.input.shape[0]:
+            raise DataError(
+                f"{name} has {len(planes)} channels but the model takes {self.input.shape[0]}",
+                fix="store the images in the model's colour format",
+            )
+        return planes[::-1] if self.input.channel_order == "bgr" else planes
+
+    def _convert(self, image: Image.Image, name: str) -> Image.Image:
+        if image.mode not in _EIGHT_BIT_MODES:
+            raise DataError(f"{name} is not an 8-bit image (mode {image.mode})", fix="convert it to 8 bits per channel")
+        return image.convert("L" if self.input.channel_order == "gray" else "RGB")
+
+    def _scale(self, plane: Image.Image) -> Image.Image:
+        width, height = plane.size
+        if self.stretch:
+            target = (self.input.shape[2], self.input.shape[1])
+        elif self.resize is None:
+            return plane
+        else:  # the long side is cut down to an integer, as torchvision.transforms.Resize does
+            short = min(width, height)
+            target = (int(self.resize * width / short), int(self.resize * height / short))
+        return plane if target == plane.size else plane.resize(target, Image.Resampling.BILINEAR)
+
+    def _crop(self, pixels: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+        _, height, width = self.input.shape
+        spare_height, spare_width = pixels.shape[1] - height, pixels.shape[2] - width
+        if spare_height < 0 or spare_width < 0:
+            raise DataError(
+                f"{name} is {pixels.shape[2]}x{pixels.shape[1]} pixels but the model takes {width}x{height}",
+                fix=f"data.resize={max(height, width)}",
+            )
+        top, left = round(spare_height / 2), round(spare_width / 2)
+        return pixels[:, top : top + height, left : left + width]
+
+    def _normalise(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        mean = np.asarray(self.input.mean, dtype=np.float32)[:, None, None]
+        std = np.asarray(self.input.std, dtype=np.float32)[:, None, None]
+        return (pixels - mean) / std
+
+
+def _split(pixels: NDArray[np.float32]) -> list[Image.Image]:
+    """Float planes of an array `[H, W, C]` (PIL mode F)."""
+    return [Image.fromarray(np.ascontiguousarray(pixels[..., channel])) for channel in range(pixels.shape[-1])]

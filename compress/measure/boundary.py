@@ -1,0 +1,215 @@
+"""Measure one artifact at one stage boundary, in its own runtime, on the thing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compress.measure.accuracy import Evaluation, evaluate
+from compress.measure.host import Host, describe_host, int8_trusted
+from compress.measure.latency import latency
+from compress.measure.reference import ReferenceLogits
+from compress.measure.settings import MeasureConfig
+from compress.measure.size import Size, file_size, model_files, module_size
+from compress.measure.unmeasured import NotMeasured, attempt
+from compress.runtimes.base import Runner
+from compress.stage import Progress, Splits
+from compress.types import Artifact, Format, InputSpec, Latency, Measurement, Precision, Sparsity
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["MeasureConfig", "ReferenceLogits", "measure"]
+
+
+@dataclass(frozen=True)
+class _Readers:
+    """How one format's quantities are read. Each may raise `NotMeasured`."""
+
+    size: Callable[[], Size]
+    parameters: Callable[[], int]
+    sparsity: Callable[[], Sparsity]
+    macs: Callable[[], int]
+
+
+def measure(
+    artifact: Artifact,
+    *,
+    stage: str,
+    reference: ReferenceLogits | None,
+    splits: Splits,
+    config: MeasureConfig,
+    progress: Progress,
+) -> Measurement:
+    """Everything about `artifact` that can be measured here; the rest is None with the reason in `notes`.
+
+    Latency is of one sample at `config.threads`; accuracy is over the whole evaluation split, with all cores.
+    Seconds and memory of the stage itself are the pipeline's to add.
+
+    Raises:
+        StageError: the artifact does not load or run.
+    """
+    from compress.runtimes import load
+
+    host = describe_host()
+    notes = _caveats(artifact, host)
+    run = load(artifact, threads=config.threads)
+    readers = _readers(artifact, run)
+    size = attempt("size_bytes", notes, readers.size)
+    timed = _latency(run, artifact.input, config, host)
+    evaluation = attempt("accuracy", notes, lambda: _evaluate(artifact, reference, splits, config, progress, stage))
+    if reference is None:
+        notes["fidelity"] = "no reference outputs were given"
+    return Measurement(
+        stage=stage,
+        format=artifact.format,
+        precision=artifact.precision,
+        runtime=run.name,
+        size_bytes=size.size_bytes if size else None,
+        size_gzip_bytes=size.gzip_bytes if size else None,
+        parameters=attempt("parameters", notes, readers.parameters),
+        macs=attempt("macs", notes, readers.macs),
+        sparsity=attempt("sparsity", notes, readers.sparsity),
+        latency=timed,
+        accuracy=evaluation.accuracy if evaluation else None,
+        fidelity=evaluation.fidelity if evaluation else None,
+        feed=_feed(artifact, stage),
+        notes=notes,
+    )
+
+
+def _feed(artifact: Artifact, stage: str) -> str | None:
+    """The stage before `stage` in the artifact's history; `source` before the first, None for the source itself."""
+    if not artifact.history:
+        return None
+    earlier = artifact.history[:-1] if artifact.history[-1] == stage else artifact.history
+    return earlier[-1] if earlier else "source"
+
+
+def _latency(run: Runner, spec: InputSpec, config: MeasureConfig, host: Host) -> Latency:
+    return latency(
+        run,
+        _one_sample(spec),
+        runs=config.latency_runs,
+        warmup=config.latency_warmup,
+        seconds=config.latency_seconds,
+        threads=config.threads,
+        device=host.label,
+    )
+
+
+def _evaluate(
+    artifact: Artifact,
+    reference: ReferenceLogits | None,
+    splits: Splits,
+    config: MeasureConfig,
+    progress: Progress,
+    stage: str,
+) -> Evaluation:
+    from compress.runtimes import load
+
+    return evaluate(
+        load(artifact, threads=describe_host().cores),
+        splits.evaluation,
+        None if reference is None else reference.open(),
+        batch_size=config.batch_size,
+        progress=progress,
+        description=f"evaluate {stage}",
+    )
+
+
+def _one_sample(spec: InputSpec) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """A normal-looking image `[1, C, H, W]`: zeros would meet denormals and sparse fast paths that photos do not."""
+    return np.random.default_rng(0).standard_normal((1, *spec.shape), dtype=np.float32)
+
+
+def _readers(artifact: Artifact, run: Runner) -> _Readers:
+    if artifact.format is Format.TORCH:
+        return _module_readers(artifact, run)
+    return _onnx_readers(artifact) if artifact.format is Format.ONNX else _script_readers(artifact, run)
+
+
+def _module_readers(artifact: Artifact, run: Runner) -> _Readers:
+    from compress.measure.macs import torch_macs
+    from compress.measure.parameters import module_parameters
+    from compress.measure.sparsity import module_sparsity
+
+    module = artifact.module
+    return _Readers(
+        size=lambda: module_size(module),
+        parameters=lambda: module_parameters(module),
+        sparsity=lambda: module_sparsity(module),
+        macs=lambda: torch_macs(run, _one_sample(artifact.input)),
+    )
+
+
+def _onnx_readers(artifact: Artifact) -> _Readers:
+    from compress.measure.macs import onnx_macs
+    from compress.measure.onnx_graph import onnx_parameters
+    from compress.measure.sparsity import onnx_sparsity
+
+    model = _load_onnx(artifact)
+    return _Readers(
+        size=lambda: file_size(model_files(artifact.path)),
+        parameters=lambda: onnx_parameters(model),
+        sparsity=lambda: onnx_sparsity(model),
+        macs=lambda: onnx_macs(model),
+    )
+
+
+def _script_readers(artifact: Artifact, run: Runner) -> _Readers:
+    from compress.measure.macs import torch_macs
+    from compress.measure.sparsity import torchscript_sparsity
+    from compress.measure.torchscript_graph import load_script, script_parameters
+
+    return _Readers(
+        size=lambda: file_size([artifact.path]),
+        parameters=lambda: script_parameters(load_script(artifact.path)),
+        sparsity=lambda: torchscript_sparsity(artifact.path),
+        macs=lambda: torch_macs(run, _one_sample(artifact.input)),
+    )
+
+
+def _load_onnx(artifact: Artifact) -> onnx.ModelProto:
+    import onnx
+
+    return onnx.load(artifact.path)
+
+
+def _caveats(artifact: Artifact, host: Host) -> dict[str, str]:
+    """What the numbers that will be measured here do not say about the device."""
+    notes = {}
+    emulation = _emulation(artifact.format, artifact.precision, host)
+    if emulation:
+        notes["latency"] = f"emulated: {emulation}"
+    if artifact.format is Format.ONNX and artifact.precision is Precision.INT8 and not _int8_exact(artifact, host):
+        notes["accuracy"] = (
+            f"not to be trusted: 8-bit products may saturate on this CPU ({host.label}), which shows no VNNI or AMX; "
+            "the device may differ"
+        )
+    return notes
+
+
+def _emulation(format: Format, precision: Precision, host: Host) -> str | None:
+    """Why the time of this artifact is not that of its precision's own arithmetic; None if it is."""
+    if precision is Precision.INT8 and format is not Format.ONNX:
+        return "Q/DQ around float32 arithmetic; INT8 kernels run only in the exported file"
+    if precision is Precision.FP16 and format is Format.ONNX and host.architecture.lower() in ("x86_64", "amd64"):
+        return "ONNX Runtime computes FP16 in float32 with casts on x86"
+    if precision is Precision.FP16 and format is not Format.ONNX:
+        return "PyTorch's FP16 kernels for CPUs, not the device's FP16 units"
+    return None
+
+
+def _int8_exact(artifact: Artifact, host: Host) -> bool:
+    if int8_trusted(host, reduce_range=False):
+        return True
+    from compress.measure.onnx_graph import weights_in_7_bits
+
+    try:
+        return int8_trusted(host, reduce_range=weights_in_7_bits(_load_onnx(artifact)))
+    except NotMeasured:
+        return False

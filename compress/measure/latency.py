@@ -1,0 +1,169 @@
+"""Time of single inference calls, and fair comparison of two runners on a machine that is never quite idle."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.runtimes.base import Runner
+from compress.types import Latency
+
+__all__ = ["PairedLatency", "latency", "median_interval", "paired_latency", "summarize"]
+
+_FEWEST_RUNS = 3
+_FEWEST_PAIRS = 6  # fewer have no 95 % order-statistic interval: 2 * 0.5**5 > 0.05
+_NANOSECONDS_PER_MS = 1e6
+_ONE_IN = 40  # 2.5 %: one side of a 95 % interval
+
+
+@dataclass(frozen=True)
+class PairedLatency:
+    """Two runners timed in turn on the same input.
+
+    Attributes:
+        ratio: median over pairs of time(first) / time(second); below 1 means the first is faster.
+        low, high: 95 % order-statistic interval of that median.
+        pairs: number of pairs.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    pairs: int
+    first: Latency
+    second: Latency
+
+
+def latency(
+    run: Runner,
+    images: NDArray[np.float32],
+    *,
+    runs: int,
+    warmup: int,
+    seconds: float,
+    threads: int,
+    device: str,
+) -> Latency:
+    """Time `run(images)`: warm up, then call until `runs` calls or `seconds` are spent (but at least 3 calls).
+
+    Warm-up stops after `warmup` calls or `seconds / 2`, and makes at least one call.
+
+    Args:
+        images: float32 `[N, C, H, W]`; N is the batch that is reported.
+        threads: what `run` was loaded with; reported, not set here.
+        device: the machine's name, as reported.
+    """
+    warmed = _warm_up([run], images, warmup, seconds / 2)
+    with _no_garbage_collection():
+        times = [_time_ns(run, images) for _ in _until(runs, seconds, fewest=_FEWEST_RUNS)]
+    return summarize(times, warmup=warmed, threads=threads, batch=len(images), device=device)
+
+
+def paired_latency(
+    first: Runner,
+    second: Runner,
+    images: NDArray[np.float32],
+    *,
+    runs: int,
+    warmup: int,
+    seconds: float,
+    threads: int,
+    device: str,
+) -> PairedLatency:
+    """Time two runners in turn, swapping who goes first, so that drift and load of the machine hit both alike.
+
+    `seconds` limits both together; at least 6 pairs are timed.
+    """
+    warmed = _warm_up([first, second], images, warmup, seconds / 2)
+    pairs: list[tuple[int, int]] = []
+    with _no_garbage_collection():
+        for index in _until(runs, seconds, fewest=_FEWEST_PAIRS):
+            if index % 2:
+                late, early = _time_ns(second, images), _time_ns(first, images)
+                pairs.append((early, late))
+            else:
+                pairs.append((_time_ns(first, images), _time_ns(second, images)))
+    ratios = [one / other for one, other in pairs]
+    low, high = median_interval(ratios)
+    one, other = (
+        summarize(times, warmup=warmed, threads=threads, batch=len(images), device=device)
+        for times in zip(*pairs, strict=True)
+    )
+    return PairedLatency(float(np.median(ratios)), low, high, len(pairs), one, other)
+
+
+def summarize(times_ns: Sequence[int], *, warmup: int, threads: int, batch: int, device: str) -> Latency:
+    """Median, 90th and 99th percentile (linear interpolation) and minimum of call times in nanoseconds."""
+    times_ms = np.asarray(times_ns, dtype=np.float64) / _NANOSECONDS_PER_MS
+    median, p90, p99 = np.percentile(times_ms, (50, 90, 99))
+    return Latency(
+        median_ms=float(median),
+        p90_ms=float(p90),
+        p99_ms=float(p99),
+        min_ms=float(times_ms.min()),
+        runs=len(times_ms),
+        warmup=warmup,
+        threads=threads,
+        batch=batch,
+        device=device,
+    )
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the median from order statistics (Conover 1999, §3.2); assumes nothing of the distribution.
+
+    The ranks are the outermost pair that a Binomial(n, 1/2) count leaves with at most 2.5 % probability on each side.
+    With fewer than 6 values no such pair exists and the whole range is returned.
+    """
+    ordered = sorted(values)
+    count = len(ordered)
+    below, cumulated = 0, 0
+    for rank in range(count // 2):
+        cumulated += math.comb(count, rank)
+        if cumulated * _ONE_IN > 2**count:  # integers: 0.5**count underflows
+            break
+        below = rank
+    return ordered[below], ordered[count - 1 - below]
+
+
+def _warm_up(runners: Sequence[Runner], images: NDArray[np.float32], calls: int, seconds: float) -> int:
+    done = 0
+    for _ in _until(calls, seconds, fewest=1):
+        for run in runners:
+            run(images)
+        done += 1
+    return done
+
+
+def _until(count: int, seconds: float, *, fewest: int) -> Iterator[int]:
+    """0, 1, 2, ... until `count` or until `seconds` have passed, but at least `fewest`."""
+    start = time.perf_counter()
+    index = 0
+    while index < fewest or (index < count and time.perf_counter() - start < seconds):
+        yield index
+        index += 1
+
+
+def _time_ns(run: Callable[[NDArray[np.float32]], object], images: NDArray[np.float32]) -> int:
+    start = time.perf_counter_ns()
+    run(images)
+    return time.perf_counter_ns() - start
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A collection inside a timed call would be charged to the model."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

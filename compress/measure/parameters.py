@@ -1,0 +1,23 @@
+"""Number of learnt values of a module, whatever type they are stored in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["module_parameters"]
+
+
+def module_parameters(module: nn.Module) -> int:
+    """Parameters, each once, plus integer weights, which quantized graphs keep as buffers."""
+    from torch import nn
+    from torch.fx import GraphModule
+
+    from compress.weights import compute_weights, graph_tensors, named_tensors
+
+    named = graph_tensors(module) if isinstance(module, GraphModule) else named_tensors(module)
+    learnt = {id(tensor): tensor.numel() for tensor in named.values() if isinstance(tensor, nn.Parameter)}
+    learnt |= {id(weight.tensor): weight.tensor.numel() for weight in compute_weights(module)}
+    return sum(learnt.values())

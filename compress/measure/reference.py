@@ -1,0 +1,66 @@
+"""Outputs of the FP32 source on the evaluation split, kept on disk: what every later stage is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.errors import DataError
+from compress.files import atomic_path
+from compress.measure.accuracy import answers
+from compress.measure.host import describe_host
+from compress.measure.settings import MeasureConfig
+from compress.runtimes.base import Runner
+from compress.stage import Progress, Split
+from compress.types import Artifact
+
+__all__ = ["ReferenceLogits"]
+
+
+@dataclass(frozen=True)
+class ReferenceLogits:
+    """Logits of the source, in the order of the split: a `.npy` file, float32 `[N, classes]`, never in memory whole."""
+
+    path: Path
+
+    @classmethod
+    def compute(
+        cls, source: Artifact, split: Split, path: Path, config: MeasureConfig, progress: Progress
+    ) -> ReferenceLogits:
+        """Run `source` over `split` and write its logits to `path`; a whole file already there is taken as it is.
+
+        `path` must name the source and the split by content, as it is trusted when it exists.
+
+        Raises:
+            DataError: the split is empty.
+            StageError: the model gives something else than `[N, classes]`, or the disk is full.
+        """
+        if len(split) == 0:
+            raise DataError(f"the {split.name} split is empty: there is nothing to measure on")
+        if not path.exists():
+            from compress.runtimes import load
+
+            run = load(source, threads=describe_host().cores)
+            _write(run, split, path, config.batch_size, progress)
+        return cls(path)
+
+    def open(self) -> NDArray[np.float32]:
+        """The array mapped from disk, read-only."""
+        mapped: NDArray[np.float32] = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        return mapped
+
+
+def _write(run: Runner, split: Split, path: Path, batch_size: int, progress: Progress) -> None:
+    pairs = answers(run, split, batch_size=batch_size, progress=progress, description="reference outputs")
+    _, first = next(pairs)
+    with atomic_path(path) as temporary:
+        stored = np.lib.format.open_memmap(temporary, "w+", np.dtype(np.float32), (len(split), first.shape[1]))
+        position = 0
+        for logits in chain([first], (logits for _, logits in pairs)):
+            stored[position : position + len(logits)] = logits
+            position += len(logits)
+        stored.flush()

@@ -1,0 +1,27 @@
+"""Models the user brings: one configuration per kind, one `Artifact` for the pipeline.
+
+Importing this package imports no torch; `load_model` does.
+"""
+
+from __future__ import annotations
+
+from compress.models.configs import (
+    DigitsModel,
+    FactoryModel,
+    FileModel,
+    InputConfig,
+    ModelConfig,
+    TorchvisionModel,
+)
+from compress.models.load import load_model, model_digest
+
+__all__ = [
+    "DigitsModel",
+    "FactoryModel",
+    "FileModel",
+    "InputConfig",
+    "ModelConfig",
+    "TorchvisionModel",
+    "load_model",
+    "model_digest",
+]

@@ -1,0 +1,168 @@
+"""Exported programs (`.pt2`), loaded so that a stranger's file cannot run code.
+
+`torch.export.load` says itself that it must not be used on untrusted files. In torch 2.14 a file can run code through
+
+* pickles: sample inputs and legacy weights fall back to `torch.load(weights_only=False)`, constants and tensors marked
+  `use_pickle` go there directly, opaque objects to `pickle.loads`;
+* native code: AOTInductor libraries in the archive are loaded;
+* strings that are evaluated: symbolic sizes (`sympify`), guards, tree specs (import by name), operator names (looked up
+  from `torch`, from where `os.system` is in reach), and value names, which are pasted into generated Python.
+
+So the file is not handed to torch: a new archive with only the understood parts is, in memory. Tensors are copied as
+raw bytes, pickles and guards are left behind, every remaining string must be of its kind, and operators ATen's.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+from torch.export.pt2_archive._package import PT2ArchiveReader, PT2ArchiveWriter, load_pt2
+
+from compress.errors import ModelError
+from compress.models.aten_modules import with_modules
+from compress.models.probe import first_line
+
+__all__ = ["load_exported"]
+
+_Json = None | bool | int | float | str | list["_Json"] | dict[str, "_Json"]
+
+_MODEL = "models/model.json"
+_CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
+_SAMPLE_INPUTS = "data/sample_inputs/model.pt"
+_PAYLOAD = re.compile(r"(weight|tensor)_\d+")
+_IDENTIFIER = re.compile(r"(?!__)[A-Za-z_]\w*(\.(?!__)\w+)*|")
+_SYMBOLIC = re.compile(
+    r"(?:\b[a-z]{1,3}\d+\b|\b\d+\b|\b(?:FloorDiv|Mod|PythonMod|CleanDiv|CeilDiv|Max|Min)\b|[-+*/(), ])*"
+)
+_OPERATOR = re.compile(
+    r"torch\.ops\.aten\.(?!from_file\b)\w+\.\w+|_operator\.(add|sub|mul|floordiv|mod|getitem)|torch\.sym_\w+"
+)
+_TREE_TYPES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict"})
+_FREE_TEXT = frozenset({"as_string", "as_strings"})
+"""String operands (`"mean"`, an einsum equation): torch writes them into code with `repr`, so they stay strings."""
+
+
+def load_exported(path: Path) -> nn.Module:
+    """The program as a module in eval mode; convolutions, normalisations and linear layers are modules of their own.
+
+    Raises:
+        ModelError: truncated, from an incompatible torch, or with parts that could run code.
+    """
+    try:
+        archive = _rebuilt(PT2ArchiveReader(io.BytesIO(path.read_bytes())), path)
+        program = load_pt2(archive).exported_programs["model"]
+        return with_modules(program.module(check_guards=False))
+    except ModelError:
+        raise
+    except Exception as error:  # torch raises anything from KeyError to SerializeError on a damaged archive
+        raise ModelError(
+            f"model file {path} is damaged or of an incompatible version: {first_line(error)}",
+            fix=f"export it again with torch {torch.__version__.split('+')[0]}: torch.export.save(program, path)",
+        ) from error
+
+
+def _rebuilt(reader: PT2ArchiveReader, path: Path) -> io.BytesIO:
+    """A new archive holding only what was checked."""
+    program = _object(json.loads(reader.read_string(_MODEL)))
+    _check_program(program, path)
+    buffer = io.BytesIO()
+    with PT2ArchiveWriter(buffer) as writer:
+        writer.write_string(_MODEL, json.dumps(program))
+        writer.write_bytes(_SAMPLE_INPUTS, b"")
+        for config in _CONFIGS:
+            text = reader.read_string(config)
+            writer.write_string(config, text)
+            folder = config.rpartition("/")[0]
+            for payload in _payloads(json.loads(text), path):
+                writer.write_bytes(f"{folder}/{payload}", reader.read_bytes(f"{folder}/{payload}"))
+    buffer.seek(0)
+    return buffer
+
+
+def _payloads(config: _Json, path: Path) -> list[str]:
+    """Names of the tensor files, each once; raw bytes only."""
+    entries = _object(_object(config)["config"])
+    names: dict[str, None] = {}
+    for name, value in entries.items():
+        entry = _object(value)
+        payload = str(entry["path_name"])
+        if entry["use_pickle"] or not _PAYLOAD.fullmatch(payload) or not _IDENTIFIER.fullmatch(name):
+            raise _refused(path, f"the pickled or unknown object {name!r}")
+        names[payload] = None
+    return list(names)
+
+
+def _check_program(program: dict[str, _Json], path: Path) -> None:
+    """Blank what is not needed and check every string that remains; edits `program`."""
+    program["guards_code"] = []  # Python source, re-checked by this program's own forward pass
+    program["verifiers"] = []
+    program["torch_version"] = torch.__version__
+    graph_module = _object(program["graph_module"])
+    graph_module["metadata"] = {}
+    graph_module["treespec_namedtuple_fields"] = {}
+    calls = graph_module["module_call_graph"]
+    assert isinstance(calls, list)
+    graph_module["module_call_graph"] = calls[:1]  # the calling convention of the root; the rest is for unflattening
+    for node in cast(list[_Json], _object(graph_module["graph"])["nodes"]):
+        _object(node)["metadata"] = {}
+    for key, text in _strings(program, ""):
+        _check_string(key, text, path)
+
+
+def _check_string(key: str, text: str, path: Path) -> None:
+    if key in _FREE_TEXT or key == "torch_version":
+        return
+    if key in ("in_spec", "out_spec"):
+        _check_tree(json.loads(text)[1], path)
+        return
+    pattern = {"target": _OPERATOR, "as_operator": _OPERATOR, "expr_str": _SYMBOLIC}.get(key, _IDENTIFIER)
+    # the target of a parameter is its name, that of a node its operator
+    if not pattern.fullmatch(text) and not (key == "target" and _is_plain_name(text)):
+        raise _refused(path, f"{key} {text[:60]!r}")
+
+
+def _is_plain_name(text: str) -> bool:
+    return _IDENTIFIER.fullmatch(text) is not None and not text.startswith(("torch", "math", "_operator"))
+
+
+def _check_tree(spec: _Json, path: Path) -> None:
+    """A calling convention made of tuples, lists and dicts; other types are imported by name."""
+    node = _object(spec)
+    context = node["context"]
+    if node["type"] not in _TREE_TYPES or "__enum__" in str(context):
+        raise _refused(path, f"the argument type {node['type']!r}")
+    for child in cast(list[_Json], node["children_spec"]):
+        _check_tree(child, path)
+
+
+def _strings(value: _Json, key: str) -> Iterator[tuple[str, str]]:
+    """Every string with the key it is stored under; keys themselves are names."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item, key)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield "name", name
+            yield from _strings(item, name)
+
+
+def _object(value: _Json) -> dict[str, _Json]:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _refused(path: Path, what: str) -> ModelError:
+    return ModelError(
+        f"model file {path} holds {what}, which could run code and is never loaded",
+        fix="export a network of ordinary operators with torch.export.save, or use model=factory",
+    )

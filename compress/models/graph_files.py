@@ -1,0 +1,50 @@
+"""Complete models saved by torch: told apart by what the archive holds, not by their suffix."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from torch import nn
+
+from compress.errors import ModelError
+from compress.types import InputSpec
+
+__all__ = ["load_graph_file"]
+
+
+def load_graph_file(path: Path, input: InputSpec) -> nn.Module:
+    """Load a `.pt2` or TorchScript file.
+
+    Raises:
+        ModelError: missing, truncated, neither of the two, or it holds something this program does not run.
+    """
+    members = _members(path)
+    if "archive_format" in members:
+        from compress.models.exported import load_exported
+
+        return load_exported(path)
+    if "constants.pkl" in members and "data.pkl" in members:
+        from compress.models.torchscript import load_torchscript
+
+        return load_torchscript(path, input)
+    if "data.pkl" in members:
+        raise ModelError(
+            f"model file {path} is a checkpoint, not a complete model",
+            fix="model=factory model.factory=<package.module:function> model.checkpoint=<file>",
+        )
+    raise ModelError(f"model file {path} is neither .pt2, TorchScript nor .onnx", fix="save it with torch.export.save")
+
+
+def _members(path: Path) -> set[str]:
+    """Names in the top folder of the archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.partition("/")[2] for name in archive.namelist()}
+    except FileNotFoundError as error:
+        raise ModelError(f"model file {path} does not exist", fix="model.path=<file>") from error
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ModelError(
+            f"model file {path} is truncated or not .pt2, TorchScript or .onnx",
+            fix="copy or download the file again, or save it with torch.export.save",
+        ) from error

@@ -1,0 +1,89 @@
+"""From a model configuration to an artifact that is known to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from compress.errors import ModelError
+from compress.models.configs import DigitsModel, FactoryModel, FileModel, ModelConfig, TorchvisionModel
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.stage import Progress, Split
+    from compress.types import Artifact
+
+__all__ = ["load_model", "model_digest"]
+
+
+def load_model(
+    config: ModelConfig,
+    *,
+    trusted: Callable[[str], bool],
+    seed: int,
+    progress: Progress,
+    finetune: Split | None,
+) -> Artifact:
+    """Load the model that `config` names and run it once on zeros of the declared shape.
+
+    Args:
+        trusted: whether code of a top-level package may be run.
+        seed: of random weights and of the embedded model's training.
+        finetune: what the embedded model is trained on; other kinds ignore it.
+
+    Returns:
+        An artifact with a module in eval mode, or a checked ONNX file. `dynamic_batch` is False where the model takes
+        a batch of one only.
+
+    Raises:
+        ModelError: missing, truncated, unsafe, or not a classifier of the declared input.
+    """
+    from compress.models.probe import probe_module
+    from compress.types import Artifact, Format, Precision
+
+    spec = config.input.spec()
+    if isinstance(config, FileModel) and config.path.suffix.lower() == ".onnx":
+        from compress.models.onnx_file import load_onnx
+
+        return load_onnx(config.path, spec)
+    module = _module(config, trusted=trusted, seed=seed, progress=progress, finetune=finetune).eval()
+    dynamic = probe_module(module, spec)
+    return Artifact(Format.TORCH, module, Precision.FP32, spec, dynamic_batch=dynamic)
+
+
+def _module(
+    config: ModelConfig,
+    *,
+    trusted: Callable[[str], bool],
+    seed: int,
+    progress: Progress,
+    finetune: Split | None,
+) -> nn.Module:
+    if isinstance(config, TorchvisionModel):
+        from compress.models.torchvision_models import build_torchvision
+
+        return build_torchvision(config, seed)
+    if isinstance(config, FactoryModel):
+        from compress.models.factory import build_from_factory
+
+        return build_from_factory(config, trusted, seed)
+    if isinstance(config, FileModel):
+        from compress.models.graph_files import load_graph_file
+
+        return load_graph_file(config.path, config.input.spec())
+    from compress.models.digits import load_digits_model
+
+    assert isinstance(config, DigitsModel)
+    if finetune is None or len(finetune) == 0:
+        raise ModelError("model=digits is trained on the fine-tuning split, which is empty", fix="data.finetune=null")
+    return load_digits_model(config, finetune, seed, progress)
+
+
+def model_digest(artifact: Artifact) -> str:
+    """Hex SHA-256 of everything the model computes with: see `compress.models.digest`."""
+    from compress.files import sha256_file
+    from compress.models.digest import module_digest
+    from compress.types import Format
+
+    return module_digest(artifact.module) if artifact.format is Format.TORCH else sha256_file(artifact.path)

@@ -1,0 +1,103 @@
+"""An `.onnx` file as the model: checked, held against the declared input, run once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from compress.errors import ModelError
+from compress.models.probe import first_line
+from compress.types import Artifact, Format, InputSpec, Precision
+
+__all__ = ["load_onnx"]
+
+_QUANTIZED = frozenset({"QuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"})
+_COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+def load_onnx(path: Path, input: InputSpec) -> Artifact:
+    """The file as an artifact; nothing is converted or copied.
+
+    Raises:
+        ModelError: missing, truncated, not ONNX, not one float image in and one `[N, classes]` out, or it does not run.
+    """
+    model = _read(path)
+    dynamic = _check_input(model.graph, input, path)
+    _run_once(path, input)
+    return Artifact(Format.ONNX, path, _precision(model.graph), input, dynamic_batch=dynamic)
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    if not path.is_file():
+        raise ModelError(f"model file {path} does not exist", fix="model.path=<file>")
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(path, full_check=True)
+    except (
+        DecodeError,
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+        ValueError,
+        RuntimeError,
+        OSError,
+    ) as error:
+        raise ModelError(
+            f"model file {path} is truncated or not a valid ONNX model: {first_line(error)}", fix="export it again"
+        ) from error
+    if not model.graph.node:  # an empty file parses as an empty message
+        raise ModelError(f"model file {path} is not an ONNX model: it has no graph", fix="export it again")
+    return model
+
+
+def _check_input(graph: onnx.GraphProto, input: InputSpec, path: Path) -> bool:
+    """Whether the batch is free; raises `ModelError` unless the input is the declared image."""
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in stored]
+    if len(inputs) != 1:
+        raise ModelError(f"{path} has {len(inputs)} inputs, not one image", fix="export a model of one image")
+    tensor = inputs[0].type.tensor_type
+    if tensor.elem_type != onnx.TensorProto.FLOAT:
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+        raise ModelError(f"{path} takes {kind} input, not float32", fix="export it with a float32 input")
+    shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+    fits = len(shape) == 4 and all(size in (None, wanted) for size, wanted in zip(shape[1:], input.shape, strict=False))
+    if not fits or shape[0] not in (None, 1):
+        text = [size if size is not None else "any" for size in shape]
+        raise ModelError(
+            f"{path} takes the shape {text} but the declared input is [1 or any, {', '.join(map(str, input.shape))}]",
+            fix="set model.input.shape, or export it with channels first and a batch of one or a free batch",
+        )
+    return shape[0] is None
+
+
+def _run_once(path: Path, input: InputSpec) -> None:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # on by default in Linux wheels since 1.29
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        outputs = session.run(None, {session.get_inputs()[0].name: np.zeros((1, *input.shape), np.float32)})
+    except Exception as error:  # onnxruntime's errors share no public base class
+        raise ModelError(
+            f"{path} fails on the declared input {(1, *input.shape)}: {first_line(error)}", fix="set model.input.shape"
+        ) from error
+    shapes = [list(np.shape(output)) for output in outputs]
+    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != 1:
+        raise ModelError(
+            f"{path} returns the shapes {shapes}, not [1, classes]", fix="export a classifier's logits only"
+        )
+
+
+def _precision(graph: onnx.GraphProto) -> Precision:
+    """What the compute-heavy layers work in, from the operators and the types of their weights."""
+    if any(node.op_type in _QUANTIZED for node in graph.node):
+        return Precision.INT8
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    weights = [types[name] for node in graph.node if node.op_type in _COMPUTE for name in node.input if name in types]
+    half = sum(kind == onnx.TensorProto.FLOAT16 for kind in weights)
+    return Precision.FP16 if half * 2 > len(weights) else Precision.FP32

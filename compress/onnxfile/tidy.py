@@ -1,0 +1,58 @@
+"""The exporter's graph without its scaffolding: constants folded, no debugging metadata, nothing unused."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import onnx_ir as ir
+import onnxscript.optimizer
+from onnx_ir.passes import common
+
+from compress.quiet import quiet
+
+__all__ = ["merge_equal", "tidy"]
+
+
+def tidy(model: ir.Model) -> None:
+    """Fold constants and BatchNormalization, merge what is equal, drop what is unused and all metadata, in place.
+
+    Quantized weights stay 8 bits wide: the optimizer does not fold QuantizeLinear and DequantizeLinear, and the size
+    of the written file is a test.
+    """
+    with quiet():
+        onnxscript.optimizer.optimize_ir(model)
+        common.IdentityEliminationPass()(model)
+        merge_equal(model)
+        common.ClearMetadataAndDocStringPass()(model)
+    for value in _values(model):
+        value.metadata_props.clear()
+        value.doc_string = None
+
+
+def merge_equal(model: ir.Model) -> None:
+    """Keep one of each exactly equal initializer; drop unused nodes, initializers, functions and opset imports."""
+    _merge_initializers(model.graph)
+    common.RemoveUnusedNodesPass()(model)
+    common.RemoveUnusedFunctionsPass()(model)
+    common.RemoveUnusedOpsetsPass()(model)
+
+
+def _merge_initializers(graph: ir.Graph) -> None:
+    """Equal type, shape and bytes. onnx-ir's own pass refuses weights that are not contiguous in memory."""
+    first: dict[tuple[object, ...], ir.Value] = {}
+    for name, value in tuple(graph.initializers.items()):
+        if value.const_value is None or value.is_graph_output():
+            continue
+        array = value.const_value.numpy()
+        content = hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).digest()
+        key = (value.const_value.dtype, array.shape, content)
+        kept = first.setdefault(key, value)
+        if kept is not value:
+            value.replace_all_uses_with(kept)
+            del graph.initializers[name]
+
+
+def _values(model: ir.Model) -> list[ir.Value]:
+    inner = [value for node in model.graph.all_nodes() for value in node.outputs]
+    return [*model.graph.inputs, *model.graph.initializers.values(), *inner]

@@ -1,0 +1,107 @@
+"""What each ATen operator is to a placement policy, and which of its arguments are activations."""
+
+from __future__ import annotations
+
+import math
+import operator
+
+import torch
+from torch import fx
+
+from compress.graph import parameter_name, tensor_inputs
+from compress.quantization.policy import OpKind
+
+__all__ = ["WEIGHTED", "activations", "bias_of", "kind_of", "lossless_range", "output_axis", "weight_of"]
+
+aten = torch.ops.aten
+
+WEIGHTED = frozenset({OpKind.CONV, OpKind.CONV_TRANSPOSE, OpKind.LINEAR})
+"""Kinds whose arguments are `(activation, weight, bias, ...)`."""
+
+_KINDS: dict[OpKind, tuple[torch._ops.OpOverloadPacket, ...]] = {
+    OpKind.CONV: (aten.conv1d, aten.conv2d, aten.conv3d),
+    OpKind.CONV_TRANSPOSE: (aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d),
+    OpKind.LINEAR: (aten.linear,),
+    OpKind.MATMUL: (aten.matmul, aten.bmm, aten.mm),
+    OpKind.ADD: (aten.add,),
+    OpKind.MUL: (aten.mul,),
+    OpKind.CONCAT: (aten.cat,),
+    OpKind.RELU: (aten.relu,),
+    OpKind.CLIP: (aten.relu6, aten.hardtanh, aten.clamp),
+    OpKind.LEAKY_RELU: (aten.leaky_relu,),
+    OpKind.HARDSWISH: (aten.hardswish,),
+    OpKind.HARDSIGMOID: (aten.hardsigmoid,),
+    OpKind.SIGMOID: (aten.sigmoid,),
+    OpKind.SILU: (aten.silu,),
+    OpKind.GELU: (aten.gelu,),
+    OpKind.TANH: (aten.tanh,),
+    OpKind.SOFTMAX: (aten.softmax, aten._softmax),
+    OpKind.MAX_POOL: (aten.max_pool1d, aten.max_pool2d, aten.max_pool3d, aten.adaptive_max_pool2d),
+    OpKind.AVG_POOL: (aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d, aten.adaptive_avg_pool2d),
+    OpKind.RESIZE: (aten.upsample_nearest2d, aten.upsample_bilinear2d),
+    OpKind.PAD: (aten.pad, aten.constant_pad_nd),
+    OpKind.RESHAPE: (aten.view, aten.reshape, aten.flatten, aten.unflatten, aten.squeeze, aten.unsqueeze),
+    OpKind.TRANSPOSE: (aten.transpose, aten.permute, aten.contiguous, aten.channel_shuffle, aten.pixel_shuffle),
+    OpKind.SLICE: (aten.slice, aten.select, aten.expand),
+    OpKind.SPLIT: (aten.chunk, aten.split, aten.split_with_sizes),
+    OpKind.NORMALIZATION: (aten.batch_norm, aten.layer_norm, aten.group_norm, aten.instance_norm),
+}
+_KIND_OF = {packet: kind for kind, packets in _KINDS.items() for packet in packets}
+
+
+def kind_of(node: fx.Node) -> OpKind:
+    """The operator's kind; picking a piece of a split counts as splitting."""
+    if node.target is operator.getitem:
+        return OpKind.SPLIT
+    return _KIND_OF.get(getattr(node.target, "overloadpacket", None), OpKind.OTHER)
+
+
+def activations(node: fx.Node) -> list[fx.Node]:
+    """The tensors that flow into an operator: all float tensors it reads, less its weight and bias."""
+    if kind_of(node) in WEIGHTED:
+        return tensor_inputs(node)[:1]
+    source = node.args[0] if node.args else None
+    if node.target is operator.getitem and isinstance(source, fx.Node):
+        return [source]  # a list of tensors, which is no tensor itself
+    return tensor_inputs(node)
+
+
+def weight_of(node: fx.Node) -> fx.Node | None:
+    """The stored weight of a weighted operator; None where it is computed."""
+    weight = node.args[1] if kind_of(node) in WEIGHTED else None
+    return weight if isinstance(weight, fx.Node) and parameter_name(weight) else None
+
+
+def bias_of(node: fx.Node) -> fx.Node | None:
+    """The stored bias of a weighted operator, if it has one."""
+    bias = node.args[2] if kind_of(node) in WEIGHTED and len(node.args) > 2 else None
+    return bias if isinstance(bias, fx.Node) and parameter_name(bias) else None
+
+
+def output_axis(node: fx.Node) -> int:
+    """Axis of a weight along which the output channels lie."""
+    return 1 if kind_of(node) is OpKind.CONV_TRANSPOSE else 0
+
+
+def lossless_range(node: fx.Node) -> tuple[float, float]:
+    """Inputs outside this interval give the same output as its nearest end, so integers need not reach beyond it."""
+    match kind_of(node):
+        case OpKind.RELU:
+            return 0.0, math.inf
+        case OpKind.HARDSWISH:
+            return -3.0, math.inf
+        case OpKind.HARDSIGMOID:
+            return -3.0, 3.0
+        case OpKind.CLIP:
+            return _clip_range(node)
+        case _:
+            return -math.inf, math.inf
+
+
+def _clip_range(node: fx.Node) -> tuple[float, float]:
+    if getattr(node.target, "overloadpacket", None) is aten.relu6:
+        return 0.0, 6.0
+    defaults = (-1.0, 1.0) if getattr(node.target, "overloadpacket", None) is aten.hardtanh else (None, None)
+    given = (*node.args[1:3], *defaults[len(node.args) - 1 :])
+    low, high = (bound if isinstance(bound, (int, float)) else None for bound in given[:2])
+    return -math.inf if low is None else float(low), math.inf if high is None else float(high)

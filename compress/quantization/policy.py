@@ -1,0 +1,173 @@
+"""Placement policies: where a runtime wants quantize/dequantize pairs so that its own fusions happen.
+
+A policy is data, one YAML per runtime in `policies/`; `compress.quantization.placement` is the only code that reads the
+rules. Free of torch, so that a configuration can be checked without loading it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import lru_cache
+from importlib import resources
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from compress.errors import ConfigError, nearest
+
+__all__ = ["FixedRange", "NumberFormat", "OpKind", "OpRule", "Policy", "load_policy", "policy_names"]
+
+_STRICT = ConfigDict(frozen=True, extra="forbid")
+
+
+class OpKind(str, Enum):
+    """What an operator does, as far as placement is concerned; `compress.quantization.operators` maps ATen to these."""
+
+    CONV = "conv"
+    CONV_TRANSPOSE = "conv_transpose"
+    LINEAR = "linear"
+    MATMUL = "matmul"
+    ADD = "add"
+    MUL = "mul"
+    CONCAT = "concat"
+    RELU = "relu"
+    CLIP = "clip"
+    LEAKY_RELU = "leaky_relu"
+    HARDSWISH = "hardswish"
+    HARDSIGMOID = "hardsigmoid"
+    SIGMOID = "sigmoid"
+    SILU = "silu"
+    GELU = "gelu"
+    TANH = "tanh"
+    SOFTMAX = "softmax"
+    MAX_POOL = "max_pool"
+    AVG_POOL = "avg_pool"
+    RESIZE = "resize"
+    PAD = "pad"
+    RESHAPE = "reshape"
+    TRANSPOSE = "transpose"
+    SLICE = "slice"
+    SPLIT = "split"
+    NORMALIZATION = "normalization"
+    OTHER = "other"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class NumberFormat(BaseModel):
+    """Integers a tensor is stored in.
+
+    Attributes:
+        dtype: storage type.
+        symmetric: the real zero is the integer in the middle (0 for int8), so ranges are `[-max, max]`.
+        narrow: leave out the most negative integer, so that int8 is `[-127, 127]`.
+    """
+
+    model_config = _STRICT
+    dtype: Literal["int8", "uint8"]
+    symmetric: bool
+    narrow: bool = False
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Smallest and largest integer."""
+        low, high = (0, 255) if self.dtype == "uint8" else (-128, 127)
+        return low + self.narrow, high
+
+
+class FixedRange(BaseModel):
+    """Quantization parameters that the runtime's kernel has built in."""
+
+    model_config = _STRICT
+    scale: Annotated[float, Field(gt=0)]
+    zero_point: int
+
+
+class OpRule(BaseModel):
+    """How one kind of operator takes part.
+
+    Attributes:
+        inputs: `all` activations it reads are quantized; `residual`: only the one that did not just leave a
+            convolution; `none`: it takes what it gets.
+        output: `own` scale; `shared` with its input, when that is quantized; `fixed`; or `none`, left as it is.
+        absorbs: activations between this operator and its output's Q/DQ, computed by the fused kernel or by the
+            integer range itself.
+        float_at_end: no Q/DQ on the output where it is the network's output.
+        fixed: for `output: fixed`.
+    """
+
+    model_config = _STRICT
+    inputs: Literal["all", "residual", "none"] = "none"
+    output: Literal["own", "shared", "fixed", "none"] = "none"
+    absorbs: tuple[OpKind, ...] = ()
+    float_at_end: bool = False
+    fixed: FixedRange | None = None
+
+    @model_validator(mode="after")
+    def _fixed_goes_with_fixed(self) -> OpRule:
+        if (self.output == "fixed") != (self.fixed is not None):
+            raise ValueError("'output: fixed' and 'fixed: {scale, zero_point}' go together")
+        return self
+
+
+class Policy(BaseModel):
+    """Everything the quantizer needs to know about a runtime.
+
+    Attributes:
+        runtime: for messages.
+        source: where the rules were learnt.
+        activation: integers of activations, always one scale per tensor.
+        weight: integers of weights; zero point 0, so zeros of a pruned weight stay exactly zero.
+        bias: `int32` with scale `input scale x weight scale`, or left in `float`.
+        rules: by kind of operator; a kind that is not listed follows `unlisted`.
+        unlisted: None leaves those operators in float.
+    """
+
+    model_config = _STRICT
+    runtime: str
+    source: Annotated[str, Field(min_length=8)]
+    activation: NumberFormat
+    weight: NumberFormat
+    bias: Literal["float", "int32"]
+    rules: dict[OpKind, OpRule]
+    unlisted: OpRule | None = None
+
+    @model_validator(mode="after")
+    def _weights_are_symmetric(self) -> Policy:
+        if not self.weight.symmetric or self.weight.dtype != "int8":
+            raise ValueError("weights must be symmetric int8: an offset would turn pruned zeros into other numbers")
+        return self
+
+    def rule(self, kind: OpKind) -> OpRule | None:
+        """The rule for a kind of operator; None leaves it in float."""
+        return self.rules.get(kind, self.unlisted)
+
+
+def policy_names() -> tuple[str, ...]:
+    """Names that `load_policy` knows."""
+    names = (entry.name for entry in _folder().iterdir())
+    return tuple(sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml")))
+
+
+@lru_cache
+def load_policy(name: str) -> Policy:
+    """Read and validate `policies/<name>.yaml`.
+
+    Raises:
+        ConfigError: there is no such policy, or its file is invalid.
+    """
+    if name not in policy_names():
+        raise ConfigError(f"unknown placement policy {name!r}", fix=nearest(name, policy_names()))
+    text = _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    try:
+        return Policy.model_validate(yaml.safe_load(text))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"placement policy {name!r}: {where}: {first['msg']}") from error
+
+
+def _folder() -> resources.abc.Traversable:
+    return resources.files("compress.quantization") / "policies"

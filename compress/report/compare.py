@@ -1,0 +1,137 @@
+"""Which rows may be compared with which, and what the comparison says in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compress.report.text import factor_text, percent_text, points_text
+from compress.types import Measurement
+
+__all__ = ["comparable_latency", "feed_of", "final_row", "in_words", "label", "why_not_comparable"]
+
+_LABELS = ("emulated", "estimate")
+_VISIBLE = 0.02  # relative size change that is worth a word
+_CLEAR_SPEED = 1.05  # smaller ratios of unpaired medians are noise on a shared machine
+
+
+def label(row: Measurement, quantity: str) -> str | None:
+    """`emulated` or `estimate` where the note on `quantity` says the number is one; None for a plain measurement."""
+    word = row.notes.get(quantity, "").partition(":")[0]
+    return word if word in _LABELS else None
+
+
+def feed_of(rows: Sequence[Measurement], row: Measurement) -> Measurement | None:
+    """The row whose output `row`'s stage took; the row above if it is not recorded; None for the first row."""
+    position = rows.index(row)
+    if position == 0:
+        return None
+    named = (earlier for earlier in rows[:position] if earlier.stage == row.feed)
+    return next(named, rows[position - 1])
+
+
+def final_row(rows: Sequence[Measurement]) -> Measurement:
+    """What the run delivers: its last exported file, or the last module if nothing was exported."""
+    exported = [row for row in rows if row.format.value != "torch"]
+    return (exported or list(rows))[-1]
+
+
+def why_not_comparable(new: Measurement, old: Measurement) -> str | None:
+    """Why two latencies must not be divided by each other, in two words; None if they may be."""
+    if new.latency is None or old.latency is None:
+        return "not measured"
+    if new.runtime != old.runtime:
+        return "other runtime"
+    if label(new, "latency") or label(old, "latency"):
+        return label(new, "latency") or label(old, "latency")
+    same_setting = (new.latency.threads, new.latency.batch, new.latency.device) == (
+        old.latency.threads,
+        old.latency.batch,
+        old.latency.device,
+    )
+    return None if same_setting else "other setting"
+
+
+def comparable_latency(rows: Sequence[Measurement], row: Measurement) -> Measurement | None:
+    """The earliest row whose latency may be compared with `row`'s: same runtime, machine and threads, nothing emulated."""
+    earlier = rows[: rows.index(row)]
+    return next((old for old in earlier if why_not_comparable(row, old) is None), None)
+
+
+def in_words(rows: Sequence[Measurement]) -> list[tuple[str, str]]:
+    """One plain sentence per stage after the source: `(stage, sentence)`."""
+    return [(row.stage, _sentence(rows, row)) for row in rows[1:]]
+
+
+def _sentence(rows: Sequence[Measurement], row: Measurement) -> str:
+    source, feed = rows[0], feed_of(rows, row) or rows[0]
+    zeros = _zeros_clause(row, feed)
+    clauses = [
+        _size_clause(row, source),
+        _macs_clause(row, feed),
+        zeros or _speed_clause(rows, row),
+        _accuracy_clause(row, source),
+    ]
+    return "; ".join(clause for clause in clauses if clause)
+
+
+def _size_clause(row: Measurement, source: Measurement) -> str | None:
+    if row.size_bytes is None or not source.size_bytes:
+        return None
+    if row.size_bytes < source.size_bytes * (1 - _VISIBLE):
+        return f"{factor_text(source.size_bytes, row.size_bytes)} smaller than the source"
+    if row.size_bytes > source.size_bytes * (1 + _VISIBLE):
+        return f"{factor_text(row.size_bytes, source.size_bytes)} larger than the source"
+    return "same size as the source"
+
+
+def _macs_clause(row: Measurement, feed: Measurement) -> str | None:
+    if not row.macs or not feed.macs or abs(row.macs / feed.macs - 1) < _VISIBLE:
+        return None
+    fewer = row.macs < feed.macs
+    large, small = max(row.macs, feed.macs), min(row.macs, feed.macs)
+    return f"{factor_text(large, small)} {'fewer' if fewer else 'more'} MACs than {feed.stage}"
+
+
+def _zeros_clause(row: Measurement, feed: Measurement) -> str | None:
+    """A stage that made zeros and left the arithmetic as it was has not made anything faster, whatever noise says."""
+    if row.sparsity is None or feed.sparsity is None or row.macs != feed.macs or row.runtime != feed.runtime:
+        return None
+    if row.sparsity.fraction < feed.sparsity.fraction + 0.005 or row.precision is not feed.precision:
+        return None
+    made = f"{percent_text(row.sparsity.fraction)} % zeros, not speed: dense runtimes run the same arithmetic"
+    if row.size_gzip_bytes and feed.size_gzip_bytes and row.size_gzip_bytes < feed.size_gzip_bytes * (1 - _VISIBLE):
+        return f"{made}; gzip is where they pay ({factor_text(feed.size_gzip_bytes, row.size_gzip_bytes)} smaller)"
+    return f"{made}, and gzip does not gain either"
+
+
+def _speed_clause(rows: Sequence[Measurement], row: Measurement) -> str | None:
+    if row.latency is None:
+        return None
+    mark = label(row, "latency")
+    if mark:
+        return f"its time here is {'an estimate' if mark == 'estimate' else mark} and says nothing about speed"
+    base = comparable_latency(rows, row)
+    if base is None or base.latency is None:
+        return f"speed not comparable: no earlier stage ran in {row.runtime}"
+    new, old = row.latency, base.latency
+    against = f"{base.stage} in the same runtime"
+    if new.median_ms * _CLEAR_SPEED < old.median_ms and new.p90_ms < old.median_ms:
+        return f"{factor_text(old.median_ms, new.median_ms)} faster than {against}"
+    if old.median_ms * _CLEAR_SPEED < new.median_ms and old.p90_ms < new.median_ms:
+        return f"worse: {factor_text(new.median_ms, old.median_ms)} slower than {against}"
+    return f"no speed-up over {against}"
+
+
+def _accuracy_clause(row: Measurement, source: Measurement) -> str | None:
+    new, old = row.accuracy, source.accuracy
+    agreement = f"agrees with the source on {percent_text(row.fidelity.agreement)} %" if row.fidelity else None
+    if new is None or old is None:
+        return agreement
+    points = points_text(new.top1, old.top1)
+    if points == "same":
+        verdict = "top-1 unchanged"
+    elif new.low <= old.top1 <= new.high:
+        verdict = f"top-1 {points} points, inside the 95 % interval"
+    else:
+        verdict = f"{'worse' if new.top1 < old.top1 else 'better'}: top-1 {points} points"
+    return f"{verdict}, {agreement}" if agreement else verdict

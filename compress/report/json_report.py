@@ -1,0 +1,198 @@
+"""`report.json`: everything a run was made from and everything that was measured.
+
+Strict JSON. An infinite SQNR (outputs equal to the source's, bit by bit) is the string `"Infinity"`, a NaN `"NaN"`;
+what was not measured is `null`, with its reason under `notes`. `schema_version` grows when a field changes meaning or
+goes away; added fields keep it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from compress.errors import ConfigError, StageError
+from compress.files import sha256_file
+from compress.measure.host import Host, describe_host
+from compress.serialize import from_json, to_json
+from compress.stage import Split, Splits
+from compress.types import Measurement
+from compress.versions import tool_versions
+
+__all__ = ["SCHEMA_VERSION", "GitState", "Report", "ReportFile", "SplitSummary", "create_report", "git_state"]
+__all__ += ["summarize_file", "summarize_splits"]
+
+SCHEMA_VERSION = 1
+_GIT_TIMEOUT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class GitState:
+    """The repository the user ran in: full commit hash, and whether tracked files differ from it."""
+
+    commit: str
+    dirty: bool
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """Which samples a split holds."""
+
+    samples: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ReportFile:
+    """A file the run delivered; `path` is relative to the run folder."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """One run.
+
+    Attributes:
+        created: local time with offset, ISO 8601.
+        target: name of the target profile; `target_title` is for people.
+        overrides: what the user typed after `python -m compress`.
+        config: the composed configuration.
+        git: state of the user's working folder; None outside a repository.
+        host: the machine that measured; it is not the target device.
+        versions: of the libraries that compute, export or run models.
+        splits: samples of each split by name.
+        measurements: the source first, then each stage in order.
+        files: what was delivered.
+        wall_seconds: of the whole run, measuring included.
+    """
+
+    created: str
+    target: str
+    target_title: str
+    overrides: tuple[str, ...]
+    config: Mapping[str, JsonValue]
+    seed: int
+    git: GitState | None
+    host: Host
+    versions: Mapping[str, str]
+    classes: int
+    splits: Mapping[str, SplitSummary]
+    measurements: tuple[Measurement, ...]
+    files: tuple[ReportFile, ...]
+    wall_seconds: float
+    schema_version: int = field(default=SCHEMA_VERSION)
+
+    def to_json(self) -> bytes:
+        """The content of `report.json`."""
+        return to_json(self)
+
+    @staticmethod
+    def from_json(content: bytes) -> Report:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ConfigError: not a report, or one of a newer schema.
+        """
+        version = _schema_version(content)
+        if version != SCHEMA_VERSION:
+            raise ConfigError(
+                f"the report has schema version {version}, this program reads {SCHEMA_VERSION}",
+                fix="run again to make a new report, or use the release that wrote it",
+            )
+        try:
+            return from_json(Report, content)
+        except StageError as error:
+            raise ConfigError(error.problem) from error
+
+
+def create_report(
+    *,
+    created: datetime,
+    target: str,
+    target_title: str,
+    overrides: tuple[str, ...],
+    config: Mapping[str, JsonValue],
+    seed: int,
+    splits: Splits,
+    measurements: tuple[Measurement, ...],
+    files: tuple[ReportFile, ...],
+    wall_seconds: float,
+) -> Report:
+    """A report of this run, with the facts of this machine, its libraries and the current folder's repository."""
+    return Report(
+        created=created.astimezone().isoformat(timespec="seconds"),
+        target=target,
+        target_title=target_title,
+        overrides=overrides,
+        config=config,
+        seed=seed,
+        git=git_state(Path.cwd()),
+        host=describe_host(),
+        versions=tool_versions(),
+        classes=len(splits.classes),
+        splits=summarize_splits(splits),
+        measurements=measurements,
+        files=files,
+        wall_seconds=wall_seconds,
+    )
+
+
+def summarize_splits(splits: Splits) -> dict[str, SplitSummary]:
+    """Size and content digest of every split, by its name in `Splits`."""
+    named: dict[str, Split] = {
+        "calibration": splits.calibration,
+        "finetune": splits.finetune,
+        "validation": splits.validation,
+        "evaluation": splits.evaluation,
+    }
+    return {name: SplitSummary(len(split), split.digest()) for name, split in named.items()}
+
+
+def summarize_file(folder: Path, path: Path) -> ReportFile:
+    """Size and digest of a delivered file."""
+    return ReportFile(path.relative_to(folder).as_posix(), path.stat().st_size, sha256_file(path))
+
+
+def git_state(folder: Path) -> GitState | None:
+    """Commit and cleanliness of the repository `folder` lies in; None outside one, without commits or without git."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return GitState(commit.strip(), bool(changes is None or changes.strip()))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    executable = shutil.which("git")
+    if executable is None:
+        return None
+    try:
+        done = subprocess.run(  # noqa: S603  a fixed program with literal arguments, no shell
+            [executable, "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_GIT_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _schema_version(content: bytes) -> object:
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise ConfigError(f"not a report: {error}") from error
+    if not isinstance(document, dict) or "schema_version" not in document:
+        raise ConfigError("not a report: it has no schema_version", fix="give the report.json of a run")
+    return document["schema_version"]

@@ -1,0 +1,99 @@
+"""The report on a terminal of 80 columns or more; plain text when piped, no colour with `NO_COLOR`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from compress.measure.host import Host
+from compress.report.compare import final_row, in_words
+from compress.report.json_report import Report
+from compress.report.tables import FULL_WIDTH, changes_table, comparison_table, measurements_table
+from compress.report.text import seconds_text
+from compress.types import Measurement
+
+__all__ = ["console", "print_comparison", "print_run", "run_view"]
+
+_NARROW = "runtimes, MACs and parameters need 100 columns; they are in report.json"
+
+
+def console() -> Console:
+    """A console on standard output; 100 columns when piped, unless `COLUMNS` says otherwise."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")  # a log that cannot hold a dash must not stop a run
+    terminal = Console(highlight=False)
+    sized = terminal.is_terminal or os.environ.get("COLUMNS", "").isdigit()
+    return terminal if sized else Console(highlight=False, width=FULL_WIDTH)
+
+
+def print_run(console: Console, report: Report, folder: Path) -> None:
+    """Print one run: the measurements, the changes, what they mean, the reasons for gaps, and where the files are."""
+    console.print(run_view(report, console.width))
+    console.print(Text(f"results in {folder}"), soft_wrap=True)
+
+
+def print_comparison(console: Console, reports: Sequence[Report]) -> None:
+    """Print one row per run of a multirun; nothing when no run finished."""
+    if not reports:
+        return
+    console.print(Text(f"\n{len(reports)} runs: what each one delivers", style="bold"))
+    console.print(comparison_table(reports, console.width))
+    runtimes = {final_row(report.measurements).runtime for report in reports}
+    if len(runtimes) > 1:
+        console.print(Text("latencies of different runtimes are not comparable with each other", style="dim"))
+
+
+def run_view(report: Report, width: int) -> RenderableType:
+    """Everything about one run, for a console of `width` columns."""
+    rows = report.measurements
+    parts: list[RenderableType] = [
+        Text.assemble("\n", (report.target, "bold"), f"  {report.target_title}"),
+        Text(_measured_on(report.host, rows), style="dim"),
+        measurements_table(rows, width),
+    ]
+    if width < FULL_WIDTH:
+        parts += [Text(_NARROW, style="dim"), Text()]
+    if len(rows) > 1:
+        parts += [Text("Changes", style="bold"), changes_table(rows)]
+        parts += [Text("In words", style="bold"), _listed(in_words(rows))]
+    notes = _grouped_notes(rows)
+    if notes:
+        parts += [Text("Notes", style="bold"), _listed(notes)]
+    parts.append(Text(f"whole run {seconds_text(report.wall_seconds)}, measuring included", style="dim"))
+    return Group(*parts)
+
+
+def _measured_on(host: Host, rows: Sequence[Measurement]) -> str:
+    """Where the times come from, said before any of them is read."""
+    timed = next((row.latency for row in rows if row.latency), None)
+    setting = "" if timed is None else f", batch {timed.batch}, {timed.threads} thread{'s' * (timed.threads > 1)}"
+    samples = next((row.accuracy.samples for row in rows if row.accuracy), None)
+    evaluated = "" if samples is None else f"; accuracy on {samples} images"
+    return f"measured on this host ({host.label}), not on the device{setting}{evaluated}"
+
+
+def _grouped_notes(rows: Iterable[Measurement]) -> list[tuple[str, str]]:
+    """Reasons and caveats, equal ones once: `(quantity, "reason (stage, stage)")`."""
+    stages: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for quantity, reason in row.notes.items():
+            stages.setdefault((quantity, reason), []).append(row.stage)
+    return [(quantity, f"{reason} ({', '.join(names)})") for (quantity, reason), names in stages.items()]
+
+
+def _listed(entries: Iterable[tuple[str, str]]) -> RenderableType:
+    """Names in one column, sentences wrapped in the next."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, overflow="fold")
+    grid.add_column(overflow="fold")
+    for name, sentence in entries:
+        grid.add_row(Text(name), Text(sentence))
+    return Padding(grid, (0, 0, 1, 0))

@@ -1,0 +1,126 @@
+"""One run: from typed overrides to a run folder and a report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from compress.compose import Tree, compose_tree, override_keys
+from compress.config import RunConfig, build_stages, load_target, parse_config
+from compress.data import load_splits
+from compress.deliver import assemble, copy_artifacts, write_golden, write_manifest
+from compress.errors import ConfigError
+from compress.execute import Result, Run, execute
+from compress.files import write_bytes
+from compress.models import FactoryModel, load_model, model_digest, source_format
+from compress.pipeline import Pipeline
+from compress.report.json_report import Report, create_report, summarize_file
+from compress.stage import Progress
+from compress.store import StageStore
+
+__all__ = ["Finished", "Request", "run_once"]
+
+REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user typed for one run."""
+
+    overrides: tuple[str, ...]
+    config_folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that went through: where it lies and what was measured."""
+
+    folder: Path
+    report: Report
+
+
+def run_once(request: Request, progress: Progress) -> Finished:
+    """Compose, check, execute and deliver.
+
+    Raises:
+        ConfigError: the request is wrong; no stage was started.
+        StageError: a stage failed; the stages before it stay in the store for the next run.
+    """
+    started = time.perf_counter()
+    tree = compose_tree(request.overrides, request.config_folder)
+    config = parse_config(tree)
+    trusted = _trusted_packages(config, override_keys(request.overrides))
+    pipeline = _checked(config, request, trusted.__contains__)
+    run = _prepare(config, pipeline, trusted.__contains__, progress)
+    results = execute(pipeline, run)
+
+    def fill(folder: Path) -> None:
+        delivered = copy_artifacts(results, folder)
+        write_golden(folder, run.source, delivered, run.splits, config.golden_samples)
+        report = _report(request, tree, config, run, results, folder, time.perf_counter() - started)
+        write_bytes(folder / REPORT, report.to_json())
+        write_manifest(folder, pipeline.target.name, run.source, delivered, run.splits)
+
+    name = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+    folder = assemble(config.output / pipeline.target.name, name, fill)
+    return Finished(folder, Report.from_json((folder / REPORT).read_bytes()))
+
+
+def _checked(config: RunConfig, request: Request, trusted: Callable[[str], bool]) -> Pipeline:
+    """Hold the recipe against the target before anything is loaded."""
+    folders = [request.config_folder / "targets"] if request.config_folder else []
+    target = load_target(config.target.name, folders)
+    return Pipeline.check(target, build_stages(config.stage, trusted), source_format(config.model))
+
+
+def _prepare(config: RunConfig, pipeline: Pipeline, trusted: Callable[[str], bool], progress: Progress) -> Run:
+    splits = load_splits(config.data, config.model.input.spec())
+    source = load_model(config.model, trusted=trusted, seed=config.seed, progress=progress, finetune=splits.finetune)
+    return Run(
+        target=pipeline.target,
+        source=source,
+        source_digest=model_digest(source),
+        splits=splits,
+        measure=config.measure,
+        store=StageStore(config.output / ".cache" / "stages"),
+        seed=config.seed,
+        resume=config.resume,
+        progress=progress,
+    )
+
+
+def _report(
+    request: Request, tree: Tree, config: RunConfig, run: Run, results: list[Result], folder: Path, seconds: float
+) -> Report:
+    return create_report(
+        created=datetime.now().astimezone(),
+        target=run.target.name,
+        target_title=run.target.title,
+        overrides=request.overrides,
+        config=tree,
+        seed=config.seed,
+        splits=run.splits,
+        measurements=tuple(result.measurement for result in results),
+        files=tuple(summarize_file(folder, path) for path in sorted(folder.iterdir())),
+        wall_seconds=seconds,
+    )
+
+
+def _trusted_packages(config: RunConfig, typed: frozenset[str]) -> frozenset[str]:
+    """Packages the user named on the command line; a configuration file cannot extend its own trust.
+
+    Raises:
+        ConfigError: `trust` was set by a configuration file.
+    """
+    if config.trust and "trust" not in typed:
+        raise ConfigError("trust is only honoured on the command line", fix=f"type trust=[{','.join(config.trust)}]")
+    named = set(config.trust)
+    if isinstance(config.model, FactoryModel) and "model.factory" in typed:
+        named.add(config.model.factory.partition(":")[0].partition(".")[0])
+    for name, node in config.stage.items():
+        if f"stage.{name}._target_" in typed:
+            named.add(str(node.get("_target_")).partition(".")[0])
+    return frozenset(named)

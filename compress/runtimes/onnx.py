@@ -1,0 +1,61 @@
+"""ONNX files, run by ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compress.errors import StageError
+from compress.quiet import first_line
+
+# Linux wheels from 1.29 on report usage to their maker unless told not to before the import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime  # noqa: E402
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from compress.types import Artifact
+
+__all__ = ["OnnxRunner", "load"]
+
+_ERRORS_ONLY = 3
+
+
+class OnnxRunner:
+    """Runs a session; a file with a fixed batch of 1 runs sample by sample."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self.name = f"onnxruntime {onnxruntime.__version__}"
+        self._session = session
+        self._input = session.get_inputs()[0].name
+        self._one_by_one = session.get_inputs()[0].shape[0] == 1
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._one_by_one and len(images) != 1:
+            return np.concatenate([self._run(images[i : i + 1]) for i in range(len(images))])
+        return self._run(images)
+
+    def _run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits = self._session.run(None, {self._input: images})[0]
+        return np.asarray(logits, dtype=np.float32)
+
+
+def load(artifact: Artifact, *, threads: int) -> OnnxRunner:
+    """A session with all graph optimizations on `threads` intra-op threads.
+
+    Raises:
+        StageError: ONNX Runtime refuses the file.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = _ERRORS_ONLY
+    try:
+        session = onnxruntime.InferenceSession(str(artifact.path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise StageError(f"ONNX Runtime cannot load {artifact.path}: {first_line(error)}") from error
+    return OnnxRunner(session)

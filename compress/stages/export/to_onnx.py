@@ -1,0 +1,102 @@
+"""Export to ONNX for the device's own parser: its opset, one input, one output, checked and proven equal."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+
+from compress.errors import Refusal
+from compress.files import atomic_path
+from compress.stage import Context, Stage
+from compress.types import Artifact, Format, Precision
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from compress.target import Target
+
+__all__ = ["ToOnnx"]
+
+_OLDEST_OPSET = 13
+"""QuantizeLinear gained per-channel scales in 13; no target's parser stops earlier."""
+
+_DEFAULT_OPSET = 17
+"""Read by TensorRT 8.5 and every ONNX Runtime since 1.12 (2022); older and newer ones are chosen with `opset`."""
+
+_NEWEST_OPSET = 20
+"""What torch 2.14's exporter writes."""
+
+
+class ToOnnx(Stage):
+    """Write a self-contained ONNX file with input `input` and output `logits`, both float32.
+
+    An ONNX artifact is written anew with the asked batch, opset and metadata.
+
+    Attributes:
+        opset: operator set of the file; null takes the newest that the target reads, at most 17.
+        dynamic_batch: leave the batch size free; false fixes it at 1, which device compilers optimize better.
+        parity_samples: calibration images on which the file must reproduce its source before it is handed over.
+    """
+
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.TORCH, Format.ONNX})
+    produces: ClassVar[Format] = Format.ONNX
+    data_used: ClassVar[tuple[str, ...]] = ("calibration",)
+
+    opset: Annotated[int, Field(ge=_OLDEST_OPSET, le=_NEWEST_OPSET)] | None = None
+    dynamic_batch: bool = False
+    parity_samples: Annotated[int, Field(ge=1)] = 16
+
+    def requires(self, target: Target, precision: Precision, name: str) -> None:
+        target.require_format(Format.ONNX, stage=name)
+        target.require_precision(precision, stage=name)
+        newest = target.onnx_opset_max
+        if newest is None:
+            return
+        if newest.value < _OLDEST_OPSET:
+            raise Refusal(
+                f"stage {name!r}: {target.title} reads ONNX up to opset {newest.value} ({newest.source}), "
+                f"the oldest this stage writes is {_OLDEST_OPSET}",
+                fix=f"~stage.{name}",
+            )
+        if self.opset is not None and self.opset > newest.value:
+            raise Refusal(
+                f"stage {name!r}: opset {self.opset} is above {newest.value}, "
+                f"the newest that {target.title} reads ({newest.source})",
+                fix=f"stage.{name}.opset={newest.value}",
+            )
+
+    def run(self, artifact: Artifact, context: Context) -> Artifact:
+        from compress import runtimes
+        from compress.onnxfile.metadata import metadata
+        from compress.onnxfile.write import write_checked
+        from compress.parity import TOLERANCES, check_parity, sample_images
+
+        model = self._graph(artifact, context.target)
+        path = context.folder / f"{context.name}.onnx"
+        exported = artifact.after(context.name, path, format=Format.ONNX, dynamic_batch=self.dynamic_batch)
+        threads = os.cpu_count() or 1
+        with atomic_path(path) as temporary:
+            write_checked(model, temporary, metadata(exported.input, exported.precision, exported.history))
+            check_parity(
+                runtimes.load(artifact, threads=threads),
+                runtimes.load(artifact.after(context.name, temporary, format=Format.ONNX), threads=threads),
+                sample_images(context.splits.calibration, self.parity_samples),
+                TOLERANCES[artifact.precision],
+                path.name,
+            )
+        return exported
+
+    def _graph(self, artifact: Artifact, target: Target) -> ir.Model:
+        from compress.onnxfile import assemble
+        from compress.onnxfile.opset import Ceiling
+
+        newest = target.onnx_opset_max.value if target.onnx_opset_max else None
+        opset = self.opset or min(newest or _DEFAULT_OPSET, _DEFAULT_OPSET)
+        ceiling = Ceiling(newest, f"{target.title}'s parser stops at {newest}")
+        if artifact.format is Format.TORCH:
+            model = assemble.from_module(artifact.module, artifact.input, dynamic_batch=self.dynamic_batch)
+        else:
+            model = assemble.from_file(artifact.path, artifact.input, dynamic_batch=self.dynamic_batch)
+        return assemble.finish(model, opset, ceiling)

@@ -1,0 +1,71 @@
+"""Timing: counts, limits, order statistics, and the paired ratio."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compress.measure.latency import latency, median_interval, paired_latency, summarize
+
+IMAGES = np.zeros((1, 1, 2, 2), np.float32)
+MACHINE = {"threads": 1, "device": "test host"}
+
+
+class Sleeper:
+    name = "sleeper"
+
+    def __init__(self, seconds):
+        self.seconds, self.calls = seconds, 0
+
+    def __call__(self, images):
+        self.calls += 1
+        time.sleep(self.seconds)
+        return np.zeros((len(images), 2), np.float32)
+
+
+def test_summary_in_milliseconds():
+    result = summarize([int(ms * 1e6) for ms in range(1, 102)], warmup=4, threads=2, batch=1, device="x")
+    assert (result.median_ms, result.p90_ms, result.p99_ms, result.min_ms) == (51, 91, 100, 1)
+    assert (result.runs, result.warmup, result.threads, result.batch, result.device) == (101, 4, 2, 1, "x")
+
+
+def test_counts_calls_and_reports_them():
+    sleeper = Sleeper(0)
+    result = latency(sleeper, IMAGES, runs=20, warmup=5, seconds=5, **MACHINE)
+    assert (result.runs, result.warmup, sleeper.calls) == (20, 5, 25)
+
+
+def test_stops_by_time_but_never_below_three_runs():
+    result = latency(Sleeper(0.01), IMAGES, runs=10_000, warmup=10_000, seconds=0.1, **MACHINE)
+    assert 3 <= result.runs <= 10
+    assert 1 <= result.warmup <= 6
+    assert result.min_ms >= 10
+    slow = latency(Sleeper(0.02), IMAGES, runs=100, warmup=0, seconds=0.001, **MACHINE)
+    assert (slow.runs, slow.warmup) == (3, 1)
+
+
+def test_paired_ratio_finds_the_faster_one_with_an_interval():
+    result = paired_latency(Sleeper(0.002), Sleeper(0.006), IMAGES, runs=15, warmup=1, seconds=5, **MACHINE)
+    assert result.pairs == 15
+    assert result.low <= result.ratio <= result.high < 0.8
+    assert result.first.median_ms < result.second.median_ms
+
+
+@pytest.mark.parametrize(
+    ("count", "ranks"),
+    # Conover 1999, table A3 / R's binom: 1-based ranks of the 95 % interval of a median.
+    [(5, (1, 5)), (6, (1, 6)), (9, (2, 8)), (10, (2, 9)), (20, (6, 15)), (100, (40, 61)), (2000, (956, 1045))],
+)
+def test_median_interval_ranks(count, ranks):
+    assert median_interval(list(range(1, count + 1))) == ranks
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=50))
+def test_law_the_interval_holds_the_median(values):
+    low, high = median_interval(values)
+    assert low <= np.median(values) * (1 + 1e-12)
+    assert np.median(values) <= high * (1 + 1e-12)

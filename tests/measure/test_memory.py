@@ -1,0 +1,30 @@
+"""Peak memory sees what was allocated and freed inside."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from compress.measure.memory import PeakMemory
+
+MIB = 1 << 20
+
+
+def test_sees_a_peak_that_is_gone_at_the_end():
+    before = psutil.Process().memory_info().rss
+    with PeakMemory() as memory:
+        block = np.ones(100 * MIB, np.uint8)
+        time.sleep(0.05)
+        del block
+    assert 95 * MIB < memory.peak_bytes - before < 200 * MIB
+
+
+def test_stops_its_thread_when_the_work_fails():
+    memory = PeakMemory()
+    with pytest.raises(RuntimeError, match="work"), memory:
+        raise RuntimeError("work failed")
+    assert not memory._thread.is_alive()
+    assert memory.peak_bytes > 0

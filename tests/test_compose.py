@@ -1,0 +1,110 @@
+"""Overrides as users type them, and the one line they get when they mistype."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from compress.compose import compose_tree, expand_sweep, override_keys
+from compress.errors import ConfigError
+from compress.resources import conf_folder, describe_choices
+
+TARGETS = list(describe_choices(conf_folder() / "target"))
+
+
+def stages(*overrides, target="jetson_nano"):
+    return compose_tree([f"target={target}", *overrides])["stage"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("precision", ["", "precision=fp32", "precision=fp16", "precision=int8"])
+def test_every_recipe_composes_in_every_precision(target, precision):
+    tree = compose_tree([f"target={target}", *filter(None, [precision])])
+    assert tree["target"] == {"name": target}
+    assert all("_target_" in stage for stage in tree["stage"].values())
+
+
+@pytest.mark.parametrize("group", ["model", "data"])
+def test_every_choice_composes(group):
+    for name in describe_choices(conf_folder() / group):
+        text = (conf_folder() / group / f"{name}.yaml").read_text()
+        required = [f"{group}.{key}=x" for key in re.findall(r"^(\w+): \?\?\?", text, re.MULTILINE)]
+        assert compose_tree(["target=jetson_nano", f"{group}={name}", *required])[group]
+
+
+def test_a_choice_that_needs_a_value_says_which():
+    with pytest.raises(ConfigError, match=r"model.factory.*fix: model.factory=<value>"):
+        compose_tree(["target=jetson_nano", "model=factory"])
+
+
+def test_every_choice_has_a_description():
+    for group in ("target", "model", "data", "stage"):
+        assert all(describe_choices(conf_folder() / group).values())
+
+
+def test_the_nano_picks_fp16_itself():
+    assert list(stages()) == ["fold_batchnorm", "magnitude", "fp16", "to_onnx"]
+
+
+def test_precision_swaps_the_stage_in_place():
+    assert list(stages("precision=int8")) == ["fold_batchnorm", "magnitude", "ptq_static", "to_onnx"]
+    assert list(stages("precision=fp32")) == ["fold_batchnorm", "magnitude", "to_onnx"]
+
+
+def test_override_drop_and_add_a_stage():
+    assert stages("stage.magnitude.amount=0.7")["magnitude"]["amount"] == 0.7
+    assert "magnitude" not in stages("~stage.magnitude")
+    added = stages("+stage@stage.x=magnitude", "stage.x.before=to_onnx", "stage.x.amount=0.1")
+    assert list(added)[-1] == "x"
+    assert added["x"]["amount"] == 0.1
+
+
+def test_a_folder_of_the_users_own(tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "mine.yaml").write_text(
+        "# @package _global_\n# Mine\ndefaults:\n  - /stage@stage.to_onnx: to_onnx\n  - _self_\n"
+        "target: {name: raspberry_pi_4}\nprecision: fp32\n"
+    )
+    assert list(compose_tree(["target=mine"], tmp_path)["stage"]) == ["to_onnx"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["target=jetson_nanno"], "unknown target 'jetson_nanno': did you mean 'jetson_nano'"),
+        ([], "no target given | fix: target=<one of jetson_nano"),
+        (["targt=jetson_nano"], "unknown key 'targt'.*did you mean 'target'"),
+        (
+            ["target=jetson_nano", "stage.magnitude.amout=0.7"],
+            "unknown key 'stage.magnitude.amout': did you mean 'amount'",
+        ),
+        (["target=jetson_nano", "stage.magnitud.amount=0.7"], "unknown key 'stage.magnitud': did you mean 'magnitude'"),
+        (["target=jetson_nano", "~stage.magnitud"], "unknown key 'stage.magnitud': did you mean 'magnitude'"),
+        (["target=jetson_nano", "precison=fp16"], "unknown key 'precison'.*did you mean 'precision'"),
+        (["target=jetson_nano", "precision=fp61"], "unknown precision 'fp61': did you mean 'fp16'"),
+        (["target=jetson_nano", "model=resnet81"], "unknown model 'resnet81': did you mean 'resnet18'"),
+        (["target=jetson_nano", "+stage@stage.x=magnitud"], "unknown stage 'magnitud': did you mean 'magnitude'"),
+        (["target=jetson_nano,raspberry_pi_4"], "fix: add -m"),
+        (["target=jetson_nano", "a b=("], r"cannot read the override 'a b=\('"),
+        (["target=jetson_nano", "hydra.run.dir=x"], "Hydra's own settings are not used here"),
+        (["target=jetson_nano", "seed=${nope}"], "Interpolation key 'nope' not found"),
+    ],
+)
+def test_mistakes_name_the_nearest_valid_choice(overrides, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        compose_tree(overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_sweep_expands_to_every_combination_in_order():
+    combinations = expand_sweep(["target=a,b", "stage.magnitude.amount=0.3,0.5", "~stage.x", "data.mean=[1,2]"])
+    assert combinations == [
+        (f"target={target}", f"stage.magnitude.amount={amount}", "~stage.x", "data.mean=[1,2]")
+        for target in ("a", "b")
+        for amount in ("0.3", "0.5")
+    ]
+
+
+def test_keys_that_were_typed():
+    assert override_keys(["trust=[nets]", "~stage.x", "+stage@stage.y=fp16"]) == {"trust", "stage.x", "stage"}

@@ -1,0 +1,72 @@
+"""Live modules on disk and back, without running code from the file."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+from compress.graph import capture
+from compress.persist import load_module, save_module
+from compress.types import InputSpec
+
+INPUT = InputSpec((3, 8, 8))
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.head(self.body(x).mean((2, 3)))
+
+
+class Malicious(nn.Module):
+    def __reduce__(self):
+        return (print, ("code from the file ran",))
+
+
+@pytest.fixture
+def image():
+    return torch.randn(3, *INPUT.shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_an_ordinary_module_comes_back_equal_and_in_eval_mode(tmp_path, image):
+    model = Tiny().eval()
+    name = save_module(model, INPUT, tmp_path, source=model)
+    assert name == "module.pt"
+    again = load_module(tmp_path / name, source=Tiny())
+    assert isinstance(again, Tiny)
+    assert not again.training
+    assert torch.equal(model(image), again(image))
+
+
+def test_a_captured_graph_comes_back_equal_for_any_batch(tmp_path, image):
+    graph = capture(Tiny().eval(), INPUT)
+    name = save_module(graph, INPUT, tmp_path, source=None)
+    assert name == "module.pt2"
+    again = load_module(tmp_path / name, source=None)
+    assert torch.equal(graph(image), again(image))
+    assert again(image[:1]).shape == (1, 5)
+
+
+def test_a_class_that_is_not_of_the_source_is_not_kept(tmp_path):
+    assert save_module(Tiny(), INPUT, tmp_path, source=nn.Linear(1, 1)) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_module_holding_a_function_is_not_kept(tmp_path):
+    model = Tiny()
+    model.make = functools.partial(print, "hello")
+    assert save_module(model, INPUT, tmp_path, source=model) is None
+
+
+def test_code_in_a_stored_file_does_not_run(tmp_path, capsys):
+    torch.save(Malicious(), tmp_path / "module.pt")
+    with pytest.raises(Exception, match="Weights only load failed"):
+        load_module(tmp_path / "module.pt", source=Tiny())
+    assert capsys.readouterr().out == ""

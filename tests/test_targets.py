@@ -1,0 +1,78 @@
+"""Device profiles: facts with sources, and errors that name the nearest key."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from compress.config import load_target
+from compress.errors import ConfigError, Refusal
+from compress.resources import conf_folder, describe_choices, targets_folder
+from compress.types import Format, Precision
+
+NAMES = sorted(path.stem for path in targets_folder().glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_profile_loads_and_has_a_recipe(name):
+    target = load_target(name, [])
+    assert target.name == name
+    assert name in describe_choices(conf_folder() / "target")
+    assert target.precisions[Precision.FP32].value
+    if target.precisions[Precision.INT8].value:
+        assert target.int8 is not None
+
+
+def test_known_facts():
+    nano, xavier = load_target("jetson_nano", []), load_target("jetson_xavier_nx", [])
+    assert nano.onnx_opset_max is not None
+    assert nano.onnx_opset_max.value == 13
+    assert xavier.onnx_opset_max is not None
+    assert xavier.onnx_opset_max.value == 17
+    assert not nano.precisions[Precision.INT8].value
+    assert xavier.int8 is not None
+    assert xavier.int8.placement == "tensorrt"
+    assert load_target("raspberry_pi_4", []).bandwidth_bytes_per_s.value == 12.8e9
+
+
+def test_a_refused_format_says_why():
+    with pytest.raises(Refusal, match=r"cannot run torchscript files: its last PyTorch is 1.10"):
+        load_target("jetson_nano", []).require_format(Format.TORCHSCRIPT, stage="to_torchscript")
+
+
+def broken(tmp_path, change):
+    facts = yaml.safe_load((targets_folder() / "jetson_nano.yaml").read_text())
+    change(facts)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(facts))
+    return pytest.raises(ConfigError), tmp_path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.update(memory_byte=1), "unknown key .*memory_byte.*did you mean 'memory_bytes'"),
+        (lambda f: f["compute"].pop("source"), "compute.source is missing"),
+        (
+            lambda f: f["memory_bytes"].update(value="lots"),
+            r"memory_bytes.value='lots': input should be a valid integer",
+        ),
+        (lambda f: f["runtime"].update(sorce="a web page"), "unknown key .*runtime.sorce.*did you mean 'source'"),
+    ],
+)
+def test_a_wrong_profile_names_the_key(tmp_path, change, message):
+    facts = yaml.safe_load((targets_folder() / "jetson_nano.yaml").read_text())
+    change(facts)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(facts))
+    with pytest.raises(ConfigError, match=message):
+        load_target("mine", [tmp_path])
+
+
+def test_a_misspelt_profile_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'jetson_nano'"):
+        load_target("jetson_nanno", [])
+
+
+def test_text_that_is_not_yaml(tmp_path):
+    (tmp_path / "mine.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_target("mine", [tmp_path])
