@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import JsonValue
 
 from compress.errors import ConfigError, nearest
@@ -78,8 +78,10 @@ def _to_tree(config: DictConfig) -> Tree:
     try:
         return cast(Tree, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "a value"
-        raise ConfigError(f"configuration: {_first_line(error)}", fix=f"{key}=<value>") from error
+        key = getattr(error, "full_key", None) or "a key"
+        if isinstance(error, MissingMandatoryValue):
+            raise ConfigError(f"{key} is needed and not given", fix=f"{key}=<value>") from error
+        raise ConfigError(f"configuration: {key}: {_first_line(error)}") from error
 
 
 def _search_path(config_folder: Path | None) -> list[str]:
@@ -138,8 +140,9 @@ def _explain(message: str, overrides: Sequence[str], config_folder: Path | None)
 
 def _unknown_key(key: str, overrides: Sequence[str], config_folder: Path | None) -> ConfigError:
     """Name the keys that exist where `key` was looked for, from the configuration composed without it."""
-    others = [o.input_line for o in _parse(overrides) if o.key_or_group != key and not o.is_delete()]
-    config = _compose([text for text in others if text], config_folder)
+    parsed = [o for o in _parse(overrides) if o.key_or_group != key and not o.is_delete()]
+    others = [override.input_line for override in parsed if override.input_line]
+    config = _compose(others, config_folder)
     parent, _, name = key.replace("/", ".").replace("@", ".").rpartition(".")
     siblings = OmegaConf.select(config, parent) if parent else config
     if not isinstance(siblings, DictConfig):

@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from compress.measure.boundary import MeasureConfig, ReferenceLogits, measure
 from compress.measure.host import describe_host
@@ -19,6 +18,9 @@ from compress.store import Found, StageStore, content_key
 from compress.target import Target
 from compress.types import Artifact, Format, Measurement
 from compress.versions import source_digest, tool_versions
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["Result", "Run", "execute"]
 
@@ -149,7 +151,7 @@ def _restorer(step: Step, feed: Output, key: str, stored: Found, run: Run) -> Ca
 def _run_stage(step: Step, feed: Output, key: str, run: Run) -> Artifact:
     folder = run.store.folder(key)
     folder.mkdir(parents=True, exist_ok=True)
-    context = Context(step.name, run.target, run.splits, folder, run.seed, run.progress)
+    context = Context(step.name, run.target, run.splits, folder, run.seed, run.progress, run.source)
     return step.stage.run(feed.artifact, context)
 
 

@@ -8,6 +8,7 @@ Q/DQ pair put between two aliases would tear apart) is made functional here, so 
 from __future__ import annotations
 
 import copy
+import operator
 
 import torch
 from torch import fx, nn
@@ -17,13 +18,13 @@ from compress.quiet import first_line, quiet
 from compress.types import InputSpec
 
 __all__ = [
+    "bind",
     "call_nodes",
     "capture",
     "constant",
     "layer_name",
     "only_user",
     "parameter_name",
-    "replace_constant",
     "static_batch_reason",
     "tensor_inputs",
 ]
@@ -94,14 +95,14 @@ def constant(graph: fx.GraphModule, node: object) -> torch.Tensor | None:
     return value.detach() if isinstance(value, torch.Tensor) else None
 
 
-def replace_constant(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:
-    """Bind `name` to a new tensor: a parameter stays one if the tensor is floating point, anything else is a buffer."""
+def bind(graph: fx.GraphModule, name: str, value: torch.Tensor, *, trainable: bool) -> None:
+    """Make `name` read `value` from now on: a parameter if `trainable`, else a buffer. Its module must exist."""
     path, _, attribute = name.rpartition(".")
     owner = graph.get_submodule(path)
     if hasattr(owner, attribute):
         delattr(owner, attribute)
-    if value.is_floating_point():
-        owner.register_parameter(attribute, nn.Parameter(value, requires_grad=False))
+    if trainable:
+        owner.register_parameter(attribute, nn.Parameter(value))
     else:
         owner.register_buffer(attribute, value)
 
@@ -174,10 +175,18 @@ def _module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
 
 
 def _is_captured(graph: fx.GraphModule) -> bool:
-    return not any(
-        node.op == "call_method" or (node.op == "call_module" and node.target != "_guards_fn")
-        for node in graph.graph.nodes
+    """Whether it came from torch.export, and not from symbolic tracing, which leaves modules and Python functions."""
+    return all(
+        node.meta.get("val") is not None if node.op == "placeholder" else _is_aten(node) for node in graph.graph.nodes
     )
+
+
+def _is_aten(node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return node.target == "_guards_fn"
+    if node.op != "call_function" or isinstance(node.target, torch._ops.OpOverload):
+        return node.op != "call_method"
+    return node.target is operator.getitem or not isinstance(node.meta.get("val"), (torch.Tensor, type(None)))
 
 
 def _without_guards(graph: fx.GraphModule) -> fx.GraphModule:

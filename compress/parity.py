@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress import runtimes
 from compress.errors import ParityError
-from compress.types import Fidelity, Precision
+from compress.types import Fidelity, Format, Precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from compress.runtimes.base import Runner
     from compress.stage import Split
+    from compress.types import Artifact
 
-__all__ = ["TOLERANCES", "FidelityMeter", "Tolerance", "check_parity", "sample_images"]
+__all__ = ["NEGLIGIBLE", "TOLERANCES", "FidelityMeter", "Tolerance", "check_export", "check_parity"]
 
 
 class FidelityMeter:
@@ -87,22 +90,39 @@ class Tolerance:
     relative_error: float | None = None
     sqnr_db: float | None = None
 
-    def violation(self, relative_error: float, sqnr_db: float) -> str | None:
+    def violation(self, meter: FidelityMeter) -> str | None:
         """What is out of bounds, in words; None if nothing is."""
-        if self.relative_error is not None and relative_error > self.relative_error:
-            return f"largest difference is {relative_error:.2g} of the largest logit, allowed {self.relative_error:.2g}"
-        if self.sqnr_db is not None and sqnr_db < self.sqnr_db:
-            return f"signal-to-noise ratio is {sqnr_db:.1f} dB, at least {self.sqnr_db:.0f} dB wanted"
+        fidelity = meter.result()
+        if fidelity.max_abs_error <= NEGLIGIBLE:
+            return None
+        if self.relative_error is not None and meter.relative_error > self.relative_error:
+            return (
+                f"largest difference is {meter.relative_error:.2g} of the largest logit, "
+                f"allowed {self.relative_error:.2g}"
+            )
+        if self.sqnr_db is not None and fidelity.sqnr_db < self.sqnr_db:
+            return f"signal-to-noise ratio is {fidelity.sqnr_db:.1f} dB, at least {self.sqnr_db:.0f} dB wanted"
         return None
 
 
-_BATCH = 8
+NEGLIGIBLE = 1e-6
+"""A difference of logits that moves no softmax output by more than itself. Untrained networks have logits below
+1e-9, which float16 keeps in one runtime and flushes to zero in another."""
 
 TOLERANCES = {
+    # Measured on torchvision networks in ONNX Runtime 1.31 and TorchScript: at most 1.6e-5; sums in another order.
     Precision.FP32: Tolerance(relative_error=1e-3),
-    Precision.FP16: Tolerance(relative_error=1e-2),
+    # Both sides round every layer to 11 bits, each at other places: 53 to 61 dB on ViT, ShuffleNetV2 and ResNet-18,
+    # 40 and 28 dB on MobileNetV3 and MobileNetV2 with random weights that amplify rounding. Wrong files: below 10 dB.
+    Precision.FP16: Tolerance(sqnr_db=20.0),
+    # Sums in another order flip the last bit of a code here and there, and later layers spread it. File run as the
+    # specification says: 46 dB on a trained ResNet-20, 37 dB on ResNet-18, 22.5 dB on a MobileNetV2 whose random weights
+    # amplify so much that INT8 itself is 11 dB from FP32. Fused integer kernels add their own rounding (37 dB on the
+    # ResNet-20), which is no fault of the file and is measured in the report.
     Precision.INT8: Tolerance(sqnr_db=15.0),
 }
+
+_BATCH = 8
 
 
 def check_parity(
@@ -120,7 +140,7 @@ def check_parity(
     for images in batches:
         meter.update(source(images), exported(images))
     fidelity = meter.result()
-    problem = tolerance.violation(meter.relative_error, fidelity.sqnr_db)
+    problem = tolerance.violation(meter)
     if problem:
         raise ParityError(
             f"{what} does not compute what its source does on {fidelity.samples} samples: {problem} "
@@ -129,7 +149,38 @@ def check_parity(
     return fidelity
 
 
-def sample_images(split: Split, samples: int) -> Iterator[NDArray[np.float32]]:
+def check_export(
+    source: Artifact, exported: Artifact, split: Split, samples: int, *, tolerance: Tolerance | None = None
+) -> Fidelity:
+    """`check_parity` of a file against the artifact it was made from, each in its own runtime, on images of `split`.
+
+    Args:
+        tolerance: for a file that is meant to differ from its source; by default what the source's precision allows.
+
+    Raises:
+        ParityError: as `check_parity`.
+        StageError: the file's runtime refuses it.
+    """
+    threads = os.cpu_count() or 1
+    return check_parity(
+        _reference_runner(source, threads),
+        _reference_runner(exported, threads),
+        _images(split, samples),
+        tolerance or TOLERANCES[source.precision],
+        f"the {exported.format} file",
+    )
+
+
+def _reference_runner(artifact: Artifact, threads: int) -> Runner:
+    """What the file says, not what fused INT8 kernels make of it (see `TOLERANCES`)."""
+    if artifact.format is Format.ONNX and artifact.precision is Precision.INT8:
+        from compress.runtimes.onnx import load
+
+        return load(artifact, threads=threads, fused=False)
+    return runtimes.load(artifact, threads=threads)
+
+
+def _images(split: Split, samples: int) -> Iterator[NDArray[np.float32]]:
     """The first `samples` images of a split: of each batch one alone, as a device runs it, then the rest."""
     left = samples
     for batch in split.batches(min(samples, _BATCH)):

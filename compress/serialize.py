@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from functools import cache
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -33,14 +32,14 @@ def from_json(kind: type[T], content: bytes) -> T:
         StageError: the text is not JSON or does not fit `kind`.
     """
     try:
-        return _adapter(kind).validate_json(content)
+        value: T = _adapter(kind).validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise StageError(f"not a valid {kind.__name__} document: {where}: {first['msg']}") from error
+    return value
 
 
-@cache
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
     return TypeAdapter(kind)
 

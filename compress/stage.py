@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
@@ -38,8 +38,8 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        """All samples once, in order, at most `size` at a time."""
+    def batches(self, size: int, *, order: Sequence[int] | None = None) -> Iterator[Batch]:
+        """All samples once, in order (or those at the positions `order`, from 0), at most `size` at a time."""
         ...
 
     def digest(self) -> str:
@@ -86,6 +86,7 @@ class Context:
         name: the stage's name in the recipe; files it writes are named after it.
         folder: existing folder for the files the stage writes, through `files.atomic_path`.
         seed: for every random choice.
+        source: the model as loaded, before any stage; None where there is none (a stage run by itself).
     """
 
     name: str
@@ -94,6 +95,7 @@ class Context:
     folder: Path
     seed: int
     progress: Progress
+    source: Artifact | None = None
 
 
 class Stage(BaseModel, abc.ABC):

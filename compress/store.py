@@ -14,14 +14,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from compress.errors import StageError
 from compress.files import inside, remove_stale_temporaries, sha256_file, write_bytes
-from compress.persist import load_module, save_module
 from compress.serialize import from_json, to_json
 from compress.types import Artifact, Format, InputSpec, Measurement, Precision
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["Found", "StageStore", "content_key"]
 
@@ -80,6 +81,8 @@ class StageStore:
         """Keep a stage's output. Files are expected in `folder(key)` already."""
         folder = self.folder(key)
         if artifact.format is Format.TORCH:
+            from compress.persist import save_module
+
             file = save_module(artifact.module, artifact.input, folder, source=source)
         else:
             file = str(artifact.path.relative_to(folder))
@@ -107,7 +110,11 @@ class StageStore:
         if entry is None or entry.file is None:
             raise StageError(f"no stored output for the stage {key}")
         path = inside(self.folder(key), entry.file)
-        model = load_module(path, source=source) if entry.format is Format.TORCH else path
+        model: nn.Module | Path = path
+        if entry.format is Format.TORCH:
+            from compress.persist import load_module
+
+            model = load_module(path, source=source)
         return Artifact(entry.format, model, entry.precision, entry.input, entry.dynamic_batch, entry.history)
 
     def find_measurement(self, key: str, measured_with: str) -> Measurement | None:

@@ -14,17 +14,13 @@ from compress.data.configs import (
     TorchvisionData,
 )
 from compress.data.load import load_splits
-from compress.data.splits import DataSplits, SampleSplit, require_classes
 
 __all__ = [
     "CsvData",
     "DataConfig",
-    "DataSplits",
     "DigitsData",
     "ImageFolderData",
     "NpzData",
-    "SampleSplit",
     "TorchvisionData",
     "load_splits",
-    "require_classes",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,12 +36,13 @@ class SampleSplit:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        """All samples once, in order, at most `size` at a time; holds one batch in memory."""
+    def batches(self, size: int, *, order: Sequence[int] | None = None) -> Iterator[Batch]:
+        """All samples once, in order (or those at the positions `order`), at most `size` at a time; holds one batch."""
         if size < 1:
             raise ValueError(f"batch size {size} must be at least 1")
-        for start in range(0, len(self.indices), size):
-            chosen = self.indices[start : start + size]
+        indices = self.indices if order is None else tuple(self.indices[position] for position in order)
+        for start in range(0, len(indices), size):
+            chosen = indices[start : start + size]
             images = np.stack([self._image(index) for index in chosen])
             yield Batch(images, self.source.labels[list(chosen)])
 

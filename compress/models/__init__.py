@@ -13,7 +13,7 @@ from compress.models.configs import (
     ModelConfig,
     TorchvisionModel,
 )
-from compress.models.load import load_model, model_digest
+from compress.models.load import load_model, model_digest, source_format
 
 __all__ = [
     "DigitsModel",
@@ -24,4 +24,5 @@ __all__ = [
     "TorchvisionModel",
     "load_model",
     "model_digest",
+    "source_format",
 ]

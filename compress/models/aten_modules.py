@@ -93,11 +93,31 @@ def _arguments(node: fx.Node, defaults: Sequence[object]) -> list[object]:
 
 def _conv2d(node: fx.Node, source: fx.GraphModule) -> nn.Module | None:
     """`conv2d(input, weight, bias, stride, padding, dilation, groups)`; padding in numbers or `same` / `valid`."""
-    _, weight, bias, stride, padding, dilation, groups = _arguments(node, (None, None, None, 1, 0, 1, 1))
+    _, *operands = _arguments(node, (None, None, None, 1, 0, 1, 1))
+    return _conv(source, *operands)
+
+
+def _convolution(node: fx.Node, source: fx.GraphModule) -> nn.Module | None:
+    """`convolution(input, weight, bias, stride, padding, dilation, transposed, output_padding, groups, ...)`."""
+    _, weight, bias, stride, padding, dilation, transposed, _, groups, *_ = node.args
+    return None if transposed else _conv(source, weight, bias, stride, padding, dilation, groups)
+
+
+def _conv(
+    source: fx.GraphModule,
+    weight: object,
+    bias: object,
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+) -> nn.Module | None:
     try:
         kernel = _stored(source, weight)
         offset = None if bias is None else _stored(source, bias)
     except _NotStored:
+        return None
+    if kernel.dim() != 4:
         return None
     conv = nn.Conv2d(
         kernel.shape[1] * cast(int, groups),
@@ -163,6 +183,8 @@ def _pair(value: object) -> tuple[int, int]:
 _LIFTS: dict[object, _Lift] = {
     _aten.conv2d.default: _conv2d,
     _aten.conv2d.padding: _conv2d,
+    _aten.convolution.default: _convolution,
+    _aten._convolution.default: _convolution,
     _aten.linear.default: _linear,
     _aten.batch_norm.default: _batch_norm,
 }

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from compress.errors import ModelError, nearest
-from compress.models.probe import first_line
+from compress.quiet import first_line
 
 __all__ = ["load_checkpoint", "read_state_dict"]
 

@@ -52,7 +52,7 @@ class DigitsModel(BaseModel):
     model_config = _STRICT
 
     kind: Literal["digits"] = "digits"
-    epochs: Annotated[int, Field(ge=1, le=1000)] = 12
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 8
     input: InputConfig = InputConfig(shape=(1, 32, 32), channel_order="gray", mean=(0.5,), std=(0.5,))
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +21,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from compress.errors import ModelError, StageError
-from compress.files import atomic_path
+from compress.files import atomic_path, sha256_file
 from compress.models.configs import DigitsModel
 from compress.models.digest import tensors_digest
 from compress.stage import Progress, Split
 
 __all__ = ["DigitsNet", "load_digits_model"]
 
-_ARCHITECTURE = 1
-"""Raise when `DigitsNet` or the training below changes: older cache files are then not used."""
 _CLASSES = 10
 _BATCH = 32
 _PEAK_RATE = 0.01
@@ -80,8 +80,8 @@ class ResidualBlock(nn.Module):
 def load_digits_model(config: DigitsModel, finetune: Split, seed: int, progress: Progress) -> nn.Module:
     """The trained network, from the cache where this very training was done before.
 
-    The cache key covers the training data, its preprocessing, the hyper-parameters, the seed and torch's version. A
-    cache file that is damaged is trained again, and a cache folder that cannot be written is only reported.
+    The cache key covers the training data, its preprocessing, the hyper-parameters, this file, the seed and torch's
+    version. A cache file that is damaged is trained again, and a cache folder that cannot be written is only reported.
     """
     path = Path(platformdirs.user_cache_dir("edge-compress")) / f"digits-{_key(config, finetune, seed)}.safetensors"
     model = _initial(config.input.shape[0], seed)
@@ -103,7 +103,7 @@ def _initial(channels: int, seed: int) -> DigitsNet:
 
 def _key(config: DigitsModel, finetune: Split, seed: int) -> str:
     recipe = {
-        "architecture": _ARCHITECTURE,
+        "source": sha256_file(Path(__file__)),  # an edit to the network or its training must not find old weights
         "config": config.model_dump(mode="json"),
         "data": finetune.digest(),
         "seed": seed,
@@ -134,7 +134,7 @@ def _store(model: nn.Module, path: Path) -> None:
 def _train(model: DigitsNet, config: DigitsModel, finetune: Split, seed: int, progress: Progress) -> None:
     """AdamW with a one-cycle learning rate on shifted images; the global random state is left as it was."""
     images, labels = _in_memory(finetune)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), _one_thread():
         torch.manual_seed(seed)
         model.train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=_PEAK_RATE, weight_decay=_WEIGHT_DECAY)
@@ -148,6 +148,20 @@ def _train(model: DigitsNet, config: DigitsModel, finetune: Split, seed: int, pr
                 optimizer.step()
                 schedule.step()
     model.eval()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Train on one core: the sums are then in the same order on every machine, and a busy machine does not stall.
+
+    The layers are so small that a second thread gains little, and one that has to wait for a core costs up to 20x.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _in_memory(split: Split) -> tuple[torch.Tensor, torch.Tensor]:

@@ -27,7 +27,7 @@ from torch.export.pt2_archive._package import PT2ArchiveReader, PT2ArchiveWriter
 
 from compress.errors import ModelError
 from compress.models.aten_modules import with_modules
-from compress.models.probe import first_line
+from compress.quiet import first_line
 
 __all__ = ["load_exported"]
 
@@ -39,8 +39,13 @@ _SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 _PAYLOAD = re.compile(r"(weight|tensor)_\d+")
 _IDENTIFIER = re.compile(r"(?!__)[A-Za-z_]\w*(\.(?!__)\w+)*|")
 _SYMBOLIC = re.compile(
-    r"(?:\b[a-z]{1,3}\d+\b|\b\d+\b|\b(?:FloorDiv|Mod|PythonMod|CleanDiv|CeilDiv|Max|Min)\b|[-+*/(), ])*"
+    r"""(?: Symbol\('[a-z]{1,3}\d{1,6}'(?:,\ (?:integer|positive|nonnegative|real)=True)*\)
+        | Integer\(-?\d{1,18}\) | \b[a-z]{1,3}\d{1,6}\b | \b\d{1,18}\b
+        | \b(?:Add|Mul|FloorDiv|Mod|PythonMod|CleanDiv|CeilDiv|Max|Min|Eq|Ne|Lt|Le|Gt|Ge)\(
+        | \*(?!\*) | [-+(),<>=/ ])*""",
+    re.VERBOSE,
 )
+"""Sums and products of sizes, as sympy writes them; no attribute, no other call, no power that would never end."""
 _OPERATOR = re.compile(
     r"torch\.ops\.aten\.(?!from_file\b)\w+\.\w+|_operator\.(add|sub|mul|floordiv|mod|getitem)|torch\.sym_\w+"
 )
@@ -102,7 +107,6 @@ def _payloads(config: _Json, path: Path) -> list[str]:
 def _check_program(program: dict[str, _Json], path: Path) -> None:
     """Blank what is not needed and check every string that remains; edits `program`."""
     program["guards_code"] = []  # Python source, re-checked by this program's own forward pass
-    program["verifiers"] = []
     program["torch_version"] = torch.__version__
     graph_module = _object(program["graph_module"])
     graph_module["metadata"] = {}

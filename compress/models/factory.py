@@ -12,7 +12,7 @@ from torch import nn
 from compress.errors import ModelError, nearest
 from compress.models.checkpoint import load_checkpoint
 from compress.models.configs import FactoryModel
-from compress.models.probe import first_line
+from compress.quiet import first_line
 
 __all__ = ["build_from_factory"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from compress.errors import ModelError
 from compress.models.configs import DigitsModel, FactoryModel, FileModel, ModelConfig, TorchvisionModel
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compress.stage import Progress, Split
-    from compress.types import Artifact
+    from compress.types import Artifact, Format
 
-__all__ = ["load_model", "model_digest"]
+__all__ = ["load_model", "model_digest", "source_format"]
 
 
 def load_model(
@@ -43,7 +43,7 @@ def load_model(
     from compress.types import Artifact, Format, Precision
 
     spec = config.input.spec()
-    if isinstance(config, FileModel) and config.path.suffix.lower() == ".onnx":
+    if _is_onnx(config):
         from compress.models.onnx_file import load_onnx
 
         return load_onnx(config.path, spec)
@@ -78,6 +78,17 @@ def _module(
     if finetune is None or len(finetune) == 0:
         raise ModelError("model=digits is trained on the fine-tuning split, which is empty", fix="data.finetune=null")
     return load_digits_model(config, finetune, seed, progress)
+
+
+def source_format(config: ModelConfig) -> Format:
+    """Format of the artifact that `load_model` will return, known without loading anything."""
+    from compress.types import Format
+
+    return Format.ONNX if _is_onnx(config) else Format.TORCH
+
+
+def _is_onnx(config: ModelConfig) -> TypeGuard[FileModel]:
+    return isinstance(config, FileModel) and config.path.suffix.lower() == ".onnx"
 
 
 def model_digest(artifact: Artifact) -> str:

@@ -10,7 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from compress.errors import ModelError
-from compress.models.probe import first_line
+from compress.quiet import first_line
 from compress.types import Artifact, Format, InputSpec, Precision
 
 __all__ = ["load_onnx"]

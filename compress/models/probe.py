@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from compress.errors import ModelError
+from compress.quiet import first_line
 from compress.types import InputSpec
 
-__all__ = ["first_line", "probe_module", "require_logits"]
+__all__ = ["probe_module", "require_logits"]
 
 
 def probe_module(module: nn.Module, input: InputSpec) -> bool:
@@ -45,12 +46,6 @@ def require_logits(output: object, *, batch: int) -> int:
             fix="wrap it in a module that returns one row of logits per image",
         )
     return output.shape[1]
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it has none."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _run(module: nn.Module, input: InputSpec, *, batch: int) -> object:

@@ -8,9 +8,7 @@ archive, so it is read before anything runs.
 from __future__ import annotations
 
 import io
-import logging
 import re
-import warnings
 from pathlib import Path
 
 import torch
@@ -19,13 +17,14 @@ from torch._export.converter import TS2EPConverter
 
 from compress.errors import ModelError
 from compress.models.aten_modules import with_modules
-from compress.models.probe import first_line
+from compress.quiet import first_line, quiet
 from compress.types import InputSpec
 
 __all__ = ["load_torchscript"]
 
 _DANGEROUS = re.compile(
-    r"__setstate__|torch\.classes|\btorch\.(?:save|load|from_file)\b|\bops\.(?!prim\.|aten\.(?!save\b|from_file\b))[\w.]+"
+    r"__setstate__|torch\.classes|\btorch\.(?:save|load|from_file)\b"
+    r"|(?<![\w.])ops\.(?!prim\.|aten\.(?!save\b|from_file\b))[\w.]+"
 )
 
 
@@ -53,17 +52,10 @@ def load_torchscript(path: Path, input: InputSpec) -> nn.Module:
 
 
 def _converted(script: torch.jit.ScriptModule, input: InputSpec) -> torch.fx.GraphModule:
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            # two samples: export would treat a batch of one as a constant
-            program = TS2EPConverter(script, (torch.zeros(2, *input.shape),), {}).convert()
-            return program.module(check_guards=False)
-    finally:
-        logger.setLevel(level)
+    with quiet(), torch.no_grad():
+        # two samples: export would treat a batch of one as a constant
+        program = TS2EPConverter(script, (torch.zeros(2, *input.shape),), {}).convert()
+        return program.module(check_guards=False)
 
 
 def _refuse_side_effects(content: bytes, path: Path) -> None:

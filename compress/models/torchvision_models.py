@@ -13,7 +13,7 @@ from torch import nn
 from compress.errors import ModelError, nearest
 from compress.models.checkpoint import read_state_dict
 from compress.models.configs import TorchvisionModel
-from compress.models.probe import first_line
+from compress.quiet import first_line
 
 __all__ = ["build_torchvision"]
 

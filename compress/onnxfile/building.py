@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-__all__ = ["NoOlderForm", "constant", "constant_ints", "integers", "operator", "rank_of", "scalar"]
+__all__ = ["NoOlderForm", "attribute_int", "constant", "constant_ints", "integers", "operator", "rank_of", "scalar"]
 
 
 class NoOlderForm(Exception):
@@ -45,6 +45,11 @@ def integers(node: ir.Node, numbers: Sequence[int], role: str) -> ir.Value:
 def scalar(node: ir.Node, number: float, dtype: ir.DataType, role: str) -> ir.Value:
     """A new initializer of shape `[]`."""
     return constant(node, np.asarray(number, dtype=dtype.numpy()), role)
+
+
+def attribute_int(node: ir.Node, name: str, default: int = 0) -> int:
+    """An integer attribute or its default."""
+    return node.attributes[name].as_int() if name in node.attributes else default
 
 
 def constant_ints(value: ir.Value | None, role: str) -> list[int]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import torch
 import onnx_ir as ir
+import torch
 from torch import nn
 
 from compress.errors import StageError

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from compress.onnxfile.building import NoOlderForm, constant, integers, operator, rank_of, scalar
+from compress.onnxfile.building import NoOlderForm, attribute_int, constant, integers, operator, rank_of, scalar
 
 __all__ = [
     "cast_like",
@@ -79,7 +79,7 @@ def layer_normalization(node: ir.Node) -> ir.Value:
     if any(value.uses() for value in node.outputs[1:]):
         raise NoOlderForm("its mean output is used")
     rank = rank_of(node, 0)
-    first = node.attributes.get_int("axis", -1) % rank
+    first = attribute_int(node, "axis", -1) % rank
     axes = ir.AttrInt64s("axes", list(range(first, rank)))
     dtype = _dtype(node)
     x = _cast(node.inputs[0], ir.DataType.FLOAT)
@@ -103,9 +103,9 @@ def group_normalization(node: ir.Node, *, per_channel: bool) -> ir.Value:
     groups = node.attributes["num_groups"].as_int()
     grouped = operator("Reshape", x, integers(node, [0, groups, -1], "grouped"))
     epsilon = ir.AttrFloat32("epsilon", node.attributes.get_float("epsilon", 1e-5))
-    weights = (scale, bias)
+    weights: list[ir.Value | None] = [scale, bias]
     if per_channel:
-        weights = tuple(constant(node, np.full(groups, fill, dtype.numpy()), f"all_{fill}") for fill in (1, 0))
+        weights = [constant(node, np.full(groups, fill, dtype.numpy()), f"all_{fill}") for fill in (1, 0)]
     normal = operator("InstanceNormalization", grouped, *weights, attributes=[epsilon])
     restored = operator("Reshape", normal, operator("Shape", x, dtype=ir.DataType.INT64))
     if not per_channel:
@@ -118,8 +118,8 @@ def group_normalization(node: ir.Node, *, per_channel: bool) -> ir.Value:
 def sliced_shape(node: ir.Node) -> ir.Value:
     """Shape(x) with start and end, 15: a slice of the whole shape."""
     whole = operator("Shape", node.inputs[0], dtype=ir.DataType.INT64)
-    start = integers(node, [node.attributes.get_int("start", 0)], "start")
-    end = integers(node, [node.attributes.get_int("end", _INT64_MAX)], "end")
+    start = integers(node, [attribute_int(node, "start")], "start")
+    end = integers(node, [attribute_int(node, "end", _INT64_MAX)], "end")
     return operator("Slice", whole, start, end)
 
 

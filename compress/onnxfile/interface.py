@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -55,7 +56,7 @@ def forget_inner_shapes(model: ir.Model) -> None:
                 value.shape = None
 
 
-def _only(values: list[ir.Value], kind: str) -> ir.Value:
+def _only(values: Sequence[ir.Value], kind: str) -> ir.Value:
     if len(values) != 1:
         names = ", ".join(str(value.name) for value in values)
         raise StageError(f"the model has {len(values)} {kind}s ({names}), allowed: exactly one", fix=f"keep one {kind}")
@@ -71,7 +72,7 @@ def _check_image(image: ir.Value, spec: InputSpec) -> None:
     )
     if not fits:
         raise StageError(
-            f"the model's input is {image.shape}, but the configuration says [batch, {', '.join(map(str, spec.shape))}]",
+            f"the model's input has shape {image.shape}, the configuration says (batch, *{spec.shape})",
             fix="set model.input.shape to (channels, height, width) of the model",
         )
 

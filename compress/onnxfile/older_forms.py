@@ -14,7 +14,7 @@ import onnx.defs
 import onnx_ir as ir
 
 from compress.onnxfile import expansions
-from compress.onnxfile.building import NoOlderForm, constant_ints, integers, rank_of
+from compress.onnxfile.building import NoOlderForm, attribute_int, constant_ints, integers, rank_of
 
 __all__ = ["RULES", "NoOlderForm", "Rule"]
 
@@ -47,12 +47,11 @@ def _drop_empty_inputs(node: ir.Node, allowed: int) -> None:
 
 def reduce(node: ir.Node, source: int, opset: int) -> ir.Value | None:
     """ReduceMean and its kin, 18: `axes` became an input, `noop_with_empty_axes` appeared."""
-    if opset >= 18:
-        return drop_defaults(node, source, opset)
-    if source < 18:
-        return drop_defaults(node, source, opset)
+    if opset >= 18 or source < 18:
+        drop_defaults(node, source, opset)
+        return None
     axes = node.inputs[1] if len(node.inputs) > 1 else None
-    noop = node.attributes.get_int("noop_with_empty_axes", 0)
+    noop = attribute_int(node, "noop_with_empty_axes")
     values = constant_ints(axes, "axes") if axes is not None else []
     if not values and noop:
         return expansions.identity(node)
@@ -80,7 +79,7 @@ def _axis_size(node: ir.Node) -> int | None:
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
     if shape is None:
         raise NoOlderForm("the size of the split axis is not known")
-    size = shape[node.attributes.get_int("axis", 0)]
+    size = shape[attribute_int(node, "axis")]
     return size if isinstance(size, int) else None
 
 
@@ -104,7 +103,7 @@ def reshape(node: ir.Node, source: int, opset: int) -> None:
 
     A shape computed at run time comes from sizes of the images and is never 0.
     """
-    if opset < 14 and node.attributes.get_int("allowzero", 0):
+    if opset < 14 and attribute_int(node, "allowzero"):
         sizes = ir.convenience.get_const_tensor(node.inputs[1]) if node.inputs[1] is not None else None
         if sizes is not None and 0 in sizes.numpy():
             raise NoOlderForm("a size of 0 with allowzero=1 is newer")
@@ -135,14 +134,15 @@ def pool(node: ir.Node, source: int, opset: int) -> None:
 
 def shape(node: ir.Node, source: int, opset: int) -> ir.Value | None:
     """Shape, 15: `start` and `end`, before that the whole shape is sliced."""
-    if opset < 15 and (node.attributes.get_int("start", 0) or "end" in node.attributes):
+    if opset < 15 and (attribute_int(node, "start") or "end" in node.attributes):
         return expansions.sliced_shape(node)
-    return drop_defaults(node, source, opset)
+    drop_defaults(node, source, opset)
+    return None
 
 
 def quantize(node: ir.Node, source: int, opset: int) -> None:
     """QuantizeLinear, 19 to 23: `saturate`, `output_dtype`, `block_size`, `precision` and types beyond 8 bits."""
-    wanted = node.attributes.get_int("output_dtype", 0)
+    wanted = attribute_int(node, "output_dtype")
     zero_point = node.inputs[2] if len(node.inputs) > 2 else None
     if opset < 21 and wanted and zero_point is not None and zero_point.dtype in (None, ir.DataType(wanted)):
         node.attributes.pop("output_dtype")
@@ -153,7 +153,7 @@ def quantize(node: ir.Node, source: int, opset: int) -> None:
 def dequantize(node: ir.Node, source: int, opset: int) -> None:
     """DequantizeLinear, 19 to 23: float16 scales, `output_dtype`, `block_size` and types beyond 8 bits."""
     scale = node.inputs[1]
-    if opset < 23 and scale is not None and node.attributes.get_int("output_dtype", 0) == scale.dtype:
+    if opset < 23 and scale is not None and attribute_int(node, "output_dtype") == scale.dtype:
         node.attributes.pop("output_dtype")
     _float32_scale(node, opset)
     drop_defaults(node, source, opset)
@@ -178,13 +178,19 @@ def only_below(first: int, expansion: Callable[[ir.Node], ir.Value]) -> Rule:
     """An operator that opset `first` introduced and that simpler operators compute below it."""
 
     def rule(node: ir.Node, source: int, opset: int) -> ir.Value | None:
-        return expansion(node) if opset < first else drop_defaults(node, source, opset)
+        if opset < first:
+            return expansion(node)
+        drop_defaults(node, source, opset)
+        return None
 
     return rule
 
 
-def group_norm(node: ir.Node, source: int, opset: int) -> ir.Value:
+def group_norm(node: ir.Node, source: int, opset: int) -> ir.Value | None:
     """GroupNormalization: new in 18 with scale and bias per group, per channel since 21."""
+    if source < 21 and opset >= 18:
+        drop_defaults(node, source, opset)
+        return None
     return expansions.group_normalization(node, per_channel=source >= 21)
 
 
@@ -195,8 +201,10 @@ GlobalLpPool GlobalMaxPool GreaterOrEqual HardSigmoid Identity If InstanceNormal
 LessOrEqual Loop LpNormalization MaxPool MaxRoiPool MaxUnpool Mod Mul OneHot PRelu Pow QLinearMatMul RNN Range Relu
 ReverseSequence Round Scan ScatterElements ScatterND Selu Sin Sinh Size Softplus Softsign SpaceToDepth Squeeze
 Sub Tan ThresholdedRelu TopK Transpose Unsqueeze Where
-""".split()
-_REDUCTIONS = [f"Reduce{kind}" for kind in "L1 L2 LogSum LogSumExp Max Mean Min Prod SumSquare".split()]
+""".split()  # noqa: SIM905 - a literal would take a line per name
+_REDUCTIONS = tuple(
+    f"Reduce{kind}" for kind in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
+)
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_SAME_MEANING, drop_defaults),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from compress.graph import call_nodes, constant, layer_name, only_user, parameter_name, replace_constant
+from compress.graph import bind, call_nodes, constant, layer_name, only_user, parameter_name
 
 __all__ = ["Pair", "find_pairs", "fold_graph", "fold_module"]
 
@@ -56,25 +56,18 @@ def find_pairs(graph: fx.GraphModule) -> tuple[list[Pair], list[str]]:
     return pairs, kept
 
 
-def fold_graph(graph: fx.GraphModule) -> list[str]:
-    """Fold in place, on the graph. Returns one line for each normalisation that stays, with the reason."""
+def fold_graph(graph: fx.GraphModule) -> tuple[int, list[str]]:
+    """Fold in place, on the graph.
+
+    Returns:
+        The number of normalisations folded, and one line for each that stays, with the reason.
+    """
     pairs, kept = find_pairs(graph)
     for pair in pairs:
-        weight = parameter_name(pair.layer.args[1])
-        assert weight is not None
-        bias = f"{weight.rpartition('.')[0]}.{weight.rpartition('.')[2]}_bias".lstrip(".")
-        bias = parameter_name(_argument(pair.layer, 2)) or bias.replace("weight_bias", "bias")
-        replace_constant(graph, weight, pair.weight)
-        replace_constant(graph, bias, pair.bias)
-        with graph.graph.inserting_before(pair.layer):
-            bias_node = graph.graph.get_attr(bias)
-        bias_node.meta["val"] = _like_bias(pair)
-        pair.layer.args = (*pair.layer.args[:2], bias_node, *pair.layer.args[3:])
-        pair.norm.replace_all_uses_with(pair.layer)
-        graph.graph.erase_node(pair.norm)
+        _fold_pair(graph, pair)
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    return kept
+    return len(pairs), kept
 
 
 def fold_module(module: nn.Module, graph: fx.GraphModule) -> tuple[nn.Module, int, list[str]]:
@@ -101,6 +94,22 @@ def fold_module(module: nn.Module, graph: fx.GraphModule) -> tuple[nn.Module, in
         folded.set_submodule(norm, nn.Identity())
         count += 1
     return folded, count, kept
+
+
+def _fold_pair(graph: fx.GraphModule, pair: Pair) -> None:
+    weight = parameter_name(pair.layer.args[1])
+    assert weight is not None
+    path, _, attribute = weight.rpartition(".")
+    made_up = f"{path}.bias" if attribute == "weight" and path else f"{weight}_bias"
+    bias = parameter_name(_argument(pair.layer, 2)) or made_up
+    bind(graph, weight, pair.weight, trainable=True)
+    bind(graph, bias, pair.bias, trainable=True)
+    with graph.graph.inserting_before(pair.layer):
+        bias_node = graph.graph.get_attr(bias)
+    bias_node.meta["val"] = pair.norm.args[3].meta["val"] if isinstance(pair.norm.args[3], fx.Node) else pair.bias
+    pair.layer.args = (*pair.layer.args[:2], bias_node, *pair.layer.args[3:])
+    pair.norm.replace_all_uses_with(pair.layer)
+    graph.graph.erase_node(pair.norm)
 
 
 def _obstacle(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> str | None:
@@ -136,23 +145,18 @@ def _folded(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> tuple[torch
 
 def _scale_outputs(layer: fx.Node, weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     """Multiply output channel c by `factor[c]`: axis 0, or axis 1 within each group of a transposed convolution."""
-    if layer.target not in _TRANSPOSED:
-        scaled = weight.double() * factor.view(-1, *[1] * (weight.ndim - 1))
-        return scaled.to(weight.dtype)
-    groups = int(str(_argument(layer, _GROUPS) or 1))
-    grouped = weight.double().unflatten(0, (groups, -1))  # [groups, in / groups, out / groups, k...]
-    scaled = grouped * factor.view(groups, 1, -1, *[1] * (weight.ndim - 2))
-    return scaled.flatten(0, 1).to(weight.dtype)
+    groups = int(str(_argument(layer, _GROUPS) or 1)) if layer.target in _TRANSPOSED else 1
+    columns = (1,) * (weight.ndim - 2)
+    if layer.target in _TRANSPOSED:
+        grouped = weight.double().unflatten(0, (groups, -1))  # [groups, in / groups, out / groups, k...]
+        scaled: torch.Tensor = (grouped * factor.view(groups, 1, -1, *columns)).flatten(0, 1)
+    else:
+        scaled = weight.double() * factor.view(-1, 1, *columns)
+    return scaled.to(weight.dtype)
 
 
 def _argument(node: fx.Node, index: int) -> object:
     return node.args[index] if len(node.args) > index else None
-
-
-def _like_bias(pair: Pair) -> torch.Tensor:
-    value = pair.layer.args[1].meta["val"] if isinstance(pair.layer.args[1], fx.Node) else pair.bias
-    assert isinstance(value, torch.Tensor)
-    return value.new_empty(pair.bias.shape)
 
 
 def _owner(module: nn.Module, node: object, attribute: str) -> str | None:

@@ -30,18 +30,20 @@ class Grid:
         """Scale (float32) and zero point (int64) whose integers span `[low, high]`, widened to include zero.
 
         Real value = scale x (integer - zero point) (Jacob et al. 2018, equation 1). Including zero makes padding and
-        ReLU exact. An empty range (a constant zero, a dead channel) gets scale 1: every scale represents it exactly.
+        ReLU exact. An empty range (a constant zero, a dead channel) is taken as that of a value of 1: every scale
+        represents zero exactly, and this one keeps the bias that is added in its units fine enough.
 
         Args:
             low: smallest real values, any shape.
             high: largest real values, same shape.
         """
         low, high = low.double().clamp(max=0), high.double().clamp(min=0)
+        high = torch.where(low == high, 1.0, high)
         if self.symmetric:
             scale = torch.maximum(-low, high) / self.maximum
         else:
             scale = (high - low) / (self.maximum - self.minimum)
-        scale = torch.where(scale > 0, scale.clamp(min=SMALLEST_SCALE), 1.0).float()
+        scale = scale.clamp(min=SMALLEST_SCALE).float()
         if self.symmetric:
             return scale, torch.zeros_like(scale, dtype=torch.int64)
         zero_point = self.minimum - (low / scale.double()).round().long()

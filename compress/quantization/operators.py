@@ -46,7 +46,7 @@ _KINDS: dict[OpKind, tuple[torch._ops.OpOverloadPacket, ...]] = {
     OpKind.SPLIT: (aten.chunk, aten.split, aten.split_with_sizes),
     OpKind.NORMALIZATION: (aten.batch_norm, aten.layer_norm, aten.group_norm, aten.instance_norm),
 }
-_KIND_OF = {packet: kind for kind, packets in _KINDS.items() for packet in packets}
+_KIND_OF: dict[object, OpKind] = {packet: kind for kind, packets in _KINDS.items() for packet in packets}
 
 
 def kind_of(node: fx.Node) -> OpKind:

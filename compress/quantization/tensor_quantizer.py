@@ -1,4 +1,8 @@
-"""The module that prepare puts wherever a tensor is quantized: it observes, and becomes a Q/DQ pair on convert."""
+"""The modules that prepare puts wherever a tensor is quantized: they observe, and become explicit Q/DQ on convert.
+
+They are observers to PT2E, and use its `convert` hook to write the pair themselves: integer weights then keep the name
+of the parameter they replace, with `<name>_scale` and `<name>_zero_point` beside it.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +11,30 @@ from collections.abc import Callable
 
 import torch
 from torch import fx
-from torchao.quantization.pt2e.observer import ObserverBase
+from torch.fx.node import Argument
 
 from compress.errors import StageError
-from compress.graph import constant, parameter_name, replace_constant
+from compress.graph import bind, constant, parameter_name
 from compress.quantization.grid import Grid
 from compress.quantization.observers.base import RangeObserver
 from compress.quantization.policy import FixedRange
+from compress.quantization.pt2e import ObserverBase
 
 __all__ = ["BiasQuantizer", "Follower", "TensorQuantizer"]
 
-_q = torch.ops.quantized_decomposed
-_INT32 = 2**31 - 1
-_BIAS_ROOM = 2**30  # half of int32: the other half is for the sum of products that the bias is added to
+_ops = torch.ops.quantized_decomposed
+_BIAS_GRID = Grid(torch.int32, -(2**31), 2**31 - 1, symmetric=True)
+_LARGEST_BIAS = 2**30  # half of int32: the other half is left to the sum of products that the bias starts from
+_ANYTHING = (-math.inf, math.inf)
 
 
-class TensorQuantizer(ObserverBase):  # type: ignore[misc]
-    """Range and grid of one tensor.
+class TensorQuantizer(ObserverBase):
+    """Range and grid of one activation or weight.
 
     Attributes:
-        name: the parameter (`layer1.0.conv1.weight`), or the layer whose output it is; set once the graph is prepared.
+        name: the parameter (`layer1.0.conv1.weight`) or the layer whose output it is; set once the graph is prepared.
         grid: the integers.
         axis: channel axis for one scale per channel, None for one scale.
-        limits: values outside make no difference to any reader (below -3 to a hardswish) and are not represented.
-        floor: lower bounds of the scales `[channels]`, see `BiasQuantizer.make_room`.
     """
 
     def __init__(
@@ -40,37 +44,35 @@ class TensorQuantizer(ObserverBase):  # type: ignore[misc]
         observer: Callable[[], RangeObserver],
         axis: int | None = None,
         fixed: FixedRange | None = None,
+        **_pt2e: object,  # PT2E repeats the specification's fields here; `grid` and `axis` already say them
     ) -> None:
         super().__init__(dtype=grid.dtype)
         self.name = ""
         self.grid = grid
         self.axis = axis
-        self.limits = (-math.inf, math.inf)
-        self.floor: torch.Tensor | None = None
         self._observer = observer()
         self._fixed = fixed
-        self._batches = 0
+        self._limits = _ANYTHING
         self._is_constant = False
+        self._batches = 0
+        self._smallest = torch.zeros(())
+        self._found: tuple[torch.Tensor, torch.Tensor] | None = None  # a search is worth keeping
 
     def describe(self, name: str, *, limits: tuple[float, float], is_constant: bool) -> None:
-        """Say which tensor this is; a constant is observed only once."""
-        self.name, self.limits, self._is_constant = name, limits, is_constant
+        """Say which tensor this is.
+
+        Args:
+            name: see the class.
+            limits: values outside make no difference to any reader (below -3 to a hardswish): not represented.
+            is_constant: a weight, which is observed only once.
+        """
+        self.name, self._limits, self._is_constant = name, limits, is_constant
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not (self._is_constant and self._batches) and x.numel():
+            self._batches += 1
             self._observe(x.detach())
-        self._batches += 1
         return x
-
-    def _observe(self, x: torch.Tensor) -> None:
-        values = x.reshape(1, -1) if self.axis is None else x.transpose(0, self.axis).flatten(1)
-        low, high = torch.aminmax(values, dim=1)
-        if not (low.isfinite().all() and high.isfinite().all()):
-            what = "weight" if self._is_constant else f"activation, calibration batch {self._batches + 1}:"
-            raise StageError(f"{what} {self.name!r} holds NaN or infinity", fix="check the checkpoint and the images")
-        if self.limits != (-math.inf, math.inf):
-            values, low, high = (part.clamp(*self.limits) for part in (values, low, high))
-        self._observer.observe(values, low, high)
 
     def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale (float32) and zero point (int64), `[]` or `[channels]`.
@@ -82,9 +84,138 @@ class TensorQuantizer(ObserverBase):  # type: ignore[misc]
             return torch.tensor(self._fixed.scale), torch.tensor(self._fixed.zero_point)
         if not self._batches:
             raise StageError(f"{self.name!r} saw no calibration data", fix="give the calibration split images")
-        scale, zero_point = self.grid.parameters(*self._observer.range(self.grid))
-        if self.axis is None:
-            scale, zero_point = scale[0], zero_point[0]
-        elif len(self._observer_span()) > 1:
-            scale = _revive_dead_channels(scale, self._observer_span())
-        return (scale if self.floor is None else torch.maximum(scale, self.floor)), zero_point
+        if self._found is None:
+            scale, zero_point = self.grid.parameters(*self._observer.range(self.grid))
+            self._found = (scale, zero_point) if self.axis is not None else (scale[0], zero_point[0])
+        return torch.maximum(self._found[0], self._smallest), self._found[1]
+
+    def raise_scale(self, smallest: torch.Tensor) -> None:
+        """Keep the scale (of a symmetric grid) at least at `smallest`, `[]` or `[channels]`."""
+        self._smallest = torch.maximum(self._smallest, smallest)
+
+    def convert(self, model: fx.GraphModule, node: fx.Node) -> None:
+        """Replace the call `node` of this module by explicit Q/DQ; PT2E's convert calls it."""
+        scale, zero_point = self.calculate_qparams()
+        if parameter_name(node.args[0]):
+            _store_integers(model, node, scale, zero_point, self.grid, self.axis)
+        else:
+            _insert_pair(model, node, float(scale), int(zero_point), self.grid)
+
+    def _observe(self, x: torch.Tensor) -> None:
+        values = x.reshape(1, -1) if self.axis is None else x.transpose(0, self.axis).flatten(1)
+        low, high = torch.aminmax(values, dim=1)
+        if not (low.isfinite().all() and high.isfinite().all()):
+            what = "weight" if self._is_constant else f"calibration batch {self._batches}: the activation of"
+            raise StageError(f"{what} {self.name!r} holds NaN or infinity", fix="check the checkpoint and the images")
+        if self._limits != _ANYTHING:
+            values, low, high = (part.clamp(*self._limits) for part in (values, low, high))
+        self._observer.observe(values, low, high)
+        self._found = None
+
+
+class Follower(ObserverBase):
+    """A place where the values of `leader`'s tensor come by again, rearranged: same numbers, nothing new to observe."""
+
+    def __init__(self, leader: TensorQuantizer) -> None:
+        super().__init__(dtype=leader.dtype)
+        self.leader = leader
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.leader.calculate_qparams()
+
+    def convert(self, model: fx.GraphModule, node: fx.Node) -> None:
+        self.leader.convert(model, node)
+
+
+class BiasQuantizer(ObserverBase):
+    """A bias as int32 with scale `input scale x weight scale`, so that it adds to the integer sum of products."""
+
+    def __init__(self, **_pt2e: object) -> None:
+        super().__init__(dtype=torch.int32)
+        self.input: TensorQuantizer | Follower | None = None
+        self.weight: TensorQuantizer | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self.input is not None
+        assert self.weight is not None
+        scale = self.input.calculate_qparams()[0] * self.weight.calculate_qparams()[0]
+        return scale, torch.zeros_like(scale, dtype=torch.int64)
+
+    def make_room(self, bias: torch.Tensor) -> None:
+        """Coarsen weight scales so far that no bias `[channels]` overflows (tiny weights beside a large bias)."""
+        assert self.input is not None
+        assert self.weight is not None
+        smallest = bias.detach().abs() / (self.input.calculate_qparams()[0] * _LARGEST_BIAS)
+        self.weight.raise_scale(smallest if self.weight.axis is not None else smallest.max())
+
+    def convert(self, model: fx.GraphModule, node: fx.Node) -> None:
+        scale, zero_point = self.calculate_qparams()
+        _store_integers(model, node, scale, zero_point, _BIAS_GRID, 0 if scale.ndim else None)
+
+
+def _insert_pair(model: fx.GraphModule, node: fx.Node, scale: float, zero_point: int, grid: Grid) -> None:
+    numbers = (scale, zero_point, grid.minimum, grid.maximum, grid.dtype)
+    with model.graph.inserting_before(node):
+        quantized = model.graph.call_function(_ops.quantize_per_tensor.default, (node.args[0], *numbers))
+        restored = model.graph.call_function(_ops.dequantize_per_tensor.default, (quantized, *numbers))
+    _substitute(model, node, restored)
+
+
+def _store_integers(
+    model: fx.GraphModule,
+    node: fx.Node,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    grid: Grid,
+    axis: int | None,
+) -> None:
+    """Replace `quantizer(get_attr)` by `dequantize(get_attr)` of stored integers."""
+    source, values = node.args[0], constant(model, node.args[0])
+    assert isinstance(source, fx.Node)
+    assert values is not None
+    name = _name_for(model, source, grid)
+    bind(model, name, _integers(values, scale, zero_point, grid, axis), trainable=False)
+    if axis is None:
+        numbers: tuple[Argument, ...] = (float(scale), int(zero_point))
+    else:
+        bind(model, f"{name}_scale", scale, trainable=False)
+        bind(model, f"{name}_zero_point", zero_point, trainable=False)
+        with model.graph.inserting_before(node):
+            numbers = (*(model.graph.get_attr(f"{name}_{part}") for part in ("scale", "zero_point")), axis)
+    operator = _ops.dequantize_per_tensor.default if axis is None else _ops.dequantize_per_channel.default
+    with model.graph.inserting_before(node):
+        stored = model.graph.get_attr(name)
+        restored = model.graph.call_function(operator, (stored, *numbers, grid.minimum, grid.maximum, grid.dtype))
+    _substitute(model, node, restored)
+
+
+def _name_for(model: fx.GraphModule, source: fx.Node, grid: Grid) -> str:
+    """The parameter's own name, unless something else still reads it as float."""
+    name = str(source.target)
+    readers = [user for node in model.graph.find_nodes(op="get_attr", target=name) for user in node.users]
+    return name if len(readers) == 1 else f"{name}_{str(grid.dtype).removeprefix('torch.')}_{source.name}"
+
+
+def _integers(
+    values: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, grid: Grid, axis: int | None
+) -> torch.Tensor:
+    if axis is not None:
+        shape = [-1 if index == axis else 1 for index in range(values.ndim)]
+        scale, zero_point = scale.view(shape), zero_point.view(shape)
+    rounded = (values.double() / scale.double()).round() + zero_point
+    return rounded.clamp(grid.minimum, grid.maximum).to(grid.dtype)
+
+
+def _substitute(model: fx.GraphModule, node: fx.Node, replacement: fx.Node) -> None:
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    if "val" in source.meta:
+        replacement.meta["val"] = source.meta["val"]
+    node.replace_all_uses_with(replacement)
+    model.graph.erase_node(node)

@@ -52,7 +52,7 @@ def why_not_comparable(new: Measurement, old: Measurement) -> str | None:
 
 
 def comparable_latency(rows: Sequence[Measurement], row: Measurement) -> Measurement | None:
-    """The earliest row whose latency may be compared with `row`'s: same runtime, machine and threads, nothing emulated."""
+    """The earliest row whose latency may be compared with `row`'s: same runtime and setting, nothing emulated."""
     earlier = rows[: rows.index(row)]
     return next((old for old in earlier if why_not_comparable(row, old) is None), None)
 

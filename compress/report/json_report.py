@@ -1,8 +1,8 @@
 """`report.json`: everything a run was made from and everything that was measured.
 
-Strict JSON. An infinite SQNR (outputs equal to the source's, bit by bit) is the string `"Infinity"`, a NaN `"NaN"`;
-what was not measured is `null`, with its reason under `notes`. `schema_version` grows when a field changes meaning or
-goes away; added fields keep it.
+Strict JSON. An infinite SQNR (outputs equal to the source's, bit by bit) is the string `"Infinity"`; what was not
+measured is `null`, with its reason under `notes`. `schema_version` grows when a field changes meaning or goes away;
+added fields keep it.
 """
 
 from __future__ import annotations

@@ -33,12 +33,18 @@ FULL_WIDTH = 100
 
 @dataclass(frozen=True)
 class _Column:
-    """A quantity of a row: two header lines, and how its cell is made. `widths` says at which console widths it shows."""
+    """A quantity of a row.
+
+    Attributes:
+        title, subtitle: the two header lines.
+        cell: makes its cell.
+        widths: whether it shows on a full console (True in it) and on a narrow one (False in it).
+    """
 
     title: str
     subtitle: str
     cell: Callable[[Measurement], Text]
-    widths: tuple[bool, ...] = (True, False)  # (on a full console, on a narrow one) may hold
+    widths: tuple[bool, ...] = (True, False)
 
 
 def measurements_table(rows: Sequence[Measurement], width: int) -> Table:
@@ -78,7 +84,7 @@ def comparison_table(reports: Sequence[Report], width: int = FULL_WIDTH) -> Tabl
 
 
 def _table(title: str, subtitle: str, columns: Sequence[_Column]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, header_style="")
     table.add_column(_cell(title, subtitle), overflow="fold", min_width=10)
     for column in columns:
         words = column.title == "format"
@@ -157,8 +163,12 @@ _COLUMNS = (
 )
 
 
+def _top1(row: Measurement) -> float | None:
+    return row.accuracy.top1 if row.accuracy else None
+
+
 def _changes(row: Measurement, old: Measurement) -> tuple[str, str, str, str]:
-    points = points_text(row.accuracy and row.accuracy.top1, old.accuracy and old.accuracy.top1)
+    points = points_text(_top1(row), _top1(old))
     sizes = change_text(row.size_bytes, old.size_bytes), change_text(row.size_gzip_bytes, old.size_gzip_bytes)
     reason = why_not_comparable(row, old)
     if reason is None and row.latency and old.latency:

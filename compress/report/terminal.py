@@ -48,7 +48,7 @@ def print_comparison(console: Console, reports: Sequence[Report]) -> None:
     console.print(comparison_table(reports, console.width))
     runtimes = {final_row(report.measurements).runtime for report in reports}
     if len(runtimes) > 1:
-        console.print(Text("latencies of different runtimes are not comparable with each other", style="dim"))
+        console.print(Text("\nlatencies of different runtimes are not comparable with each other", style="dim"))
 
 
 def run_view(report: Report, width: int) -> RenderableType:
@@ -57,12 +57,13 @@ def run_view(report: Report, width: int) -> RenderableType:
     parts: list[RenderableType] = [
         Text.assemble("\n", (report.target, "bold"), f"  {report.target_title}"),
         Text(_measured_on(report.host, rows), style="dim"),
+        Text(),
         measurements_table(rows, width),
+        *([] if width >= FULL_WIDTH else [Text(_NARROW, style="dim")]),
+        Text(),
     ]
-    if width < FULL_WIDTH:
-        parts += [Text(_NARROW, style="dim"), Text()]
     if len(rows) > 1:
-        parts += [Text("Changes", style="bold"), changes_table(rows)]
+        parts += [Text("Changes", style="bold"), changes_table(rows), Text()]
         parts += [Text("In words", style="bold"), _listed(in_words(rows))]
     notes = _grouped_notes(rows)
     if notes:

@@ -18,7 +18,7 @@ def bytes_text(size_bytes: int | None) -> str:
         return DASH
     if size_bytes < 1024:
         return f"{size_bytes} B"
-    if size_bytes < 1024**2:
+    if size_bytes < 1000 * 1024:
         return f"{size_bytes / 1024:.1f} KiB"
     return f"{size_bytes / 1024**2:.2f} MiB"
 
@@ -55,14 +55,14 @@ def ms_text(ms: float | None) -> str:
 
 
 def decibel_text(decibel: float | None) -> str:
-    """`29.6 dB`; `exact` for infinity (equal outputs); `NaN` where outputs are not numbers."""
+    """`29.6 dB`, `120 dB`; `exact` for infinity (equal outputs); `NaN` where outputs are not numbers."""
     if decibel is None:
         return DASH
     if math.isnan(decibel):
         return "NaN"
     if math.isinf(decibel):
         return "exact" if decibel > 0 else f"{_MINUS}inf dB"
-    return f"{decibel:.1f} dB".replace("-", _MINUS)
+    return f"{decibel:.{1 if abs(decibel) < 100 else 0}f} dB".replace("-", _MINUS)
 
 
 def seconds_text(seconds: float | None) -> str:

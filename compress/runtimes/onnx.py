@@ -9,10 +9,11 @@ import numpy as np
 
 from compress.errors import StageError
 from compress.quiet import first_line
+from compress.types import Precision
 
 # Linux wheels from 1.29 on report usage to their maker unless told not to before the import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime  # noqa: E402
+import onnxruntime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["OnnxRunner", "load"]
 
 _ERRORS_ONLY = 3
+
+_CRASHES_ON_FLOAT16 = "NchwcTransformer"
+"""On x86 it follows a null pointer where Transpose -> Cast to float32 -> MatMul meet, as in every float16 transformer
+(microsoft/onnxruntime#28392, seen with 1.31 too). The crash takes the whole process down, so it cannot be caught."""
 
 
 class OnnxRunner:
@@ -43,8 +48,12 @@ class OnnxRunner:
         return np.asarray(logits, dtype=np.float32)
 
 
-def load(artifact: Artifact, *, threads: int) -> OnnxRunner:
-    """A session with all graph optimizations on `threads` intra-op threads.
+def load(artifact: Artifact, *, threads: int, fused: bool = True) -> OnnxRunner:
+    """A session on `threads` intra-op threads.
+
+    Args:
+        fused: with all graph optimizations, as the model is deployed; False runs every operator as the ONNX
+            specification says, so DequantizeLinear, Conv and QuantizeLinear are three float steps.
 
     Raises:
         StageError: ONNX Runtime refuses the file.
@@ -52,10 +61,14 @@ def load(artifact: Artifact, *, threads: int) -> OnnxRunner:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if fused else levels.ORT_DISABLE_ALL
     options.log_severity_level = _ERRORS_ONLY
+    disabled = [_CRASHES_ON_FLOAT16] if artifact.precision is Precision.FP16 else []
     try:
-        session = onnxruntime.InferenceSession(str(artifact.path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(artifact.path), options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
+        )
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise StageError(f"ONNX Runtime cannot load {artifact.path}: {first_line(error)}") from error
     return OnnxRunner(session)

@@ -60,7 +60,7 @@ OPTIONS = {"batch_size": 4, "progress": Quiet()}
 def split(count=10):
     images = np.zeros((count, 1, 2, 2), np.float32)
     labels = np.arange(count) % 3
-    images.reshape(count, -1)[np.arange(count), labels] = 1
+    images.reshape(count, 4)[np.arange(count), labels] = 1
     return ArraySplit(images, labels.astype(np.int64))
 
 
@@ -93,11 +93,13 @@ def test_an_existing_reference_is_not_computed_again(tmp_path):
     assert ReferenceLogits.compute(None, split(), path, None, Quiet()).path == path
 
 
-def test_nan_answers_are_wrong():
+def test_answers_that_are_not_numbers_are_wrong_and_cannot_be_compared():
     data = split(6)
     data.images[0] = np.nan
     data.labels[0] = 0  # numpy's arg-max of NaN is 0
     assert evaluate(Scores(), data, None, description="x", **OPTIONS).accuracy.top1 == 5 / 6
+    with pytest.raises(StageError, match="NaN"):
+        evaluate(Scores(), data, np.zeros((6, 3), np.float32), description="x", **OPTIONS)
 
 
 def test_what_does_not_fit_is_an_error():

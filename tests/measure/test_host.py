@@ -18,9 +18,14 @@ def test_this_host_describes_itself():
 
 
 def test_levels_come_strongest_first_under_the_names_reports_use():
-    assert isa_levels("fpu avx2 avx512f avx512_vnni amx_int8".split()) == ("amx_int8", "avx512_vnni", "avx512", "avx2")
-    assert isa_levels("fp asimd evtstrm crc32 cpuid".split()) == ("neon",)  # Raspberry Pi 4
-    assert isa_levels("fp asimd asimddp fphp".split()) == ("asimddp", "fp16", "neon")
+    assert isa_levels(["fpu", "avx2", "avx512f", "avx512_vnni", "amx_int8"]) == (
+        "amx_int8",
+        "avx512_vnni",
+        "avx512",
+        "avx2",
+    )
+    assert isa_levels(["fp", "asimd", "evtstrm", "crc32", "cpuid"]) == ("neon",)  # Raspberry Pi 4
+    assert isa_levels(["fp", "asimd", "asimddp", "fphp"]) == ("asimddp", "fp16", "neon")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ DTYPES += [torch.int32, torch.int64, torch.bool]
 @settings(max_examples=60, deadline=None)
 @given(
     st.dictionaries(
-        st.text("abc.\"é", min_size=1, max_size=5),
+        st.text('abc."é', min_size=1, max_size=5),
         st.tuples(st.sampled_from(DTYPES), st.lists(st.integers(0, 4), max_size=3)),
         max_size=6,
     )

@@ -58,14 +58,15 @@ class Histogram(RangeObserver):
         occupied = self._counts.nonzero()[:, 0]
         centres = (occupied + self._first + 0.5) * 2.0**self._exponent
         search = _Search(centres.clamp(self._low, self._high), self._counts[occupied], grid)
-        low, high = min(self._low, 0.0), max(self._high, 0.0)
+        least, most = min(self._low, 0.0), max(self._high, 0.0)
         if grid.symmetric:
-            high = search.best(max(-low, high), lambda ends: (-ends, ends))
+            high = search.both_ends(max(-least, most))
             low = -high
         else:
+            low, high = least, most
             for _ in range(_ROUNDS if low < 0 < high else 1):
-                high = search.best(max(self._high, 0.0), lambda ends, low=low: (torch.full_like(ends, low), ends))
-                low = search.best(min(self._low, 0.0), lambda ends, high=high: (ends, torch.full_like(ends, high)))
+                high = search.high_end(low, most)
+                low = search.low_end(least, high)
         return torch.tensor([low]), torch.tensor([high])
 
     def _make_room(self) -> None:
@@ -92,15 +93,26 @@ class _Search:
     def __init__(self, centres: torch.Tensor, counts: torch.Tensor, grid: Grid) -> None:
         self._centres, self._counts, self._grid = centres, counts, grid
 
-    def best(self, end: float, ranges: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]) -> float:
-        """The share of `end` with the least error, as a value; `ranges` makes (lows, highs) from candidate ends."""
-        if end == 0:
+    def both_ends(self, most: float) -> float:
+        """The best `high` for ranges `[-high, high]`, at most `most`."""
+        return self._best(most, lambda ends: (-ends, ends))
+
+    def high_end(self, low: float, most: float) -> float:
+        """The best `high` for ranges `[low, high]`, at most `most`."""
+        return self._best(most, lambda ends: (torch.full_like(ends, low), ends))
+
+    def low_end(self, least: float, high: float) -> float:
+        """The best `low` for ranges `[low, high]`, at least `least`."""
+        return self._best(least, lambda ends: (ends, torch.full_like(ends, high)))
+
+    def _best(self, limit: float, ranges: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]) -> float:
+        if limit == 0:
             return 0.0
         share = _COARSE
         for _ in range(2):
-            chosen = share[self._errors(*ranges(share * end)).argmin()]
+            chosen = share[self._errors(*ranges(share * limit)).argmin()]
             share = (chosen + _FINE).clamp(max=1.0)
-        return float(chosen * end)
+        return float(chosen * limit)
 
     def _errors(self, lows: torch.Tensor, highs: torch.Tensor) -> torch.Tensor:
         scale, zero_point = self._grid.parameters(lows, highs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
@@ -68,24 +68,16 @@ class ToOnnx(Stage):
             )
 
     def run(self, artifact: Artifact, context: Context) -> Artifact:
-        from compress import runtimes
         from compress.onnxfile.metadata import metadata
         from compress.onnxfile.write import write_checked
-        from compress.parity import TOLERANCES, check_parity, sample_images
+        from compress.parity import check_export
 
         model = self._graph(artifact, context.target)
         path = context.folder / f"{context.name}.onnx"
         exported = artifact.after(context.name, path, format=Format.ONNX, dynamic_batch=self.dynamic_batch)
-        threads = os.cpu_count() or 1
         with atomic_path(path) as temporary:
             write_checked(model, temporary, metadata(exported.input, exported.precision, exported.history))
-            check_parity(
-                runtimes.load(artifact, threads=threads),
-                runtimes.load(artifact.after(context.name, temporary, format=Format.ONNX), threads=threads),
-                sample_images(context.splits.calibration, self.parity_samples),
-                TOLERANCES[artifact.precision],
-                path.name,
-            )
+            check_export(artifact, replace(exported, model=temporary), context.splits.calibration, self.parity_samples)
         return exported
 
     def _graph(self, artifact: Artifact, target: Target) -> ir.Model:

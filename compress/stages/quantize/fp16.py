@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, ClassVar
 
 from compress.errors import Refusal, StageError
@@ -34,12 +33,9 @@ class Fp16(Stage):
     def run(self, artifact: Artifact, context: Context) -> Artifact:
         from compress.quantization.half import to_half
 
-        module = _module(artifact)
-        half = to_half(copy.deepcopy(module))
+        half = to_half(_module(artifact))
         _check_runs(half, artifact)
-        return artifact.after(
-            context.name, half, format=Format.TORCH, precision=Precision.FP16, dynamic_batch=True
-        )
+        return artifact.after(context.name, half, format=Format.TORCH, precision=Precision.FP16, dynamic_batch=True)
 
 
 def _module(artifact: Artifact) -> nn.Module:

@@ -1,0 +1,155 @@
+"""The graph under construction, and one ONNX node as the operators see it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+import onnx
+import torch
+from torch import fx, nn
+
+from compress.errors import ModelError
+
+__all__ = ["Builder", "Operation", "Value"]
+
+Value = fx.Node | torch.Tensor | None
+"""Computed at run time, a constant of the file, or an optional operand that was left out."""
+
+Attribute = int | float | str | list[int] | list[float] | torch.Tensor
+T = TypeVar("T", int, float, str, list[int], torch.Tensor)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One ONNX node with its operands resolved.
+
+    Attributes:
+        opset: version of the standard operator set, which decides where axes and limits are found.
+        shapes: static shape of each operand as far as inference found it; None for a size it did not.
+    """
+
+    kind: str
+    name: str
+    inputs: tuple[Value, ...]
+    attributes: Mapping[str, Attribute]
+    outputs: int
+    opset: int
+    shapes: tuple[tuple[int | None, ...] | None, ...]
+
+    def get(self, name: str, default: T) -> T:
+        """An attribute, which has the type of its default."""
+        return cast(T, self.attributes.get(name, default))
+
+    def ints(self, name: str) -> tuple[int, ...] | None:
+        """A list attribute, None where it is absent."""
+        found = self.attributes.get(name)
+        return tuple(cast(list[int], found)) if found is not None else None
+
+    def operand(self, index: int) -> Value:
+        """An operand; None where the node has fewer."""
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    def data(self, index: int = 0) -> fx.Node | torch.Tensor:
+        """An operand that must be there."""
+        value = self.operand(index)
+        if value is None:
+            raise self.unsupported(f"without operand {index}")
+        return value
+
+    def constant(self, index: int) -> torch.Tensor | None:
+        """An operand that must be stored in the file if it is there."""
+        value = self.operand(index)
+        if isinstance(value, fx.Node):
+            raise self.unsupported(f"with a computed operand {index}")
+        return value
+
+    def constant_ints(self, index: int, attribute: str) -> tuple[int, ...] | None:
+        """Axes and the like: an attribute in old operator sets, an operand in new ones."""
+        stored = self.constant(index)
+        return tuple(stored.reshape(-1).tolist()) if stored is not None else self.ints(attribute)
+
+    def rank(self, index: int = 0) -> int | None:
+        shape = self.shapes[index] if index < len(self.shapes) else None
+        return None if shape is None else len(shape)
+
+    def unsupported(self, detail: str = "") -> ModelError:
+        what = f"{self.kind} {detail}".strip()
+        return ModelError(
+            f"ONNX operator {what} (node {self.name!r}) cannot be imported into torch",
+            fix="bring the model as PyTorch (model=factory or .pt2), or use only stages that take ONNX",
+        )
+
+
+@dataclass(eq=False)
+class Builder:
+    """A torch.fx graph that grows by one operation at a time.
+
+    Constants are computed on the spot, so arithmetic on stored tensors leaves no trace in the graph.
+
+    Attributes:
+        sizes: nodes that are sizes of a tensor (an int or a tuple of ints) and no tensor.
+    """
+
+    graph: fx.Graph = field(default_factory=fx.Graph)
+    members: dict[str, nn.Module | torch.Tensor] = field(default_factory=dict)
+    sizes: set[fx.Node] = field(default_factory=set)
+
+    def call(self, function: Callable[..., object], *operands: object) -> fx.Node | torch.Tensor:
+        """`function(*operands)`: now where all operands are constants, at run time otherwise."""
+        if not any(isinstance(leaf, fx.Node) for operand in operands for leaf in _leaves(operand)):
+            return torch.as_tensor(function(*operands))
+        return self.graph.call_function(function, tuple(self._stored(operand) for operand in operands))
+
+    def call_sizes(self, function: Callable[..., object], *operands: object) -> fx.Node:
+        """As `call`, for a function whose result is sizes."""
+        node = self.graph.call_function(function, cast(tuple[fx.node.Argument, ...], operands))
+        self.sizes.add(node)
+        return node
+
+    def module(self, layer: nn.Module, operand: fx.Node | torch.Tensor, name: str) -> fx.Node:
+        """Apply a layer that keeps its parameters, as a module named after the ONNX node."""
+        path = self._free(name)
+        self.members[path] = layer
+        return self.graph.call_module(path, (self._stored(operand),))
+
+    def _stored(self, operand: object) -> fx.node.Argument:
+        """Constants become buffers; everything else is passed on."""
+        if isinstance(operand, torch.Tensor):
+            path = self._free("constant")
+            self.members[path] = operand
+            return self.graph.get_attr(path)
+        if isinstance(operand, list | tuple) and any(isinstance(leaf, torch.Tensor) for leaf in operand):
+            return [self._stored(leaf) for leaf in operand]
+        return cast(fx.node.Argument, operand)
+
+    def _free(self, name: str) -> str:
+        """A Python identifier close to `name` that no member has."""
+        base = re.sub(r"\W+", "_", name).strip("_")[-60:].lstrip("_0123456789") or "node"
+        path, number = base, 1
+        while path in self.members:
+            path, number = f"{base}_{number}", number + 1
+        return path
+
+
+def attributes_of(node: onnx.NodeProto) -> dict[str, Attribute]:
+    """Attributes by name, in Python types; subgraphs are left out, as the operators that have them are refused."""
+    return {attribute.name: _attribute(attribute) for attribute in node.attribute if not attribute.HasField("g")}
+
+
+def to_tensor(stored: onnx.TensorProto) -> torch.Tensor:
+    """A tensor of the file, copied because the file's memory is read-only."""
+    return torch.from_numpy(onnx.numpy_helper.to_array(stored).copy())
+
+
+def _attribute(attribute: onnx.AttributeProto) -> Attribute:
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    return to_tensor(value) if isinstance(value, onnx.TensorProto) else value
+
+
+def _leaves(operand: object) -> Sequence[object]:
+    return operand if isinstance(operand, list | tuple) else (operand,)

@@ -1,0 +1,181 @@
+"""The one quantizer: reads a placement policy and says where Q/DQ pairs go. No other code decides placement."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import torch
+from torch import fx
+
+from compress.graph import call_nodes, layer_name, only_user
+from compress.quantization.grid import activation_grid, weight_grid
+from compress.quantization.observers.base import RangeObserver
+from compress.quantization.observers.min_max import MinMax
+from compress.quantization.operators import WEIGHTED, activations, bias_of, kind_of, output_axis, weight_of
+from compress.quantization.policy import FixedRange, OpKind, OpRule, Policy
+from compress.quantization.pt2e import (
+    Q_ANNOTATION_KEY,
+    QuantizationAnnotation,
+    QuantizationSpec,
+    QuantizationSpecBase,
+    Quantizer,
+    SharedQuantizationSpec,
+)
+from compress.quantization.tensor_quantizer import BiasQuantizer, TensorQuantizer
+
+__all__ = ["PlacementQuantizer", "Recipe", "float_operators", "fused_activations"]
+
+_TWO_TENSORS = frozenset({OpKind.ADD, OpKind.MUL, OpKind.MATMUL})
+"""Kinds with a kernel for two tensors only; a tensor and a number stay in float."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to quantize, within what the policy allows.
+
+    Attributes:
+        policy: where, and in which integers.
+        activation_observer: makes the observer of one activation.
+        weight_observer: makes the observer of one weight.
+        per_channel: one weight scale per output channel, else one per tensor.
+        reduce_range: weights in 7 bits.
+        keep_float: names of layers (`layer1.0.conv1`) to leave in float.
+    """
+
+    policy: Policy
+    activation_observer: Callable[[], RangeObserver]
+    weight_observer: Callable[[], RangeObserver] = MinMax
+    per_channel: bool = True
+    reduce_range: bool = False
+    keep_float: Collection[str] = field(default=frozenset())
+
+
+class PlacementQuantizer(Quantizer):
+    """Annotates a captured graph by a policy, in execution order."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
+        """Set the annotation of every operator that the policy quantizes; `model` is changed and returned."""
+        quantized: set[fx.Node] = set()  # activations known to be in integers already
+        for node in call_nodes(model):
+            rule = self.rule_of(node)
+            if rule is not None:
+                self._annotate(node, rule, quantized)
+        return model
+
+    def validate(self, model: fx.GraphModule) -> None:
+        """Nothing to check: a policy cannot be broken by an annotation made from it."""
+
+    def rule_of(self, node: fx.Node) -> OpRule | None:
+        """The rule an operator follows; None when it stays in float."""
+        kind = kind_of(node)
+        if layer_name(node) in self._recipe.keep_float or not activations(node):
+            return None
+        if kind in WEIGHTED and weight_of(node) is None:
+            return None
+        if kind in _TWO_TENSORS and len(activations(node)) < 2 and len(node.all_input_nodes) < 2:
+            return None
+        return self._recipe.policy.rule(kind)
+
+    def _annotate(self, node: fx.Node, rule: OpRule, quantized: set[fx.Node]) -> None:
+        sources = activations(node)
+        if rule.inputs == "residual":
+            sources = _residual(sources)
+        elif rule.inputs == "none":
+            sources = [source for source in sources if source in quantized]
+        if not sources or (rule.inputs == "none" and rule.output == "none"):
+            return
+        specs = _annotation(node).input_qspec_map
+        shared = _first_edge(node, sources) if rule.output == "shared" else None
+        if node.target is not operator.getitem:
+            specs.update(dict.fromkeys(sources, self._activation()))
+        if shared:
+            specs.update((other, SharedQuantizationSpec(shared)) for other in sources[1:])
+        if kind_of(node) in WEIGHTED:
+            specs.update(self._parameter_specs(node))
+        if rule.output != "none":
+            self._annotate_output(node, rule, shared, quantized)
+
+    def _parameter_specs(self, node: fx.Node) -> dict[fx.Node, QuantizationSpecBase]:
+        weight, bias = weight_of(node), bias_of(node)
+        assert weight is not None
+        specs: dict[fx.Node, QuantizationSpecBase] = {weight: self._weight(output_axis(node))}
+        if bias is not None and self._recipe.policy.bias == "int32":
+            specs[bias] = _BIAS
+        return specs
+
+    def _annotate_output(
+        self, node: fx.Node, rule: OpRule, shared: tuple[fx.Node, fx.Node] | None, quantized: set[fx.Node]
+    ) -> None:
+        last = [node, *fused_activations(node, rule)][-1]
+        if rule.float_at_end and all(user.op == "output" for user in last.users):
+            return
+        quantized.add(last)
+        if isinstance(last.meta.get("val"), torch.Tensor):  # a split hands on a list; its pieces have their own nodes
+            _annotation(last).output_qspec = SharedQuantizationSpec(shared) if shared else self._activation(rule.fixed)
+
+    def _activation(self, fixed: FixedRange | None = None) -> QuantizationSpec:
+        grid = activation_grid(self._recipe.policy.activation)
+        scheme = torch.per_tensor_symmetric if grid.symmetric else torch.per_tensor_affine
+        make = TensorQuantizer.with_args(grid=grid, observer=self._recipe.activation_observer, fixed=fixed)
+        return QuantizationSpec(grid.dtype, make, grid.minimum, grid.maximum, scheme)
+
+    def _weight(self, axis: int) -> QuantizationSpec:
+        recipe = self._recipe
+        grid = weight_grid(recipe.policy.weight, reduce_range=recipe.reduce_range)
+        make = TensorQuantizer.with_args(
+            grid=grid, observer=recipe.weight_observer, axis=axis if recipe.per_channel else None
+        )
+        scheme = torch.per_channel_symmetric if recipe.per_channel else torch.per_tensor_symmetric
+        return QuantizationSpec(grid.dtype, make, grid.minimum, grid.maximum, scheme, axis)
+
+
+_BIAS = QuantizationSpec(torch.int32, BiasQuantizer)
+
+
+def _annotation(node: fx.Node) -> QuantizationAnnotation:
+    annotation = node.meta.setdefault(Q_ANNOTATION_KEY, QuantizationAnnotation(_annotated=True))
+    assert isinstance(annotation, QuantizationAnnotation)
+    return annotation
+
+
+def fused_activations(node: fx.Node, rule: OpRule) -> list[fx.Node]:
+    """The operators after `node` that the runtime computes together with it, in order."""
+    fused: list[fx.Node] = []
+    user = only_user(node)
+    while user is not None and user.op == "call_function" and kind_of(user) in rule.absorbs:
+        fused.append(user)
+        user = only_user(user)
+    return fused
+
+
+def float_operators(graph: fx.GraphModule, quantizer: PlacementQuantizer) -> Counter[str]:
+    """Names of the operators on activations that the policy leaves in float, with how many of each."""
+    rules = {node: quantizer.rule_of(node) for node in call_nodes(graph)}
+    fused = {other for node, rule in rules.items() if rule for other in fused_activations(node, rule)}
+    left = [node for node, rule in rules.items() if rule is None and node not in fused and activations(node)]
+    return Counter(_operator_name(node) for node in left)
+
+
+def _operator_name(node: fx.Node) -> str:
+    return str(getattr(node.target, "overloadpacket", node.target)).removeprefix("aten.")
+
+
+def _first_edge(node: fx.Node, sources: list[fx.Node]) -> tuple[fx.Node, fx.Node]:
+    """The edge whose scale a rearranging operator keeps; for a piece of a split, the edge into the split."""
+    source = sources[0]
+    return (activations(source)[0], source) if node.target is operator.getitem else (source, node)
+
+
+def _residual(sources: list[fx.Node]) -> list[fx.Node]:
+    """The skip branch of an addition: the input that is not the convolution which fuses with the addition.
+
+    Where both just left a convolution, the first one fuses; where none did, nothing fuses and nothing is gained.
+    """
+    fused = [source for source in sources if kind_of(source) in WEIGHTED and only_user(source) is not None]
+    return [source for source in sources if fused and source is not fused[0]]

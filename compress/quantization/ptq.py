@@ -1,0 +1,146 @@
+"""Static post-training quantization: capture, rewrite, prepare, calibrate once for all layers, convert.
+
+The result is a captured graph with explicit `quantized_decomposed` Q/DQ operators. That graph is the contract: every
+exporter carries its scales, whoever chose them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterable
+
+import torch
+from torch import fx, nn
+
+from compress.errors import StageError
+from compress.graph import call_nodes, capture, constant, layer_name
+from compress.quantization.batchnorm import fold_graph
+from compress.quantization.operators import WEIGHTED, kind_of, lossless_range
+from compress.quantization.placement import PlacementQuantizer, Recipe, float_operators
+from compress.quantization.pt2e import convert_pt2e, prepare_pt2e
+from compress.quantization.rewrite import rewrite_for_kernels
+from compress.quantization.tensor_quantizer import BiasQuantizer, Follower, TensorQuantizer
+from compress.quiet import quiet
+from compress.types import InputSpec
+
+__all__ = ["calibrate", "convert", "float_graph", "layers_in_float", "prepare", "quantizers"]
+
+
+def float_graph(module: nn.Module, input: InputSpec) -> fx.GraphModule:
+    """The captured, BatchNorm-folded, kernel-friendly float graph that placement works on; `module` is not changed.
+
+    Raises:
+        ModelError: the module cannot be captured.
+    """
+    graph = copy.deepcopy(capture(module, input))
+    fold_graph(graph)
+    rewrite_for_kernels(graph)
+    return graph
+
+
+def layers_in_float(graph: fx.GraphModule, recipe: Recipe) -> Counter[str]:
+    """Names and numbers of the operators of a `float_graph` that `recipe` leaves in float."""
+    return float_operators(graph, PlacementQuantizer(recipe))
+
+
+def prepare(graph: fx.GraphModule, recipe: Recipe) -> fx.GraphModule:
+    """A `float_graph` with a quantizer module wherever the recipe's policy places a Q/DQ pair. Changes `graph`."""
+    with quiet():
+        prepared = prepare_pt2e(graph, PlacementQuantizer(recipe))
+    assert isinstance(prepared, fx.GraphModule)
+    _describe(prepared, recipe)
+    _connect_biases(prepared)
+    return prepared
+
+
+def quantizers(prepared: fx.GraphModule) -> dict[str, TensorQuantizer]:
+    """Every quantizer by the name of its tensor: `layer1.0.conv1.weight`, `layer1.0.relu` (an output), `input`."""
+    return {module.name: module for module in prepared.modules() if isinstance(module, TensorQuantizer)}
+
+
+def calibrate(prepared: fx.GraphModule, batches: Iterable[torch.Tensor]) -> int:
+    """Run every batch `[N, C, H, W]` once; all quantizers observe. Returns the number of samples.
+
+    Raises:
+        StageError: no batch at all, or NaN or infinity met (names the layer).
+    """
+    samples = 0
+    with torch.no_grad():
+        for batch in batches:
+            prepared(batch)
+            samples += len(batch)
+    if not samples:
+        raise StageError("the calibration split is empty", fix="raise data.calibration to at least 1 image")
+    return samples
+
+
+def convert(prepared: fx.GraphModule) -> fx.GraphModule:
+    """The calibrated graph with explicit Q/DQ and integer weights. Changes `prepared`."""
+    for node in prepared.graph.find_nodes(op="call_module"):
+        quantizer, bias = prepared.get_submodule(str(node.target)), constant(prepared, node.args[0])
+        if isinstance(quantizer, BiasQuantizer) and bias is not None:
+            quantizer.make_room(bias)
+    with quiet():
+        converted = convert_pt2e(prepared, fold_quantize=False)
+    # A fresh module: PT2E forbids eval() on its own, and the float weights must not travel along.
+    plain = fx.GraphModule(converted, converted.graph)
+    return plain.eval()
+
+
+def _describe(prepared: fx.GraphModule, recipe: Recipe) -> None:
+    """Name the quantizers, tell them what their readers ignore, and let rearranged tensors follow their source."""
+    calls = list(prepared.graph.find_nodes(op="call_module"))
+    places = Counter(id(prepared.get_submodule(str(node.target))) for node in calls)
+    taken: set[str] = set()
+    for node in calls:
+        quantizer, source = prepared.get_submodule(str(node.target)), node.args[0]
+        if not isinstance(quantizer, TensorQuantizer) or not isinstance(source, fx.Node):
+            continue
+        if not quantizer.name:
+            name = _unused(layer_name(source), taken)
+            limits = _limits(node) if places[id(quantizer)] == 1 else _UNLIMITED
+            quantizer.describe(name, limits=limits, is_constant=source.op == "get_attr")
+        elif _rearranges(source, recipe):
+            node.target = _unused(f"{node.target}_follower", taken)
+            prepared.add_submodule(node.target, Follower(quantizer))
+    prepared.recompile()
+
+
+_UNLIMITED = (float("-inf"), float("inf"))
+
+
+def _limits(node: fx.Node) -> tuple[float, float]:
+    ranges = [lossless_range(user) for user in node.users]
+    return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else _UNLIMITED
+
+
+def _rearranges(source: fx.Node, recipe: Recipe) -> bool:
+    rule = recipe.policy.rule(kind_of(source))
+    return rule is not None and rule.output == "shared"
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    number = 1
+    unique = name
+    while unique in taken:
+        number += 1
+        unique = f"{name}#{number}"
+    taken.add(unique)
+    return unique
+
+
+def _connect_biases(prepared: fx.GraphModule) -> None:
+    for node in call_nodes(prepared):
+        if kind_of(node) not in WEIGHTED:
+            continue
+        source, weight, bias = ([_module_called(prepared, arg) for arg in node.args[:3]] + [None])[:3]
+        if isinstance(bias, BiasQuantizer):
+            assert isinstance(source, (TensorQuantizer, Follower))
+            assert isinstance(weight, TensorQuantizer)
+            bias.input, bias.weight = source, weight
+
+
+def _module_called(graph: fx.GraphModule, node: object) -> nn.Module | None:
+    is_call = isinstance(node, fx.Node) and node.op == "call_module"
+    return graph.get_submodule(str(node.target)) if is_call and isinstance(node, fx.Node) else None

@@ -1,0 +1,101 @@
+"""Export to TorchScript: traced on one image, frozen, checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+
+from compress.errors import Refusal, StageError
+from compress.files import atomic_path
+from compress.stage import Context, Stage
+from compress.types import Artifact, Format, InputSpec, Precision
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from compress.target import Target
+
+__all__ = ["ToTorchscript"]
+
+METADATA_FILE = "edge_compress.json"
+"""Extra file inside the archive: `torch.jit.load(path, _extra_files={"edge_compress.json": ""})`."""
+
+
+class ToTorchscript(Stage):
+    """Write a frozen TorchScript file, float32 in and out. Any batch size is accepted where the model allows it.
+
+    Attributes:
+        parity_samples: calibration images on which the file must reproduce its source before it is handed over.
+    """
+
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.TORCH})
+    produces: ClassVar[Format] = Format.TORCHSCRIPT
+    data_used: ClassVar[tuple[str, ...]] = ("calibration",)
+
+    parity_samples: Annotated[int, Field(ge=1)] = 16
+
+    def requires(self, target: Target, precision: Precision, name: str) -> None:
+        target.require_format(Format.TORCHSCRIPT, stage=name)
+        target.require_precision(precision, stage=name)
+        if precision is Precision.INT8:
+            raise Refusal(
+                f"stage {name!r}: TorchScript runs quantize and dequantize as separate float operators, "
+                "slower than the float32 model",
+                fix=f"~stage.{name}, and export INT8 with to_onnx",
+            )
+
+    def run(self, artifact: Artifact, context: Context) -> Artifact:
+        import torch
+
+        from compress.onnxfile.metadata import metadata
+        from compress.parity import check_export
+        from compress.quiet import quiet
+
+        script = _trace(artifact.module, artifact.input)
+        path = context.folder / f"{context.name}.ts.pt"
+        exported = artifact.after(
+            context.name, path, format=Format.TORCHSCRIPT, dynamic_batch=_takes_any_batch(script, artifact)
+        )
+        origin = json.dumps(metadata(exported.input, exported.precision, exported.history))
+        with atomic_path(path) as temporary:
+            with quiet():
+                torch.jit.save(script, str(temporary), _extra_files={METADATA_FILE: origin})
+            check_export(artifact, replace(exported, model=temporary), context.splits.calibration, self.parity_samples)
+        return exported
+
+
+def _trace(module: nn.Module, spec: InputSpec) -> torch.jit.ScriptModule:
+    import torch
+
+    from compress.quiet import first_line, quiet
+
+    try:
+        with quiet(), torch.no_grad():
+            traced = torch.jit.trace(module, torch.zeros(1, *spec.shape), check_trace=False)
+            frozen: torch.jit.ScriptModule = torch.jit.freeze(traced.eval())
+            return frozen
+    except Exception as error:  # whatever the user's forward raises, and the tracer's own errors
+        raise StageError(
+            f"the model cannot be traced to TorchScript: {first_line(error)}",
+            fix="make forward take one tensor and return one tensor, or export with to_onnx",
+        ) from error
+
+
+def _takes_any_batch(script: torch.jit.ScriptModule, artifact: Artifact) -> bool:
+    """Whether a trace made with one image also computes three, and the same: some models record their batch size."""
+    import torch
+
+    images = torch.linspace(-1, 1, steps=3 * torch.Size(artifact.input.shape).numel()).reshape(3, *artifact.input.shape)
+    with torch.inference_mode():
+        alone = torch.cat([script(image) for image in images.split(1)])
+        try:
+            together = script(images)
+        except RuntimeError:
+            return False
+    return together.shape == alone.shape and torch.allclose(
+        together, alone, rtol=1e-2, atol=1e-2 * float(alone.abs().max())
+    )

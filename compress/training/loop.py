@@ -1,0 +1,245 @@
+"""The training loop of fine-tuning and quantization-aware training.
+
+    train(module, batches_of=shuffled, steps_per_epoch=len(shuffled), ...)  ->  TrainResult; `module` is changed
+
+Each epoch: hooks, steps, validation (of the averaged weights, if any), one log line, checkpoint. The weights of the
+best epoch are kept. On the CPU the result depends on the arguments only: an interrupted and resumed training gives the
+same bits. On a GPU some of cuDNN's gradients are summed in any order.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from compress.errors import StageError
+from compress.models.digest import tensors_digest
+from compress.stage import Batch, Progress
+from compress.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from compress.training.device import choose_device, home_of, random_state, restore_random, seeded
+from compress.training.hooks import Hook
+from compress.training.learner import Learner, Weights
+from compress.training.options import TrainOptions
+from compress.training.schedule import cosine_factor
+from compress.training.validate import Validation, validate
+
+__all__ = ["Epoch", "TrainResult", "train"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch gave: mean training loss, and the validation result after it (None without such samples)."""
+
+    loss: float
+    validation: Validation | None = None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training went.
+
+    Attributes:
+        epochs: every epoch that was trained, earlier sessions of a resumed training included.
+        best: index of the epoch whose weights the module has.
+        resumed: number of epochs taken from a checkpoint.
+        device: `cpu` or `cuda:0`.
+    """
+
+    epochs: tuple[Epoch, ...]
+    best: int
+    resumed: int
+    device: str
+
+    @property
+    def validation(self) -> Validation | None:
+        """Of the weights that were kept."""
+        return self.epochs[self.best].validation
+
+
+def train(
+    module: nn.Module,
+    *,
+    batches_of: Callable[[int], Iterable[Batch]],
+    steps_per_epoch: int,
+    options: TrainOptions,
+    seed: int,
+    progress: Progress,
+    validation: Callable[[], Iterable[Batch]] | None = None,
+    teacher: nn.Module | None = None,
+    hooks: Sequence[Hook] = (),
+    checkpoint: Path | None = None,
+    description: str = "training",
+) -> TrainResult:
+    """Train `module` in place; it ends in inference mode, on the device it came from, with its best epoch's weights.
+
+    Args:
+        module: the parameters that require a gradient are trained. Captured graphs are taken too.
+        batches_of: the batches of an epoch (from 0); must depend on the epoch only, as `Shuffled` does.
+        steps_per_epoch: number of those batches, for the schedule.
+        validation: samples that choose the best epoch and stop early; without them the last epoch is kept.
+        teacher: adds a distillation loss; is copied, not changed.
+        checkpoint: file that is replaced after every epoch and resumed from. The caller deletes it when done with it.
+        description: what log lines and the progress bar call this.
+
+    Raises:
+        StageError: the loss became infinite or NaN, the device is missing or too small, nothing can be trained.
+        DataError: a label lies beyond the model's outputs.
+    """
+    device, home = choose_device(options.device), home_of(module)
+    signature = _signature(module, teacher, options, steps_per_epoch, seed)
+    run = _Run(batches_of, steps_per_epoch, options, validation, signature, checkpoint, progress, description, device)
+    try:
+        with seeded(device, seed), torch.enable_grad():
+            return _fit(Learner(module.to(device), options, device, teacher, hooks), run)
+    except torch.OutOfMemoryError as error:
+        raise StageError(f"{description}: the memory of {device} is full", fix="a lower batch_size") from error
+    finally:
+        module.to(home)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The arguments of one training."""
+
+    batches_of: Callable[[int], Iterable[Batch]]
+    steps_per_epoch: int
+    options: TrainOptions
+    validation: Callable[[], Iterable[Batch]] | None
+    signature: str
+    checkpoint: Path | None
+    progress: Progress
+    description: str
+    device: torch.device
+
+
+@dataclass
+class _Position:
+    """How far a training is."""
+
+    epochs: list[Epoch]
+    best: Weights
+
+
+def _fit(learner: Learner, run: _Run) -> TrainResult:
+    position = _resume(learner, run) or _Position([], {})
+    resumed = len(position.epochs)
+    remaining = range(resumed, run.options.epochs)
+    for number in run.progress.track(remaining, run.description, total=len(remaining)):
+        if _gave_up(position.epochs, run.options.patience):
+            run.progress.log(f"{run.description}: stopped early, no better epoch in {run.options.patience}")
+            break
+        learner.begin(number)
+        loss = _epoch(learner, run, number)
+        with learner.judged() as module:
+            position.epochs.append(Epoch(loss, validate(module, run.validation()) if run.validation else None))
+            if _best(position.epochs) == number:
+                position.best = copy.deepcopy(module.state_dict())  # with the versions that loading it looks at
+        run.progress.log(f"{run.description}: {_line(position.epochs, run.options.epochs)}")
+        _save(learner, position, run)
+    learner.finish(position.best)
+    return TrainResult(tuple(position.epochs), _best(position.epochs), resumed, str(run.device))
+
+
+def _epoch(learner: Learner, run: _Run, number: int) -> float:
+    """Mean loss of one epoch. The losses stay on the device until its end, so that a GPU is not waited for."""
+    options, steps = run.options, run.steps_per_epoch
+    warmup, total = round(options.warmup_epochs * steps), options.epochs * steps
+    losses: list[torch.Tensor] = []
+    batches = run.progress.track(run.batches_of(number), f"epoch {number + 1} of {options.epochs}", total=steps)
+    for step, batch in enumerate(batches, start=number * steps):
+        factor = cosine_factor(step, warmup=warmup, total=total)
+        losses.append(learner.step(batch, options.learning_rate * factor))
+    if not losses:
+        raise StageError(f"{run.description}: there is no sample to train on", fix="data.finetune=<number of images>")
+    loss = float(torch.stack(losses).mean())
+    if not math.isfinite(loss):
+        raise StageError(
+            f"{run.description}: the loss is {loss} in epoch {number + 1}",
+            fix=f"a learning_rate below {options.learning_rate:g}, a warm-up, or clip_norm=1",
+        )
+    return loss
+
+
+def _best(epochs: Sequence[Epoch]) -> int:
+    """Index of the best epoch: the first with the best validation result, or the last when nothing was validated."""
+    best = 0
+    for number, epoch in enumerate(epochs):
+        other = epochs[best].validation
+        if epoch.validation is None or other is None or epoch.validation.better_than(other):
+            best = number
+    return best
+
+
+def _gave_up(epochs: Sequence[Epoch], patience: int | None) -> bool:
+    return patience is not None and bool(epochs) and len(epochs) - 1 - _best(epochs) >= patience
+
+
+def _line(epochs: Sequence[Epoch], total: int) -> str:
+    epoch = epochs[-1]
+    text = f"epoch {len(epochs)} of {total}, loss {epoch.loss:.4f}"
+    if epoch.validation is None:
+        return text
+    mark = ", best so far" if _best(epochs) == len(epochs) - 1 else ""
+    return f"{text}, validation top-1 {epoch.validation.top1:.2%} of {epoch.validation.samples}{mark}"
+
+
+def _save(learner: Learner, position: _Position, run: _Run) -> None:
+    if run.checkpoint is None:
+        return
+    write_checkpoint(
+        run.checkpoint,
+        Checkpoint(
+            signature=run.signature,
+            history=[_row(epoch) for epoch in position.epochs],
+            learner=learner.state(),
+            best=position.best,
+            random=random_state(run.device),
+        ),
+    )
+
+
+def _resume(learner: Learner, run: _Run) -> _Position | None:
+    """Bring the learner and the random state to where the checkpoint was written; None without a usable one."""
+    found = None
+    if run.checkpoint is not None:
+        found = read_checkpoint(run.checkpoint, run.signature, run.progress.log)
+    if found is None:
+        return None
+    learner.restore(found["learner"])
+    restore_random(found["random"], run.device)
+    run.progress.log(f"{run.description}: goes on after epoch {len(found['history'])} of {run.options.epochs}")
+    return _Position([_epoch_of(row) for row in found["history"]], found["best"])
+
+
+def _row(epoch: Epoch) -> tuple[float, float | None, float | None, int]:
+    result = epoch.validation
+    return (epoch.loss, None, None, 0) if result is None else (epoch.loss, result.top1, result.loss, result.samples)
+
+
+def _epoch_of(row: tuple[float, float | None, float | None, int]) -> Epoch:
+    loss, top1, validation_loss, samples = row
+    if top1 is None or validation_loss is None:
+        return Epoch(loss)
+    return Epoch(loss, Validation(top1, validation_loss, samples))
+
+
+def _signature(
+    module: nn.Module, teacher: nn.Module | None, options: TrainOptions, steps_per_epoch: int, seed: int
+) -> str:
+    """Hex SHA-256 of what the training starts from, the samples aside (a stage's folder is named after those)."""
+    parts = [repr(options), str(steps_per_epoch), str(seed), torch.__version__, _digest(module)]
+    if teacher is not None:
+        parts.append(_digest(teacher))
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+
+def _digest(module: nn.Module) -> str:
+    state = module.state_dict()
+    return tensors_digest({name: value for name, value in state.items() if isinstance(value, torch.Tensor)})

@@ -1,0 +1,164 @@
+"""The whole measurement of one artifact, for each format."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from compress.measure import boundary
+from compress.measure.boundary import MeasureConfig, ReferenceLogits, measure
+from compress.measure.host import describe_host
+from compress.stage import Batch
+from compress.types import Artifact, Format, InputSpec, Precision
+
+SPEC = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
+CONFIG = MeasureConfig(batch_size=8, latency_runs=5, latency_warmup=1, latency_seconds=0.5)
+
+
+class Quiet:
+    def track(self, items, description, total=None):
+        yield from items
+
+    def log(self, message):
+        pass
+
+
+class RandomSplit:
+    name = "evaluation"
+
+    def __len__(self):
+        return 20
+
+    def batches(self, size):
+        random = np.random.default_rng(0)
+        images = random.standard_normal((20, 1, 8, 8), dtype=np.float32)
+        for start in range(0, 20, size):
+            yield Batch(images[start : start + size], np.zeros(len(images[start : start + size]), np.int64))
+
+    def digest(self):
+        return "0" * 64
+
+
+SPLITS = SimpleNamespace(evaluation=RandomSplit())
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
+
+
+def run(artifact, stage, reference):
+    return measure(artifact, stage=stage, reference=reference, splits=SPLITS, config=CONFIG, progress=Quiet())
+
+
+@pytest.fixture(scope="module")
+def source():
+    return Artifact(Format.TORCH, network(), Precision.FP32, SPEC)
+
+
+@pytest.fixture(scope="module")
+def reference(source, tmp_path_factory):
+    path = tmp_path_factory.mktemp("reference") / "reference.npy"
+    return ReferenceLogits.compute(source, SPLITS.evaluation, path, CONFIG, Quiet())
+
+
+def test_the_source(source, reference):
+    row = run(source, "source", reference)
+    assert (row.stage, row.feed, row.format, row.precision) == ("source", None, Format.TORCH, Precision.FP32)
+    assert (row.parameters, row.macs, row.sparsity.total) == (40 + 435, 36 * 36 + 432, 36 + 432)
+    assert row.size_bytes > 4 * 475
+    assert (row.latency.batch, row.latency.threads, row.latency.runs) == (1, 1, 5)
+    assert row.latency.device == describe_host().label
+    assert row.accuracy.samples == 20
+    assert row.fidelity.agreement == 1.0
+    assert row.notes == {}
+
+
+def test_an_onnx_file_in_its_own_runtime(source, reference, tmp_path):
+    path = tmp_path / "model.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            source.module,
+            (torch.zeros(2, 1, 8, 8),),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=["input"],
+            verbose=False,
+            external_data=False,
+        ).save(path)
+    artifact = source.after("fold", source.module).after("to_onnx", path, format=Format.ONNX)
+    row = run(artifact, "to_onnx", reference)
+    assert row.runtime.startswith("onnxruntime")
+    assert (row.feed, row.size_bytes, row.macs) == ("fold", path.stat().st_size, 36 * 36 + 432)
+    assert row.fidelity.agreement == 1.0
+    assert row.fidelity.sqnr_db > 100
+    onnx.checker.check_model(path)
+
+
+def test_a_torchscript_file_in_its_own_runtime(source, reference, tmp_path):
+    path = tmp_path / "model.torchscript"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.freeze(torch.jit.trace(source.module, torch.zeros(1, 1, 8, 8))).save(str(path))
+    row = run(source.after("to_torchscript", path, format=Format.TORCHSCRIPT), "to_torchscript", reference)
+    assert (row.feed, row.size_bytes, row.macs) == ("source", path.stat().st_size, 36 * 36 + 432)
+    assert (row.parameters, row.sparsity.total) == (475, 468)
+    assert row.fidelity.agreement == 1.0
+
+
+def test_gaps_say_why(reference):
+    plain = nn.Sequential(nn.Flatten(), nn.Softmax(dim=1)).eval()
+    row = run(Artifact(Format.TORCH, plain, Precision.FP32, SPEC), "source", None)
+    assert row.sparsity is None
+    assert row.notes["sparsity"] == "found no convolution or linear layer with stored weights"
+    assert row.fidelity is None
+    assert row.notes["fidelity"] == "no reference outputs were given"
+    assert (row.parameters, row.macs) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("format", "precision", "architecture", "word"),
+    [
+        (Format.TORCH, Precision.INT8, "aarch64", "Q/DQ around float32"),
+        (Format.TORCH, Precision.FP16, "x86_64", "PyTorch's FP16 kernels"),
+        (Format.ONNX, Precision.FP16, "x86_64", "float32 with casts"),
+        (Format.ONNX, Precision.FP16, "aarch64", None),
+        (Format.ONNX, Precision.INT8, "x86_64", None),
+        (Format.TORCH, Precision.FP32, "x86_64", None),
+    ],
+)
+def test_times_of_emulated_arithmetic_are_labelled(format, precision, architecture, word):
+    reason = boundary._emulation(format, precision, replace(describe_host(), architecture=architecture))
+    assert reason is None if word is None else word in reason
+
+
+def test_int8_accuracy_on_a_cpu_that_saturates_is_not_trusted(tmp_path):
+    from onnx import TensorProto, helper, numpy_helper
+
+    def artifact(largest):
+        weight = numpy_helper.from_array(np.array([[largest, 1]], np.int8), "w_q")
+        scale, zero = numpy_helper.from_array(np.float32(1), "s"), numpy_helper.from_array(np.int8(0), "z")
+        nodes = [
+            helper.make_node("DequantizeLinear", ["w_q", "s", "z"], ["w"]),
+            helper.make_node("Gemm", ["x", "w"], ["y"], transB=1),
+        ]
+        image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2])
+        logits = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1])
+        path = tmp_path / f"{largest}.onnx"
+        onnx.save(helper.make_model(helper.make_graph(nodes, "g", [image], [logits], [weight, scale, zero])), path)
+        return Artifact(Format.ONNX, path, Precision.INT8, SPEC)
+
+    old = replace(describe_host(), cpu="Old CPU", architecture="x86_64", isa=("avx2",))
+    assert (
+        "not to be trusted: 8-bit products may saturate on this CPU (Old CPU, avx2)"
+        in (boundary._caveats(artifact(127), old)["accuracy"])
+    )
+    assert boundary._caveats(artifact(63), old) == {}
+    assert boundary._caveats(artifact(127), replace(old, isa=("avx512_vnni",))) == {}

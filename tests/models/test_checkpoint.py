@@ -1,0 +1,147 @@
+"""Checkpoints as people have them, and as they should not be."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from compress.errors import ModelError
+from compress.models.checkpoint import load_checkpoint, read_state_dict
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+
+
+@pytest.fixture
+def trained():
+    torch.manual_seed(1)
+    return {name: torch.rand_like(t) if t.is_floating_point() else t for name, t in network().state_dict().items()}
+
+
+def assert_loads(content, trained, path, **options):
+    save_file(content, path) if path.suffix == ".safetensors" else torch.save(content, path)
+    model = network()
+    load_checkpoint(model, path, key=options.get("key"), strict=options.get("strict", True))
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, trained[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.pth", "a.th", "a.safetensors"])
+def test_file_types(trained, tmp_path, name):
+    assert_loads(trained, trained, tmp_path / name)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@given(
+    wrappers=st.lists(st.sampled_from(["state_dict", "model_state_dict", "model", "net", "ema"]), max_size=3),
+    prefixes=st.lists(st.sampled_from(["module.", "_orig_mod."]), max_size=3),
+)
+def test_wrappers_and_prefixes_come_off(trained, tmp_path, wrappers, prefixes):
+    content = {"".join(prefixes) + name: tensor for name, tensor in trained.items()}
+    for wrapper in wrappers:
+        content = {"epoch": 3, wrapper: content, "optimizer": {"lr": 0.1}}
+    assert_loads(content, trained, tmp_path / "a.pt")
+
+
+def test_explicit_key(trained, tmp_path):
+    assert_loads({"deep": {"a.b": trained}, "model": {}}, trained, tmp_path / "a.pt", key="deep.a.b")
+    with pytest.raises(ModelError, match=r"has no key 'deeper'; did you mean 'deep'"):
+        read_state_dict(tmp_path / "a.pt", "deeper")
+
+
+def test_missing_counter_of_old_checkpoints_is_fine(trained, tmp_path):
+    torch.save({name: tensor for name, tensor in trained.items() if "num_batches" not in name}, tmp_path / "a.pt")
+    load_checkpoint(network(), tmp_path / "a.pt", key=None, strict=True)
+
+
+def test_mismatches_show_the_first_few(trained, tmp_path):
+    content = {name: tensor for name, tensor in trained.items() if not name.startswith("1.")}
+    content["3.weight"] = torch.zeros(2, 5)
+    content |= {"extra": torch.zeros(1)}
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(ModelError) as caught:
+        load_checkpoint(network(), tmp_path / "a.pt", key=None, strict=True)
+    text = str(caught.value)
+    assert "1 wrong shape: 3.weight is (2, 5) but the model has (2, 4)" in text
+    assert "4 missing: 1.weight, 1.bias, 1.running_mean, ..." in text
+    assert "1 unexpected: extra" in text
+    assert "\n" not in text
+
+
+def test_not_strict_still_refuses_shapes_and_strangers(trained, tmp_path):
+    torch.save({"0.weight": trained["0.weight"], "extra": torch.zeros(1)}, tmp_path / "a.pt")
+    load_checkpoint(network(), tmp_path / "a.pt", key=None, strict=False)
+    torch.save({"0.weight": torch.zeros(1)}, tmp_path / "a.pt")
+    with pytest.raises(ModelError, match="wrong shape"):
+        load_checkpoint(network(), tmp_path / "a.pt", key=None, strict=False)
+    torch.save({"other": torch.zeros(1)}, tmp_path / "a.pt")
+    with pytest.raises(ModelError, match="shares no key"):
+        load_checkpoint(network(), tmp_path / "a.pt", key=None, strict=False)
+
+
+class Command:
+    """What an attacker puts into a checkpoint."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def test_pickled_code_is_refused_and_never_run(tmp_path):
+    torch.save({"a": Command(tmp_path / "executed")}, tmp_path / "a.pt")
+    with pytest.raises(
+        ModelError, match=r"contains pickled code \(posix.mkdir\), which is never run \| fix: .*state_dict"
+    ):
+        read_state_dict(tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes(pickle.dumps(Command(tmp_path / "executed"), protocol=2))
+    with pytest.raises(ModelError, match="contains pickled code"):
+        read_state_dict(tmp_path / "b.pt")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_whole_modules_and_namespaces_are_code_too(tmp_path):
+    torch.save(nn.Linear(1, 1), tmp_path / "a.pt")
+    with pytest.raises(ModelError, match=r"pickled code \(torch.nn.modules.linear.Linear\)"):
+        read_state_dict(tmp_path / "a.pt")
+    torch.save({"args": argparse.Namespace()}, tmp_path / "a.pt")
+    with pytest.raises(ModelError, match=r"pickled code \(argparse.Namespace\)"):
+        read_state_dict(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.99])
+def test_truncated(trained, tmp_path, name, share):
+    path = tmp_path / name
+    save_file(trained, path) if path.suffix == ".safetensors" else torch.save(trained, path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(ModelError, match="is truncated or not a") as caught:
+        read_state_dict(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_garbage_and_empty_of_weights(tmp_path):
+    with pytest.raises(ModelError, match="does not exist"):
+        read_state_dict(tmp_path / "absent.pt")
+    (tmp_path / "a.pt").write_bytes(b"hello world")
+    with pytest.raises(ModelError, match="is truncated or not a checkpoint"):
+        read_state_dict(tmp_path / "a.pt")
+    torch.save({"epoch": 3, "lr": 0.1}, tmp_path / "a.pt")
+    with pytest.raises(ModelError, match="holds no state dict; its keys: epoch, lr"):
+        read_state_dict(tmp_path / "a.pt")
+
+
+def test_torchscript_as_checkpoint(tmp_path):
+    torch.jit.script(nn.Linear(1, 1)).save(str(tmp_path / "a.pt"))
+    with pytest.raises(ModelError, match=r"is TorchScript, not a state dict \| fix: model=file"):
+        read_state_dict(tmp_path / "a.pt")
