@@ -10,12 +10,13 @@ Two forms, because neither covers both kinds of module:
 from __future__ import annotations
 
 import importlib
+import io
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from compress.files import atomic_path
+from compress.files import write_bytes
 from compress.graph import static_batch_reason
 from compress.quiet import quiet
 from compress.types import InputSpec
@@ -55,26 +56,29 @@ def _save_graph(graph: torch.fx.GraphModule, input: InputSpec, path: Path) -> st
             )
     except (RuntimeError, ValueError, AssertionError):
         return None  # it runs, but cannot be exported a second time
-    with atomic_path(path) as temporary, quiet():
-        torch.export.save(program, temporary)
+    content = io.BytesIO()  # torch's own file writer aborts the process when the disk is full
+    with quiet():
+        torch.export.save(program, content)
+    write_bytes(path, content.getvalue())
     return path.name
 
 
 def _save_whole(module: nn.Module, path: Path, source: nn.Module | None) -> str | None:
-    with atomic_path(path) as temporary:
-        torch.save(module, temporary)
-        readable = _allowed(temporary, source) is not None
-    if not readable:
-        path.unlink()
-    return path.name if readable else None
+    content = io.BytesIO()
+    torch.save(module, content)
+    content.seek(0)
+    if _allowed(content, source) is None:
+        return None
+    write_bytes(path, content.getvalue())
+    return path.name
 
 
-def _allowed(path: Path, source: nn.Module | None) -> list[type] | None:
+def _allowed(file: Path | io.BytesIO, source: nn.Module | None) -> list[type] | None:
     """Classes the file needs, or None if any is neither a `torch.nn` module nor a class of the source model."""
     modules = source.modules() if source is not None else ()
     own = {f"{type(m).__module__}.{type(m).__qualname__}": type(m) for m in modules}
     needed = []
-    for name in torch.serialization.get_unsafe_globals_in_checkpoint(path):
+    for name in torch.serialization.get_unsafe_globals_in_checkpoint(file):
         found = own.get(name) or _known_class(name)
         if found is None:
             return None

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 
 __all__ = ["first_line", "quiet"]
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence Python warnings and all logging inside the block, and restore both after it.
+    """Silence Python warnings, all logging and `sys.stderr` inside the block, and restore them after it.
 
-    The exporters warn and log at length about their own workings; what goes wrong reaches us as an exception.
-    Logging is switched off as a whole because torch gives its loggers levels and handlers of their own.
+    The exporters warn and log at length about their own workings, and print the graphs they give up on; what goes
+    wrong reaches us as an exception. Logging is switched off as a whole because torch gives its loggers levels and
+    handlers of their own. Standard output, where progress is shown, stays.
     """
     previous = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

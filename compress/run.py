@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+
+from compress import runtimes
 from compress.compose import Tree, compose_tree, override_keys
 from compress.config import RunConfig, build_stages, load_target, parse_config
-from compress.data import load_splits
+from compress.data import load_splits, require_classes
 from compress.deliver import assemble, copy_artifacts, write_golden, write_manifest
 from compress.errors import ConfigError
 from compress.execute import Result, Run, execute
@@ -20,6 +23,7 @@ from compress.pipeline import Pipeline
 from compress.report.json_report import Report, create_report, summarize_file
 from compress.stage import Progress
 from compress.store import StageStore
+from compress.types import Artifact
 
 __all__ = ["Finished", "Request", "run_once"]
 
@@ -79,6 +83,7 @@ def _checked(config: RunConfig, request: Request, trusted: Callable[[str], bool]
 def _prepare(config: RunConfig, pipeline: Pipeline, trusted: Callable[[str], bool], progress: Progress) -> Run:
     splits = load_splits(config.data, config.model.input.spec())
     source = load_model(config.model, trusted=trusted, seed=config.seed, progress=progress, finetune=splits.finetune)
+    require_classes(splits, _outputs(source))
     return Run(
         target=pipeline.target,
         source=source,
@@ -90,6 +95,12 @@ def _prepare(config: RunConfig, pipeline: Pipeline, trusted: Callable[[str], boo
         resume=config.resume,
         progress=progress,
     )
+
+
+def _outputs(source: Artifact) -> int:
+    """Number of logits the model gives."""
+    image = np.zeros((1, *source.input.shape), np.float32)
+    return int(runtimes.load(source, threads=1)(image).shape[1])
 
 
 def _report(

@@ -69,9 +69,7 @@ def test_stages_do_not_measure(path):
     assert not [name for name in imported(path) if name.startswith(("compress.measure", "compress.report"))]
 
 
-@pytest.mark.parametrize(
-    "module", ["compress", "compress.cli", "compress.compose", "compress.config", "compress.run"]
-)
+@pytest.mark.parametrize("module", ["compress", "compress.cli", "compress.compose", "compress.config", "compress.run"])
 def test_start_up_is_free_of_torch(module):
     script = f"import sys, {module}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -183,6 +183,7 @@ def _pair(value: object) -> tuple[int, int]:
 _LIFTS: dict[object, _Lift] = {
     _aten.conv2d.default: _conv2d,
     _aten.conv2d.padding: _conv2d,
+    _aten._convolution_mode.default: _conv2d,
     _aten.convolution.default: _convolution,
     _aten._convolution.default: _convolution,
     _aten.linear.default: _linear,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import zipfile
+import io
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from compress.errors import ModelError
@@ -37,13 +38,12 @@ def load_graph_file(path: Path, input: InputSpec) -> nn.Module:
 
 
 def _members(path: Path) -> set[str]:
-    """Names in the top folder of the archive."""
+    """Names in the archive, as the reader that will load it sees them: Python's finds archives inside archives."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return {name.partition("/")[2] for name in archive.namelist()}
+        return set(torch._C.PyTorchFileReader(io.BytesIO(path.read_bytes())).get_all_records())
     except FileNotFoundError as error:
         raise ModelError(f"model file {path} does not exist", fix="model.path=<file>") from error
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"model file {path} is truncated or not .pt2, TorchScript or .onnx",
             fix="copy or download the file again, or save it with torch.export.save",

@@ -104,7 +104,10 @@ def _opset(model: onnx.ModelProto) -> int:
 
 def _shapes(model: onnx.ModelProto) -> _Shapes:
     """Static shapes of all values; those that inference cannot find are absent."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    try:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    except onnx.shape_inference.InferenceError:  # an operator that is not ONNX's; it is named when it is reached
+        graph = model.graph
     found: _Shapes = {stored.name: tuple(stored.dims) for stored in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         tensor = value.type.tensor_type

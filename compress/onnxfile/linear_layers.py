@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 from compress.errors import StageError
 from compress.onnxfile.building import constant, operator, scalar
 
-__all__ = ["Linear", "StaysFloat", "choose", "describe_float", "find_linears", "finite", "float_nodes", "names_of", "read_elsewhere"]
+__all__ = [
+    "Linear",
+    "StaysFloat",
+    "choose",
+    "describe_float",
+    "find_linears",
+    "finite",
+    "float_nodes",
+    "names_of",
+    "read_elsewhere",
+]
 
 _LISTED = 8
 """Names shown per reason before the rest is only counted."""
@@ -119,7 +129,7 @@ def choose(layers: Sequence[N], exclude: Sequence[str], stage: str, *, kinds: st
     """
     if not layers:
         raise StageError(
-            f"stage {stage!r}: nothing to quantize, the model has no {kinds} with constant fp32 weights",
+            f"stage {stage!r}: nothing to quantize, the model has no {kinds} with constant fp32 weights of its own",
             fix=f"~stage.{stage} precision=int8, whose stage ptq_static quantizes convolutions",
         )
     everything = list(dict.fromkeys(name for layer in layers for name in layer.names))

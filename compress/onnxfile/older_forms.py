@@ -54,6 +54,8 @@ def reduce(node: ir.Node, source: int, opset: int) -> ir.Value | None:
     noop = attribute_int(node, "noop_with_empty_axes")
     values = constant_ints(axes, "axes") if axes is not None else []
     if not values and noop:
+        if node.op_type not in _IDENTITY_OF_ONE:
+            raise NoOlderForm("noop_with_empty_axes=1 is newer")
         return expansions.identity(node)
     if values:
         node.attributes["axes"] = ir.AttrInt64s("axes", values)
@@ -205,6 +207,9 @@ Sub Tan ThresholdedRelu TopK Transpose Unsqueeze Where
 _REDUCTIONS = tuple(
     f"Reduce{kind}" for kind in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 )
+
+_IDENTITY_OF_ONE = frozenset({"ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"})
+"""Reducing a single element gives that element back; the others take its square or absolute value."""
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_SAME_MEANING, drop_defaults),

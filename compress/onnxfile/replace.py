@@ -18,9 +18,9 @@ def replace(node: ir.Node, results: Sequence[ir.Value]) -> None:
     assert isinstance(graph, ir.Graph)
     nodes = _new_nodes(results)
     for number, new in enumerate(nodes):
-        new.name = f"{node.name}_{number}"
+        new.name = f"{node.name}_{number}_{new.op_type}"
         for position, value in enumerate(new.outputs):
-            value.name = f"{node.name}_{number}_{position}"
+            value.name = f"{new.name}_{position}"
     ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, node.outputs, results)
 
 

@@ -71,7 +71,9 @@ def hand_over(
         ParityError: it differs.
         StageError: it is not valid ONNX, or cannot be written.
     """
-    common.RemoveUnusedNodesPass()(model)
+    with quiet():
+        common.NameFixPass()(model)
+        common.RemoveUnusedNodesPass()(model)
     path = context.folder / f"{context.name}.onnx"
     made = artifact.after(context.name, path, precision=precision)
     text = {**model.metadata_props, **metadata(made.input, precision, made.history), SCHEME_KEY: scheme}

@@ -17,6 +17,7 @@ FLOAT16_MAX = 65504.0
 
 aten = torch.ops.aten
 _CHECKS = (aten._assert_tensor_metadata.default,)
+_GUARDS = "_guards_fn"  # what `ExportedProgram.module()` calls to check shapes
 
 
 class HalfInside(nn.Module):
@@ -43,9 +44,15 @@ def to_half(module: nn.Module) -> nn.Module:
         _refuse_overflow(name, tensor)
     copied = copy.deepcopy(module)
     _convert_tensors(copied)
-    if isinstance(copied, fx.GraphModule):
+    if isinstance(copied, fx.GraphModule) and _is_captured(copied):
         return _retype(copied)
     return HalfInside(copied).eval()
+
+
+def _is_captured(graph: fx.GraphModule) -> bool:
+    """Made of ATen operators (`torch.export`), not of layers (an imported ONNX file, a symbolic trace)."""
+    calls = [node for node in graph.graph.nodes if node.op in ("call_module", "call_method")]
+    return all(node.target == _GUARDS for node in calls)
 
 
 def _float_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -17,6 +17,8 @@ from compress.__main__ import main
 from compress.resources import targets_folder
 
 FACTORY = """
+from torch import nn
+
 
 def net():
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
@@ -118,9 +120,10 @@ def test_a_factory_that_makes_no_module(capsys):
 
 def test_a_factory_from_a_configuration_file_is_not_trusted(capsys):
     (Path("mine") / "model").mkdir(parents=True)
-    model = {"kind": "factory", "factory": "badnets:net", "checkpoint": None, "input": {"shape": [1, 32, 32]}}
+    model = {"kind": "factory", "factory": "badnets:net", "checkpoint": None}
+    model["input"] = {"shape": [1, 32, 32], "channel_order": "gray", "mean": [0.5], "std": [0.5]}
     Path("mine/model/stranger.yaml").write_text("# A stranger's\n" + yaml.safe_dump(model))
-    code, error = run(capsys, "model=stranger", *GRAY, "--config-dir", "mine")
+    code, error = run(capsys, "model=stranger", "--config-dir", "mine")
     assert code == 2
     assert "trust=[badnets]" in error
 
@@ -132,7 +135,7 @@ def test_trust_cannot_be_set_by_a_configuration_file(capsys):
     )
     code, error = run(capsys, "data=stranger", "--config-dir", "mine")
     assert code == 2
-    assert "only honoured on the command line" in error or "unknown key" in error
+    assert "only honoured on the command line" in error
 
 
 @pytest.mark.parametrize("target", ["os.system", "builtins.eval", "compress.files.write_bytes", "torch.nn.Linear"])

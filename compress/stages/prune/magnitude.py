@@ -39,8 +39,8 @@ class Magnitude(Stage):
     produces: ClassVar[Format] = Format.TORCH
     why_not_onnx: ClassVar[str | None] = "the weights of an ONNX file are frozen; prune the PyTorch model it came from"
 
-    amount: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.5
-    scope: Literal["local", "global"] = "local"
+    amount: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.3
+    scope: Literal["local", "global"] = "global"
     exclude: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
     def requires(self, target: Target, precision: Precision, name: str) -> None:

@@ -43,18 +43,13 @@ def small_resnet():
     return torchvision.models.ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10)
 
 
-def small_mobilenet_v2():
-    settings = [[1, 16, 1, 1], [6, 16, 2, 2], [6, 24, 1, 2]]
-    return torchvision.models.MobileNetV2(num_classes=10, inverted_residual_setting=settings)
-
-
 def small_mobilenet_v3():
     settings = [V3(16, 3, 16, 16, True, "RE", 2, 1, 1), V3(16, 5, 64, 24, True, "HS", 1, 1, 1)]
     return torchvision.models.MobileNetV3(settings, last_channel=64, num_classes=10)
 
 
 def small_shufflenet():
-    return torchvision.models.ShuffleNetV2([2, 2, 2], [24, 24, 48, 96, 128], num_classes=10)
+    return torchvision.models.ShuffleNetV2([1, 2, 1], [24, 24, 48, 96, 128], num_classes=10)
 
 
 def small_vit():
@@ -63,7 +58,7 @@ def small_vit():
     )
 
 
-NETS = [small_resnet, small_mobilenet_v2, small_mobilenet_v3, small_shufflenet, small_vit]
+NETS = [small_mobilenet_v3, small_shufflenet, small_vit]
 FULL_NETS = ["resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x1_0"]
 
 
@@ -138,7 +133,7 @@ def test_static_file_at_17_with_metadata(make_context):
     assert operators(model)["LayerNormalization"] == 5  # kept where the parser has it
     assert operators(model)["Shape"] == 0
     assert [size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 32, 32]
-    assert result == artifact(result.model, Precision.FP32).after("x", result.path) or result.format is Format.ONNX
+    assert (result.format, result.precision) == (Format.ONNX, Precision.FP32)
     assert (result.dynamic_batch, result.history) == (False, ("earlier", "export"))
     assert {entry.key: entry.value for entry in model.metadata_props} == {
         "producer": f"edge-compress {compress.__version__}",
@@ -194,12 +189,16 @@ def test_int8_keeps_eight_bits_and_fuses(make_context, quantized_resnet):
     model = onnx.load(result.path)
     check_file(model, 13)
     count = operators(model)
-    assert count["QuantizeLinear"] == sum("quantize_per_tensor" in str(n.target) for n in converted.graph.nodes) / 2
+    quantize = torch.ops.quantized_decomposed.quantize_per_tensor.default
+    assert count["QuantizeLinear"] == sum(node.target is quantize for node in converted.graph.nodes)
     int8 = [array for array in initializers(model).values() if array.dtype == np.int8 and array.ndim > 1]
     assert sum(array.size for array in int8) == sum(p.numel() for p in module.parameters() if p.ndim > 1)
     assert result.path.stat().st_size <= 0.3 * weights_bytes(module)
-    per_channel = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.attribute]
-    assert {attribute.i for node in per_channel for attribute in node.attribute if attribute.name == "axis"} >= {0}
+    stored = initializers(model)
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in stored:  # per channel, along the outputs
+            assert stored[node.input[1]].shape == stored[node.input[0]].shape[:1]
+            assert [attribute.i for attribute in node.attribute if attribute.name == "axis"] == [0]
 
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(context.folder / "fused.onnx")
@@ -307,7 +306,9 @@ def test_operator_without_older_form_is_named(make_context):
             return F.grid_sample(x, grid, align_corners=False).mean((2, 3))
 
     context = make_context(opset=13)
-    with pytest.raises(StageError, match=r"op GridSample \(node .*\) needs opset 16: .*Test Device's parser stops at 13"):
+    with pytest.raises(
+        StageError, match=r"op GridSample \(node .*\) needs opset 16: .*Test Device's parser stops at 13"
+    ):
         ToOnnx().run(artifact(Warp().eval()), context)
     assert not list(context.folder.iterdir())
     assert onnx.load(ToOnnx().run(artifact(Warp().eval()), make_context(opset=17)).path)
@@ -318,7 +319,9 @@ def test_operator_without_onnx_form_is_named(make_context):
         def forward(self, x):
             return torch.linalg.svdvals(x).flatten(1)
 
-    with pytest.raises(StageError, match=r"ONNX has no form for the operator aten\._linalg_svd \| fix: replace the layer"):
+    with pytest.raises(
+        StageError, match=r"ONNX has no form for the operator aten\._linalg_svd \| fix: replace the layer"
+    ):
         ToOnnx().run(artifact(Singular()), make_context())
 
 

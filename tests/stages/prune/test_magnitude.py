@@ -52,7 +52,7 @@ def zeros(module):
 def test_local_counts_are_exact_and_the_input_is_untouched():
     module = network()
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    pruned = Magnitude(amount=0.3).run(artifact(module), context())
+    pruned = Magnitude(amount=0.3, scope="local").run(artifact(module), context())
     assert zeros(pruned.module) == {"0": round(0.3 * 36), "3": round(0.3 * 48), "5": round(0.3 * 735)}
     assert pruned.history == ("magnitude",)
     assert pruned.module is not module
@@ -81,15 +81,15 @@ def test_zeros_that_were_there_before_count_as_pruned():
     module = network()
     with torch.no_grad():
         module[5].weight[:2] = 0  # 294 of 735
-    assert zeros(Magnitude(amount=0.2).run(artifact(module), context()).module)["5"] == 294
-    assert zeros(Magnitude(amount=0.5).run(artifact(module), context()).module)["5"] == round(0.5 * 735)
+    assert zeros(Magnitude(amount=0.2, scope="local").run(artifact(module), context()).module)["5"] == 294
+    assert zeros(Magnitude(amount=0.5, scope="local").run(artifact(module), context()).module)["5"] == round(0.5 * 735)
 
 
 def test_a_captured_graph_is_pruned_like_the_module_it_came_from():
     module = network()
     captured = torch.export.export(module, (torch.zeros(2, 1, 8, 8),)).module()
-    from_graph = Magnitude(amount=0.4, exclude=("3",)).run(artifact(captured), context()).module
-    from_module = Magnitude(amount=0.4, exclude=("3",)).run(artifact(module), context()).module
+    from_graph = Magnitude(amount=0.4, scope="local", exclude=("3",)).run(artifact(captured), context()).module
+    from_module = Magnitude(amount=0.4, scope="local", exclude=("3",)).run(artifact(module), context()).module
     assert zeros(from_graph) == zeros(from_module) == {"0": 14, "3": 0, "5": 294}
     sample = torch.randn(2, 1, 8, 8)
     assert torch.allclose(from_graph(sample), from_module(sample), atol=1e-6)

@@ -1,0 +1,94 @@
+"""One runner per format: same logits, any batch, threads restored, one-line errors."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from compress import runtimes
+from compress.errors import StageError
+from compress.quiet import quiet
+from compress.types import Artifact, Format, InputSpec, Precision
+
+SPEC = InputSpec((3, 4, 4))
+IMAGES = np.random.default_rng(0).standard_normal((5, 3, 4, 4)).astype(np.float32)
+
+
+def module() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(48, 6)).eval()
+
+
+def onnx_file(path, batch):
+    linear = module()[1]
+    weight, bias = (onnx.numpy_helper.from_array(p.detach().numpy(), name) for name, p in linear.named_parameters())
+    nodes = [
+        onnx.helper.make_node("Flatten", ["x"], ["f"]),
+        onnx.helper.make_node("Gemm", ["f", "weight", "bias"], ["y"], transB=1),
+    ]
+    make = onnx.helper.make_tensor_value_info
+    x, y = make("x", 1, [batch, 3, 4, 4]), make("y", 1, [batch, 6])
+    graph = onnx.helper.make_graph(nodes, "g", [x], [y], [weight, bias])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8), path)
+    return Artifact(Format.ONNX, path, Precision.FP32, SPEC, dynamic_batch=batch != 1)
+
+
+def torchscript_file(path, dynamic):
+    with quiet():
+        torch.jit.save(torch.jit.trace(module(), torch.zeros(1, 3, 4, 4)), str(path))
+    return Artifact(Format.TORCHSCRIPT, path, Precision.FP32, SPEC, dynamic_batch=dynamic)
+
+
+@pytest.fixture(params=["torch", "onnx free", "onnx one", "torchscript free", "torchscript one"])
+def artifact(request, tmp_path):
+    if request.param == "torch":
+        return Artifact(Format.TORCH, module(), Precision.FP32, SPEC)
+    kind, batch = request.param.split()
+    if kind == "onnx":
+        return onnx_file(tmp_path / "m.onnx", "batch" if batch == "free" else 1)
+    return torchscript_file(tmp_path / "m.ts.pt", batch == "free")
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_every_runtime_gives_the_modules_logits(artifact, count):
+    runner = runtimes.load(artifact, threads=1)
+    logits = runner(IMAGES[:count])
+    assert (logits.shape, logits.dtype) == ((count, 6), np.float32)
+    with torch.no_grad():
+        np.testing.assert_allclose(logits, module()(torch.from_numpy(IMAGES[:count])).numpy(), atol=1e-5)
+    assert runner.name.split()[0] in {"torch", "onnxruntime", "torchscript"}
+    assert runner.name.split()[1][0].isdigit()
+
+
+def test_every_format_has_a_runtime():
+    for each in Format:
+        assert callable(importlib.import_module(f"compress.runtimes.{each.value}").load)
+
+
+@pytest.mark.parametrize("artifact", ["torch", "torchscript free"], indirect=True)
+def test_thread_count_is_restored(artifact):
+    before = torch.get_num_threads()
+    runtimes.load(artifact, threads=before + 1)(IMAGES)
+    assert torch.get_num_threads() == before
+
+
+def test_telemetry_is_off():
+    importlib.import_module("compress.runtimes.onnx")
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("format", "message"),
+    [(Format.ONNX, "ONNX Runtime cannot load"), (Format.TORCHSCRIPT, "PyTorch cannot load")],
+)
+def test_broken_file_is_one_line(format, message, tmp_path):
+    path = tmp_path / "broken"
+    path.write_bytes(b"not a model" * 20)
+    with pytest.raises(StageError, match=f"^{message} .*broken: [^\n]+$"):
+        runtimes.load(Artifact(format, path, Precision.FP32, SPEC), threads=1)
