@@ -113,12 +113,12 @@ TOLERANCES = {
     # Measured on torchvision networks in ONNX Runtime 1.31 and TorchScript: at most 1.6e-5; sums in another order.
     Precision.FP32: Tolerance(relative_error=1e-3),
     # Both sides round every layer to 11 bits, each at other places: 53 to 61 dB on ViT, ShuffleNetV2 and ResNet-18,
-    # 40 and 28 dB on MobileNetV3 and MobileNetV2 with random weights that amplify rounding. Wrong files: below 10 dB.
+    # 40 and 28 dB on MobileNetV3 and MobileNetV2 with random weights that amplify rounding.
     Precision.FP16: Tolerance(sqnr_db=20.0),
     # Sums in another order flip the last bit of a code here and there, and later layers spread it. File run as the
-    # specification says: 46 dB on a trained ResNet-20, 37 dB on ResNet-18, 22.5 dB on a MobileNetV2 with random weights
-    # that amplify so much that INT8 itself is 11 dB from FP32. Fused integer kernels add their own rounding (37 dB on the
-    # ResNet-20), which is no fault of the file and is measured in the report.
+    # specification says: 46 dB on a trained ResNet-20, 37 dB on ResNet-18, 22.5 dB on a MobileNetV2 whose random
+    # weights amplify so much that INT8 itself is 11 dB from FP32. Fused integer kernels add rounding of their own
+    # (37 dB on the ResNet-20), which is no fault of the file and is measured in the report.
     Precision.INT8: Tolerance(sqnr_db=15.0),
 }
 

@@ -13,7 +13,8 @@ import numpy as np
 from compress import runtimes
 from compress.compose import Tree, compose_tree, override_keys
 from compress.config import RunConfig, build_stages, load_target, parse_config
-from compress.data import load_splits, require_classes
+from compress.data import load_splits
+from compress.data.splits import require_classes
 from compress.deliver import assemble, copy_artifacts, write_golden, write_manifest
 from compress.errors import ConfigError
 from compress.execute import Result, Run, execute

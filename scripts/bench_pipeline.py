@@ -3,7 +3,7 @@
     python scripts/bench_pipeline.py [--json PATH] [--data FOLDER]
 
 Each pipeline runs in a process of its own, so that memory is that of the pipeline alone. Latency is a paired,
-interleaved ratio in ONNX Runtime at one thread: the two files take turns in one process, so drift of the machine hits both.
+interleaved ratio in ONNX Runtime at one thread: the two files take turns in one process, so drift hits both alike.
 """
 
 from __future__ import annotations

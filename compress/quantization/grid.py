@@ -50,8 +50,14 @@ class Grid:
         return scale, zero_point.clamp(self.minimum, self.maximum)
 
     def round_trip(self, values: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor) -> torch.Tensor:
-        """`values` after quantizing and dequantizing; `scale` and `zero_point` broadcast against them."""
-        integers = (values / scale).round() + zero_point
+        """`values` after quantizing and dequantizing; `scale` and `zero_point` broadcast against them.
+
+        Multiplies by the reciprocal, as `quantized_decomposed` does. The rounding passes gradients straight through;
+        clipped values have none.
+        """
+        exact = values * (1.0 / scale)
+        rounded = exact + (exact.round() - exact).detach() if exact.requires_grad else exact.round()
+        integers = rounded + zero_point
         return (integers.clamp(self.minimum, self.maximum) - zero_point) * scale
 
 

@@ -50,10 +50,15 @@ _KIND_OF: dict[object, OpKind] = {packet: kind for kind, packets in _KINDS.items
 
 
 def kind_of(node: fx.Node) -> OpKind:
-    """The operator's kind; picking a piece of a split counts as splitting."""
+    """The operator's kind; picking a piece of a split counts as splitting.
+
+    A clip counts as one only if it starts at zero: that end of the integer range is exact, so the range can stand for
+    the clip. No grid with an offset hits two arbitrary ends.
+    """
     if node.target is operator.getitem:
         return OpKind.SPLIT
-    return _KIND_OF.get(getattr(node.target, "overloadpacket", None), OpKind.OTHER)
+    kind = _KIND_OF.get(_packet(node), OpKind.OTHER)
+    return OpKind.OTHER if kind is OpKind.CLIP and _clip_range(node)[0] != 0 else kind
 
 
 def activations(node: fx.Node) -> list[fx.Node]:
@@ -85,7 +90,7 @@ def output_axis(node: fx.Node) -> int:
 
 def lossless_range(node: fx.Node) -> tuple[float, float]:
     """Inputs outside this interval give the same output as its nearest end, so integers need not reach beyond it."""
-    match kind_of(node):
+    match _KIND_OF.get(_packet(node)):
         case OpKind.RELU:
             return 0.0, math.inf
         case OpKind.HARDSWISH:
@@ -99,9 +104,14 @@ def lossless_range(node: fx.Node) -> tuple[float, float]:
 
 
 def _clip_range(node: fx.Node) -> tuple[float, float]:
-    if getattr(node.target, "overloadpacket", None) is aten.relu6:
+    packet = _packet(node)
+    if packet is aten.relu6:
         return 0.0, 6.0
-    defaults = (-1.0, 1.0) if getattr(node.target, "overloadpacket", None) is aten.hardtanh else (None, None)
+    defaults = (-1.0, 1.0) if packet is aten.hardtanh else (None, None)
     given = (*node.args[1:3], *defaults[len(node.args) - 1 :])
     low, high = (bound if isinstance(bound, (int, float)) else None for bound in given[:2])
     return -math.inf if low is None else float(low), math.inf if high is None else float(high)
+
+
+def _packet(node: fx.Node) -> object:
+    return getattr(node.target, "overloadpacket", None)

@@ -158,8 +158,13 @@ def float_operators(graph: fx.GraphModule, quantizer: PlacementQuantizer) -> Cou
     """Names of the operators on activations that the policy leaves in float, with how many of each."""
     rules = {node: quantizer.rule_of(node) for node in call_nodes(graph)}
     fused = {other for node, rule in rules.items() if rule for other in fused_activations(node, rule)}
-    left = [node for node, rule in rules.items() if rule is None and node not in fused and activations(node)]
+    left = [node for node, rule in rules.items() if rule is None and node not in fused and _computes(node)]
     return Counter(_operator_name(node) for node in left)
+
+
+def _computes(node: fx.Node) -> bool:
+    """From activations to activations; asking for a size does not count."""
+    return bool(activations(node)) and isinstance(node.meta.get("val"), torch.Tensor)
 
 
 def _operator_name(node: fx.Node) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import fx, nn
@@ -20,11 +20,11 @@ from compress.quantization.operators import WEIGHTED, kind_of, lossless_range
 from compress.quantization.placement import PlacementQuantizer, Recipe, float_operators
 from compress.quantization.pt2e import convert_pt2e, prepare_pt2e
 from compress.quantization.rewrite import rewrite_for_kernels
-from compress.quantization.tensor_quantizer import BiasQuantizer, Follower, TensorQuantizer
+from compress.quantization.tensor_quantizer import BiasQuantizer, Follower, Mode, TensorQuantizer
 from compress.quiet import quiet
 from compress.types import InputSpec
 
-__all__ = ["calibrate", "convert", "float_graph", "layers_in_float", "prepare", "quantizers"]
+__all__ = ["calibrate", "convert", "float_graph", "layers_in_float", "prepare", "quantizers", "set_mode"]
 
 
 def float_graph(module: nn.Module, input: InputSpec) -> fx.GraphModule:
@@ -57,6 +57,13 @@ def prepare(graph: fx.GraphModule, recipe: Recipe) -> fx.GraphModule:
 def quantizers(prepared: fx.GraphModule) -> dict[str, TensorQuantizer]:
     """Every quantizer by the name of its tensor: `layer1.0.conv1.weight`, `layer1.0.relu` (an output), `input`."""
     return {module.name: module for module in prepared.modules() if isinstance(module, TensorQuantizer)}
+
+
+def set_mode(prepared: fx.GraphModule, mode: Mode, *, only: Collection[str] | None = None) -> None:
+    """Switch every quantizer, or those named in `only` (see `quantizers`), to `mode`."""
+    for name, quantizer in quantizers(prepared).items():
+        if only is None or name in only:
+            quantizer.mode = mode
 
 
 def calibrate(prepared: fx.GraphModule, batches: Iterable[torch.Tensor]) -> int:

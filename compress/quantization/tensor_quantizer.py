@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from enum import Enum
 
 import torch
 from torch import fx
@@ -20,12 +21,20 @@ from compress.quantization.observers.base import RangeObserver
 from compress.quantization.policy import FixedRange
 from compress.quantization.pt2e import ObserverBase
 
-__all__ = ["BiasQuantizer", "Follower", "TensorQuantizer"]
+__all__ = ["BiasQuantizer", "Follower", "Mode", "TensorQuantizer"]
 
 _ops = torch.ops.quantized_decomposed
 _BIAS_GRID = Grid(torch.int32, -(2**31), 2**31 - 1, symmetric=True)
 _LARGEST_BIAS = 2**30  # half of int32: the other half is left to the sum of products that the bias starts from
 _ANYTHING = (-math.inf, math.inf)
+
+
+class Mode(str, Enum):
+    """What a quantizer does with the values that pass."""
+
+    OBSERVE = "observe"  # look, and hand them on as they are
+    SIMULATE = "simulate"  # round them to the grid, as the integers will
+    OFF = "off"  # nothing: the tensor stays in float
 
 
 class TensorQuantizer(ObserverBase):
@@ -48,6 +57,7 @@ class TensorQuantizer(ObserverBase):
     ) -> None:
         super().__init__(dtype=grid.dtype)
         self.name = ""
+        self.mode = Mode.OBSERVE
         self.grid = grid
         self.axis = axis
         self._observer = observer()
@@ -69,10 +79,25 @@ class TensorQuantizer(ObserverBase):
         self.name, self._limits, self._is_constant = name, limits, is_constant
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not (self._is_constant and self._batches) and x.numel():
+        if self.mode is Mode.SIMULATE:
+            return self.simulate(x)
+        if self.mode is Mode.OBSERVE and not (self._is_constant and self._batches) and x.numel():
             self._batches += 1
             self._observe(x.detach())
         return x
+
+    def simulate(self, x: torch.Tensor) -> torch.Tensor:
+        """`x` after quantizing and dequantizing; gradients pass the rounding (Bengio et al. 2013), not the clipping."""
+        scale, zero_point = self.calculate_qparams()
+        if self.axis is not None:
+            shape = [-1 if axis == self.axis else 1 for axis in range(x.ndim)]
+            scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
+        return self.grid.round_trip(x, scale, zero_point)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether this is a weight."""
+        return self._is_constant
 
     def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale (float32) and zero point (int64), `[]` or `[channels]`.
