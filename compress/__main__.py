@@ -51,14 +51,15 @@ def _show_config(command: cli.Command) -> int:
 
 def _run(command: cli.Command) -> int:
     from compress.compose import expand_sweep
-    from compress.report import terminal
+    from compress.report.terminal import console as make_console
+    from compress.report.terminal import print_comparison, print_run
     from compress.report.progress import RichProgress
     from compress.run import Finished, Request, run_once
 
-    console = terminal.console()
+    console = make_console()
     if not command.multirun:
         finished = run_once(Request(command.overrides, command.config_folder), RichProgress(console))
-        terminal.print_run(console, finished.report, finished.folder)
+        print_run(console, finished.report, finished.folder)
         return 0
 
     done: list[Finished] = []
@@ -67,10 +68,10 @@ def _run(command: cli.Command) -> int:
         console.rule(" ".join(overrides))
         try:
             done.append(run_once(Request(overrides, command.config_folder), RichProgress(console)))
-            terminal.print_run(console, done[-1].report, done[-1].folder)
+            print_run(console, done[-1].report, done[-1].folder)
         except CompressError as error:
             exit_code = max(exit_code, _fail(error))
-    terminal.print_comparison(console, [finished.report for finished in done])
+    print_comparison(console, [finished.report for finished in done])
     return exit_code
 
 
