@@ -51,9 +51,9 @@ def _show_config(command: cli.Command) -> int:
 
 def _run(command: cli.Command) -> int:
     from compress.compose import expand_sweep
+    from compress.report.progress import RichProgress
     from compress.report.terminal import console as make_console
     from compress.report.terminal import print_comparison, print_run
-    from compress.report.progress import RichProgress
     from compress.run import Finished, Request, run_once
 
     console = make_console()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -61,9 +62,11 @@ class ToTorchscript(Stage):
             context.name, path, format=Format.TORCHSCRIPT, dynamic_batch=_takes_any_batch(script, artifact)
         )
         origin = json.dumps(metadata(exported.input, exported.precision, exported.history))
+        content = io.BytesIO()  # torch's own file writer aborts the process when the disk is full
+        with quiet():
+            torch.jit.save(script, content, _extra_files={METADATA_FILE: origin})
         with atomic_path(path) as temporary:
-            with quiet():
-                torch.jit.save(script, str(temporary), _extra_files={METADATA_FILE: origin})
+            temporary.write_bytes(content.getvalue())
             check_export(artifact, replace(exported, model=temporary), context.splits.calibration, self.parity_samples)
         return exported
 
