@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from compress.files import make_folder
 from compress.measure.boundary import MeasureConfig, ReferenceLogits, measure
 from compress.measure.host import describe_host
 from compress.measure.memory import PeakMemory
@@ -150,7 +151,7 @@ def _restorer(step: Step, feed: Output, key: str, stored: Found, run: Run) -> Ca
 
 def _run_stage(step: Step, feed: Output, key: str, run: Run) -> Artifact:
     folder = run.store.folder(key)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     context = Context(step.name, run.target, run.splits, folder, run.seed, run.progress, run.source)
     return step.stage.run(feed.artifact, context)
 

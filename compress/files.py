@@ -18,6 +18,7 @@ __all__ = [
     "cannot_write",
     "copy_file",
     "inside",
+    "make_folder",
     "remove_stale_temporaries",
     "sha256_file",
     "write_bytes",
@@ -59,6 +60,18 @@ def cannot_write(path: Path, error: OSError) -> StageError:
         f"cannot write {path}: {error.strerror or error}",
         fix="free disk space or choose a writable folder with output=<folder>",
     )
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents; an existing one is fine.
+
+    Raises:
+        StageError: the file system refused.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def copy_file(source: Path, path: Path) -> None:

@@ -144,7 +144,7 @@ def _export_static(module: nn.Module, input: InputSpec) -> torch.export.Exported
         return _export(module, input, batch=1, dynamic=False)
     except Exception as error:
         raise ModelError(
-            f"torch.export cannot capture {type(module).__name__} on an input of shape (1, {input.shape}): "
+            f"torch.export cannot capture {type(module).__name__} on an input of shape {(1, *input.shape)}: "
             f"{first_line(error)}",
             fix="check model.input.shape, or remove data-dependent control flow from forward()",
         ) from error

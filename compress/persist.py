@@ -2,7 +2,8 @@
 
 Two forms, because neither covers both kinds of module:
 
-* a captured graph (`torch.fx.GraphModule`, for example after quantization) is exported again to a `.pt2`;
+* a captured graph (`torch.fx.GraphModule`, for example after quantization) is exported again to a `.pt2`, and read
+  back as a stranger's `.pt2` is;
 * an ordinary `nn.Module` is saved whole and read back with `weights_only=True`, which rebuilds only objects of classes
   on an allow-list: modules of `torch.nn` and of this package, and the classes the source model is made of.
 """
@@ -18,6 +19,7 @@ from torch import nn
 
 from compress.files import write_bytes
 from compress.graph import static_batch_reason
+from compress.models.exported import load_graph
 from compress.quiet import quiet
 from compress.types import InputSpec
 
@@ -39,7 +41,7 @@ def save_module(module: nn.Module, input: InputSpec, folder: Path, *, source: nn
 def load_module(path: Path, *, source: nn.Module | None) -> nn.Module:
     """Read what `save_module` wrote, in eval mode. `source` is the model the pipeline started from."""
     if path.name == _GRAPH:
-        return torch.export.load(path).module()
+        return load_graph(path)
     with torch.serialization.safe_globals([*(_allowed(path, source) or ())]):
         module = torch.load(path, weights_only=True)
     assert isinstance(module, nn.Module)

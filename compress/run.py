@@ -19,16 +19,20 @@ from compress.deliver import assemble, copy_artifacts, write_golden, write_manif
 from compress.errors import ConfigError
 from compress.execute import Result, Run, execute
 from compress.files import write_bytes
+from compress.measure.drift import Drift, measure_drift
 from compress.models import FactoryModel, load_model, model_digest, source_format
 from compress.pipeline import Pipeline
 from compress.report.json_report import Report, create_report, summarize_file
 from compress.stage import Progress
 from compress.store import StageStore
-from compress.types import Artifact
+from compress.types import Artifact, Format, Precision
 
 __all__ = ["Finished", "Request", "run_once"]
 
 REPORT = "report.json"
+
+_DRIFT_SAMPLES = 128
+"""Enough logits for the largest difference to settle; the INT8 reference is slow, as PyTorch emulates it in float."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,12 @@ def run_once(request: Request, progress: Progress) -> Finished:
     pipeline = _checked(config, request, trusted.__contains__)
     run = _prepare(config, pipeline, trusted.__contains__, progress)
     results = execute(pipeline, run)
+    drift = _drift(results, run)
 
     def fill(folder: Path) -> None:
         delivered = copy_artifacts(results, folder)
         write_golden(folder, run.source, delivered, run.splits, config.golden_samples)
-        report = _report(request, tree, config, run, results, folder, time.perf_counter() - started)
+        report = _report(request, tree, config, run, results, drift, folder, time.perf_counter() - started)
         write_bytes(folder / REPORT, report.to_json())
         write_manifest(folder, pipeline.target.name, run.source, delivered, run.splits)
 
@@ -104,8 +109,37 @@ def _outputs(source: Artifact) -> int:
     return int(runtimes.load(source, threads=1)(image).shape[1])
 
 
+def _drift(results: list[Result], run: Run) -> tuple[Drift, ...]:
+    """Every INT8 file against the INT8 graph it was made from."""
+    by_stage = {result.measurement.stage: result for result in results}
+    files: dict[str, list[tuple[str, Artifact]]] = {}
+    for result in results:
+        row = result.measurement
+        feed = by_stage.get(row.feed or "")
+        if feed is not None and row.format is not Format.TORCH and _is_int8_graph(feed):
+            files.setdefault(feed.measurement.stage, []).append((row.stage, result.output.artifact))
+    found: list[Drift] = []
+    for stage, exported in files.items():
+        output = by_stage[stage].output
+        found += measure_drift(output.artifact, exported, run.splits, _DRIFT_SAMPLES, run.progress)
+        output.release()
+    return tuple(found)
+
+
+def _is_int8_graph(result: Result) -> bool:
+    row = result.measurement
+    return row.format is Format.TORCH and row.precision is Precision.INT8
+
+
 def _report(
-    request: Request, tree: Tree, config: RunConfig, run: Run, results: list[Result], folder: Path, seconds: float
+    request: Request,
+    tree: Tree,
+    config: RunConfig,
+    run: Run,
+    results: list[Result],
+    drift: tuple[Drift, ...],
+    folder: Path,
+    seconds: float,
 ) -> Report:
     return create_report(
         created=datetime.now().astimezone(),
@@ -117,6 +151,7 @@ def _report(
         splits=run.splits,
         measurements=tuple(result.measurement for result in results),
         files=tuple(summarize_file(folder, path) for path in sorted(folder.iterdir())),
+        drift=drift,
         wall_seconds=seconds,
     )
 

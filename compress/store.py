@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ class _Entry:
     sha256: str | None
     seconds: float
     peak_rss_bytes: int | None
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class StageStore:
             sha256=sha256_file(folder / file) if file else None,
             seconds=seconds,
             peak_rss_bytes=peak_rss_bytes,
+            notes=artifact.notes,
         )
         write_bytes(folder / "entry.json", to_json(entry))
         return Found(seconds, peak_rss_bytes, restorable=file is not None)
@@ -115,7 +117,9 @@ class StageStore:
             from compress.persist import load_module
 
             model = load_module(path, source=source)
-        return Artifact(entry.format, model, entry.precision, entry.input, entry.dynamic_batch, entry.history)
+        return Artifact(
+            entry.format, model, entry.precision, entry.input, entry.dynamic_batch, entry.history, entry.notes
+        )
 
     def find_measurement(self, key: str, measured_with: str) -> Measurement | None:
         """What an earlier run measured on this output with the same samples, options and host."""

@@ -87,6 +87,7 @@ class Artifact:
         input: the sample the model takes.
         dynamic_batch: whether a file accepts any batch size; False means batch 1 only. Torch modules accept any.
         history: names of the stages that made it, oldest first.
+        notes: what the last of them wants known about it, a title and a sentence each; the report shows them.
     """
 
     format: Format
@@ -95,6 +96,7 @@ class Artifact:
     input: InputSpec
     dynamic_batch: bool = True
     history: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.model, Path) == (self.format is Format.TORCH):
@@ -122,6 +124,7 @@ class Artifact:
         format: Format | None = None,
         precision: Precision | None = None,
         dynamic_batch: bool | None = None,
+        notes: Mapping[str, str] | None = None,
     ) -> Artifact:
         """The artifact that `stage` made from this one."""
         return replace(
@@ -131,6 +134,7 @@ class Artifact:
             precision=precision or self.precision,
             dynamic_batch=self.dynamic_batch if dynamic_batch is None else dynamic_batch,
             history=(*self.history, stage),
+            notes=notes or {},
         )
 
 

@@ -8,8 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from compress.config import load_target
 from compress.graph import capture
 from compress.persist import load_module, save_module
+from compress.quantization.observers.min_max import MinMax
+from compress.quantization.placement import Recipe
+from compress.quantization.policy import load_policy
+from compress.quantization.ptq import calibrate, convert, float_graph, prepare
 from compress.types import InputSpec
 
 INPUT = InputSpec((3, 8, 8))
@@ -52,6 +57,17 @@ def test_a_captured_graph_comes_back_equal_for_any_batch(tmp_path, image):
     again = load_module(tmp_path / name, source=None)
     assert torch.equal(graph(image), again(image))
     assert again(image[:1]).shape == (1, 5)
+
+
+def test_a_quantized_graph_comes_back_equal(tmp_path, image):
+    target = load_target("raspberry_pi_4", [])
+    recipe = Recipe(policy=load_policy(target.int8.placement), activation_observer=MinMax)
+    prepared = prepare(float_graph(Tiny().eval(), INPUT), recipe)
+    calibrate(prepared, [image])
+    quantized = convert(prepared)
+    name = save_module(quantized, INPUT, tmp_path, source=None)
+    assert name == "module.pt2"
+    assert torch.equal(quantized(image), load_module(tmp_path / name, source=None)(image))
 
 
 def test_a_class_that_is_not_of_the_source_is_not_kept(tmp_path):

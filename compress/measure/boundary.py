@@ -55,7 +55,7 @@ def measure(
     from compress.runtimes import load
 
     host = describe_host()
-    notes = _caveats(artifact, host)
+    notes = {**artifact.notes, **_caveats(artifact, host)}
     run = load(artifact, threads=config.threads)
     readers = _readers(artifact, run)
     size = attempt("size_bytes", notes, readers.size)

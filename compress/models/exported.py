@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.export.pt2_archive._package import PT2ArchiveReader, PT2ArchiveWriter, load_pt2
 
 from compress.errors import ModelError
 from compress.models.aten_modules import with_modules
 from compress.quiet import first_line
 
-__all__ = ["load_exported"]
+__all__ = ["load_exported", "load_graph"]
 
 _Json = None | bool | int | float | str | list["_Json"] | dict[str, "_Json"]
 
@@ -48,6 +48,7 @@ _SYMBOLIC = re.compile(
 """Sums and products of sizes, as sympy writes them; no attribute, no other call, no power that would never end."""
 _OPERATOR = re.compile(
     r"torch\.ops\.aten\.(?!from_file\b)\w+\.\w+|_operator\.(add|sub|mul|floordiv|mod|getitem)|torch\.sym_\w+"
+    r"|torch\.ops\.quantized_decomposed\.(de)?quantize_per_(tensor|channel)\.\w+"
 )
 _TREE_TYPES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict"})
 _FREE_TEXT = frozenset({"as_string", "as_strings"})
@@ -60,10 +61,22 @@ def load_exported(path: Path) -> nn.Module:
     Raises:
         ModelError: truncated, from an incompatible torch, or with parts that could run code.
     """
+    return with_modules(load_graph(path))
+
+
+def load_graph(path: Path) -> fx.GraphModule:
+    """The program as the graph that was exported.
+
+    Raises:
+        ModelError: as `load_exported`.
+    """
+    import torch.ao.quantization.fx._decomposed  # registers the Q/DQ operators
+
     try:
         archive = _rebuilt(PT2ArchiveReader(io.BytesIO(path.read_bytes())), path)
-        program = load_pt2(archive).exported_programs["model"]
-        return with_modules(program.module(check_guards=False))
+        module = load_pt2(archive).exported_programs["model"].module(check_guards=False)
+        assert isinstance(module, fx.GraphModule)
+        return module
     except ModelError:
         raise
     except Exception as error:  # torch raises anything from KeyError to SerializeError on a damaged archive

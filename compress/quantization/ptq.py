@@ -24,7 +24,16 @@ from compress.quantization.tensor_quantizer import BiasQuantizer, Follower, Mode
 from compress.quiet import quiet
 from compress.types import InputSpec
 
-__all__ = ["calibrate", "convert", "float_graph", "layers_in_float", "prepare", "quantizers", "set_mode"]
+__all__ = [
+    "calibrate",
+    "convert",
+    "float_graph",
+    "layers_in_float",
+    "make_room_for_biases",
+    "prepare",
+    "quantizers",
+    "set_mode",
+]
 
 
 def float_graph(module: nn.Module, input: InputSpec) -> fx.GraphModule:
@@ -82,12 +91,17 @@ def calibrate(prepared: fx.GraphModule, batches: Iterable[torch.Tensor]) -> int:
     return samples
 
 
-def convert(prepared: fx.GraphModule) -> fx.GraphModule:
-    """The calibrated graph with explicit Q/DQ and integer weights. Changes `prepared`."""
+def make_room_for_biases(prepared: fx.GraphModule) -> None:
+    """Coarsen weight scales so far that no int32 bias overflows; scales are final after that."""
     for node in prepared.graph.find_nodes(op="call_module"):
         quantizer, bias = prepared.get_submodule(str(node.target)), constant(prepared, node.args[0])
         if isinstance(quantizer, BiasQuantizer) and bias is not None:
             quantizer.make_room(bias)
+
+
+def convert(prepared: fx.GraphModule) -> fx.GraphModule:
+    """The calibrated graph with explicit Q/DQ and integer weights. Changes `prepared`."""
+    make_room_for_biases(prepared)
     with quiet():
         converted = convert_pt2e(prepared, fold_quantize=False)
     # A fresh module: PT2E forbids eval() on its own, and the float weights must not travel along.

@@ -35,7 +35,9 @@ def _pool_instead_of_mean(graph: fx.GraphModule, node: fx.Node) -> None:
     if not (isinstance(height, int) and isinstance(width, int)):
         return
     with graph.graph.inserting_before(node):
-        pooled = graph.graph.call_function(aten.avg_pool2d.default, (source, [height, width]))
+        pooled = graph.graph.create_node(
+            "call_function", aten.avg_pool2d.default, (source, [height, width]), name=f"{node.name}_pool"
+        )
         result = pooled if _keeps_axes(node) else graph.graph.call_function(aten.flatten.using_ints, (pooled, 1))
     shape = (*source.meta["val"].shape[:-2], 1, 1)
     pooled.meta = {**node.meta, "val": source.meta["val"].new_empty(shape)}

@@ -40,11 +40,17 @@ class Mode(str, Enum):
 class TensorQuantizer(ObserverBase):
     """Range and grid of one activation or weight.
 
+    Scale and zero point are buffers once they are found: they move with the module and are in its `state_dict()`.
+
     Attributes:
         name: the parameter (`layer1.0.conv1.weight`) or the layer whose output it is; set once the graph is prepared.
         grid: the integers.
         axis: channel axis for one scale per channel, None for one scale.
+        follows: (a weight) while simulating, take the range of the weight as it is now, for one that is being trained.
     """
+
+    _scale: torch.Tensor | None
+    _zero_point: torch.Tensor | None
 
     def __init__(
         self,
@@ -60,13 +66,16 @@ class TensorQuantizer(ObserverBase):
         self.mode = Mode.OBSERVE
         self.grid = grid
         self.axis = axis
+        self.follows = False
+        self._make_observer = observer
         self._observer = observer()
         self._fixed = fixed
         self._limits = _ANYTHING
         self._is_constant = False
         self._batches = 0
         self._smallest = torch.zeros(())
-        self._found: tuple[torch.Tensor, torch.Tensor] | None = None  # a search is worth keeping
+        self.register_buffer("_scale", None)  # a search is worth keeping
+        self.register_buffer("_zero_point", None)
 
     def describe(self, name: str, *, limits: tuple[float, float], is_constant: bool) -> None:
         """Say which tensor this is.
@@ -80,6 +89,8 @@ class TensorQuantizer(ObserverBase):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.mode is Mode.SIMULATE:
+            if self.follows:
+                self.refit(x)
             return self.simulate(x)
         if self.mode is Mode.OBSERVE and not (self._is_constant and self._batches) and x.numel():
             self._batches += 1
@@ -109,10 +120,23 @@ class TensorQuantizer(ObserverBase):
             return torch.tensor(self._fixed.scale), torch.tensor(self._fixed.zero_point)
         if not self._batches:
             raise StageError(f"{self.name!r} saw no calibration data", fix="give the calibration split images")
-        if self._found is None:
-            scale, zero_point = self.grid.parameters(*self._observer.range(self.grid))
-            self._found = (scale, zero_point) if self.axis is not None else (scale[0], zero_point[0])
-        return torch.maximum(self._found[0], self._smallest), self._found[1]
+        if self._scale is None or self._zero_point is None:
+            self._find(self._observer)
+        assert self._scale is not None
+        assert self._zero_point is not None
+        return torch.maximum(self._scale, self._smallest), self._zero_point
+
+    def forget(self) -> None:
+        """Start over: the next values observed alone decide the range."""
+        self._observer, self._batches = self._make_observer(), 0
+        self._scale = self._zero_point = None
+
+    def refit(self, weight: torch.Tensor) -> None:
+        """Take the range of this tensor alone. A NaN is not looked for: training meets it in the loss."""
+        observer, values = self._make_observer(), self._by_channel(weight.detach())
+        low, high = torch.aminmax(values, dim=1)
+        observer.observe(values, low, high)
+        self._find(observer)
 
     def raise_scale(self, smallest: torch.Tensor) -> None:
         """Keep the scale (of a symmetric grid) at least at `smallest`, `[]` or `[channels]`."""
@@ -126,8 +150,16 @@ class TensorQuantizer(ObserverBase):
         else:
             _insert_pair(model, node, float(scale), int(zero_point), self.grid)
 
+    def _find(self, observer: RangeObserver) -> None:
+        scale, zero_point = self.grid.parameters(*observer.range(self.grid))
+        whole = self.axis is None
+        self._scale, self._zero_point = (scale[0], zero_point[0]) if whole else (scale, zero_point)
+
+    def _by_channel(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(1, -1) if self.axis is None else x.transpose(0, self.axis).flatten(1)
+
     def _observe(self, x: torch.Tensor) -> None:
-        values = x.reshape(1, -1) if self.axis is None else x.transpose(0, self.axis).flatten(1)
+        values = self._by_channel(x)
         low, high = torch.aminmax(values, dim=1)
         if not (low.isfinite().all() and high.isfinite().all()):
             what = "weight" if self._is_constant else f"calibration batch {self._batches}: the activation of"
@@ -135,7 +167,7 @@ class TensorQuantizer(ObserverBase):
         if self._limits != _ANYTHING:
             values, low, high = (part.clamp(*self._limits) for part in (values, low, high))
         self._observer.observe(values, low, high)
-        self._found = None
+        self._scale = self._zero_point = None
 
 
 class Follower(ObserverBase):

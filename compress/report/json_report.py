@@ -19,6 +19,7 @@ from pydantic import JsonValue
 
 from compress.errors import ConfigError, StageError
 from compress.files import sha256_file
+from compress.measure.drift import Drift
 from compress.measure.host import Host, describe_host
 from compress.serialize import from_json, to_json
 from compress.stage import Split, Splits
@@ -73,6 +74,7 @@ class Report:
         measurements: the source first, then each stage in order.
         files: what was delivered.
         wall_seconds: of the whole run, measuring included.
+        drift: each exported INT8 file against the INT8 graph it was made from.
     """
 
     created: str
@@ -89,6 +91,7 @@ class Report:
     measurements: tuple[Measurement, ...]
     files: tuple[ReportFile, ...]
     wall_seconds: float
+    drift: tuple[Drift, ...] = ()
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def to_json(self) -> bytes:
@@ -126,6 +129,7 @@ def create_report(
     measurements: tuple[Measurement, ...],
     files: tuple[ReportFile, ...],
     wall_seconds: float,
+    drift: tuple[Drift, ...] = (),
 ) -> Report:
     """A report of this run, with the facts of this machine, its libraries and the current folder's repository."""
     return Report(
@@ -143,6 +147,7 @@ def create_report(
         measurements=measurements,
         files=files,
         wall_seconds=wall_seconds,
+        drift=drift,
     )
 
 

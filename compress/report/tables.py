@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from compress.measure.drift import Drift
 from compress.report.compare import feed_of, final_row, label, why_not_comparable
 from compress.report.json_report import Report
 from compress.report.text import (
@@ -25,7 +26,7 @@ from compress.report.text import (
 )
 from compress.types import Measurement
 
-__all__ = ["FULL_WIDTH", "changes_table", "comparison_table", "measurements_table"]
+__all__ = ["FULL_WIDTH", "changes_table", "comparison_table", "drift_table", "measurements_table"]
 
 FULL_WIDTH = 100
 """Columns that the complete tables need; a narrower console gets fewer quantities, never cut ones."""
@@ -69,6 +70,24 @@ def changes_table(rows: Sequence[Measurement]) -> Table:
             first = stage == next(iter(compared))
             cells = (row.stage if first else "", stage, *_changes(row, old))
             table.add_row(*map(Text, cells), style="" if first else "dim")
+    return table
+
+
+def drift_table(drifts: Sequence[Drift]) -> Table:
+    """Each exported INT8 file against the graph it was made from; differences in steps (LSB) of the output."""
+    table = _table("file", "runtime", ())
+    table.add_column("against", overflow="fold")
+    for name, detail in (("largest", "LSB"), ("mean", "LSB"), ("agree %", "images"), ("one LSB", "taken from")):
+        table.add_column(_cell(name, detail), justify="right", no_wrap=True)
+    for drift in drifts:
+        table.add_row(
+            _cell(drift.stage, drift.runtime),
+            _cell(drift.reference, "torch"),
+            f"{drift.max_lsb:.2f}",
+            f"{drift.mean_lsb:.3f}",
+            _cell(percent_text(drift.agreement), str(drift.samples)),
+            _cell(f"{drift.lsb:.3g}", drift.lsb_from),
+        )
     return table
 
 

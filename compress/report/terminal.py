@@ -15,7 +15,7 @@ from rich.text import Text
 from compress.measure.host import Host
 from compress.report.compare import final_row, in_words
 from compress.report.json_report import Report
-from compress.report.tables import FULL_WIDTH, changes_table, comparison_table, measurements_table
+from compress.report.tables import FULL_WIDTH, changes_table, comparison_table, drift_table, measurements_table
 from compress.report.text import seconds_text
 from compress.types import Measurement
 
@@ -65,6 +65,9 @@ def run_view(report: Report, width: int) -> RenderableType:
     if len(rows) > 1:
         parts += [Text("Changes", style="bold"), changes_table(rows), Text()]
         parts += [Text("In words", style="bold"), _listed(in_words(rows))]
+    if report.drift:
+        title = "Drift of the exported INT8 files from the INT8 graph in PyTorch"
+        parts += [Text(title, style="bold"), drift_table(report.drift), Text()]
     notes = _grouped_notes(rows)
     if notes:
         parts += [Text("Notes", style="bold"), _listed(notes)]

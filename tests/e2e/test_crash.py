@@ -20,7 +20,15 @@ COMMAND = [sys.executable, "-m", "compress", "target=raspberry_pi_4", "measure.l
 
 
 def start(cwd: Path) -> subprocess.Popen:
-    return subprocess.Popen(COMMAND, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        COMMAND,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell that started the tests in the background made them, and so this process, ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def artifact_digest(run: Path) -> str:

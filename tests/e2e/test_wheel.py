@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -34,10 +35,16 @@ def installed(tmp_path_factory):
 
 def test_the_installed_wheel_runs_in_an_empty_folder(installed, tmp_path):
     where = subprocess.run(
-        [installed, "-c", "import compress; print(compress.__file__)"], cwd=tmp_path, capture_output=True, text=True
+        [installed, "-c", "import compress; print(compress.__file__)"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
     )
     assert str(ROOT) not in where.stdout
-    done = compress("target=jetson_nano", "measure.latency_seconds=0.2", cwd=tmp_path, python=str(installed))
+    done = compress(
+        "target=jetson_nano", "measure.latency_seconds=0.2", cwd=tmp_path, python=str(installed), PYTHONPATH=""
+    )
     assert done.code == 0, done.err
     (run,) = run_folders(tmp_path / "outputs")
     checked_manifest(run)

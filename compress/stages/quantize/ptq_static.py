@@ -2,150 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from compress.errors import Refusal, nearest
-from compress.quantization.observers import observer_names
-from compress.quantization.policy import load_policy, policy_names
-from compress.stage import Context, Stage
+from compress.errors import Refusal
+from compress.quantization.options import StaticOptions, float_module, log_float_layers
+from compress.stage import Context
 from compress.target import Target
 from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
-    import torch
-    from torch import fx, nn
+    from torch import fx
 
-    from compress.quantization.placement import Recipe
+    from compress.quantization.static import Calibrated
 
 __all__ = ["PtqStatic"]
 
 
-class PtqStatic(Stage):
+class PtqStatic(StaticOptions):
     """Quantize weights and activations to 8 bits (Jacob et al. 2018; Nagel et al. 2021).
 
     The output is a captured graph with explicit quantize and dequantize operators and integer weights; exporters carry
-    its scales unchanged.
+    its scales unchanged. Recovery steps are independent of each other and run in the order they are listed here.
 
     Attributes:
-        observer: how activation ranges are found, a file in `compress/quantization/observers`.
-        per_channel: one weight scale per output channel instead of one per layer.
-        placement: a policy of `compress/quantization/policies`; None takes the target's.
-        reduce_range: weights in 7 bits; None takes the target's.
         batch_size: calibration images at a time; memory depends on it and not on their number.
+        keep_float: layers to leave in float: names, enclosing modules or `fnmatch` patterns (`layer1.0.*`).
+        equalize: cross-layer equalization of weights (Nagel et al. 2019); matters most with one scale per layer.
+        smooth: for transformers, how much of the activations' spread moves into the weights (Xiao et al. 2023), from 0
+            to 1, usually 0.5; null for none.
+        bias_correction: undo the shift of each channel's mean (Nagel et al. 2019).
+        rounding: of weights: `nearest`, or `adaptive` to each layer's output (Nagel et al. 2020).
     """
 
-    accepts: ClassVar[frozenset[Format]] = frozenset({Format.TORCH, Format.ONNX})
-    produces: ClassVar[Format] = Format.TORCH
     data_used: ClassVar[tuple[str, ...]] = ("calibration",)
 
-    observer: str = "histogram"
-    per_channel: bool = True
-    placement: str | None = None
-    reduce_range: bool | None = None
     batch_size: Annotated[int, Field(ge=1)] = 32
-
-    @field_validator("observer")
-    @classmethod
-    def _observer_exists(cls, value: str) -> str:
-        if value not in observer_names():
-            raise ValueError(f"unknown observer {value!r}: {nearest(value, observer_names())}")
-        return value
-
-    @field_validator("placement")
-    @classmethod
-    def _placement_exists(cls, value: str | None) -> str | None:
-        if value is not None and value not in policy_names():
-            raise ValueError(f"unknown placement {value!r}: {nearest(value, policy_names())}")
-        return value
-
-    def precision_from(self, precision: Precision) -> Precision:
-        return Precision.INT8
+    keep_float: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    equalize: bool = False
+    smooth: Annotated[float, Field(ge=0, le=1)] | None = None
+    bias_correction: bool = False
+    rounding: Literal["nearest", "adaptive"] = "nearest"
 
     def requires(self, target: Target, precision: Precision, name: str) -> None:
-        """Refuse a target without INT8 compute or without a known placement, and an input that is not FP32."""
-        target.require_precision(Precision.INT8, stage=name)
-        if precision is not Precision.FP32:
+        """Besides what every static stage refuses: `keep_float` where the runtime has no float to fall back to."""
+        super().requires(target, precision, name)
+        policy = self.policy(target, name)
+        if self.keep_float and policy.unlisted is not None:
             raise Refusal(
-                f"stage {name!r} quantizes fp32 models, but its input is already {precision}",
-                fix=f"~stage.{name}, or drop the stage that makes it {precision}",
+                f"stage {name!r}: placement {policy.runtime!r} leaves nothing in float, but keep_float names "
+                f"{', '.join(self.keep_float)}",
+                fix=f"stage.{name}.keep_float=[]",
             )
-        self._placement_for(target, name)
 
     def run(self, artifact: Artifact, context: Context) -> Artifact:
         """Calibrate on `splits.calibration` and convert.
 
         Raises:
-            StageError: no calibration images, or NaN or infinity in weights or activations (names the layer).
+            StageError: no calibration images, NaN or infinity in weights or activations (names the layer), or a
+                `keep_float` pattern that matches nothing.
             ModelError: the module cannot be captured.
         """
         import torch
 
         from compress.graph import static_batch_reason
+        from compress.quantization.ptq import convert, float_graph
 
         torch.manual_seed(context.seed)
-        graph = self._quantize(_module_of(artifact), artifact, context)
+        graph = float_graph(float_module(artifact), artifact.input)
         reason = static_batch_reason(graph)
+        calibrated = self._calibrated(graph, 1 if reason else self.batch_size, context)
+        if calibrated.did:
+            context.progress.log(f"{context.name}: {', '.join(calibrated.did)}")
         if reason:
             context.progress.log(f"{context.name}: batch fixed to 1: {reason}")
         return artifact.after(
-            context.name, graph, format=Format.TORCH, precision=Precision.INT8, dynamic_batch=reason is None
+            context.name,
+            convert(calibrated.prepared),
+            format=Format.TORCH,
+            precision=Precision.INT8,
+            dynamic_batch=reason is None,
+            notes={"recovery": ", ".join(calibrated.did)} if calibrated.did else {},
         )
 
-    def _quantize(self, module: nn.Module, artifact: Artifact, context: Context) -> fx.GraphModule:
-        from compress.graph import static_batch_reason
-        from compress.quantization.ptq import calibrate, convert, float_graph, layers_in_float, prepare
+    def _calibrated(self, graph: fx.GraphModule, batch_size: int, context: Context) -> Calibrated:
+        from compress.quantization.static import CalibrationImages, Recovery, layers_matching, quantize
 
-        recipe = self._recipe(context)
-        graph = float_graph(module, artifact.input)
-        in_float = layers_in_float(graph, recipe)
-        if in_float:
-            names = ", ".join(f"{count} x {name}" for name, count in in_float.most_common())
-            context.progress.log(f"{context.name}: left in float: {names}")
-        size = 1 if static_batch_reason(graph) else self.batch_size
-        prepared = prepare(graph, recipe)
-        calibrate(prepared, _batches(context, size))
-        return convert(prepared)
-
-    def _recipe(self, context: Context) -> Recipe:
-        from compress.quantization.observers import load_observer
-        from compress.quantization.placement import Recipe
-
-        scheme = context.target.int8
-        reduce_range = self.reduce_range
-        if reduce_range is None:
-            reduce_range = scheme is not None and scheme.reduce_range
-        return Recipe(
-            policy=load_policy(self._placement_for(context.target, context.name)),
-            activation_observer=load_observer(self.observer),
-            per_channel=self.per_channel,
-            reduce_range=reduce_range,
-        )
-
-    def _placement_for(self, target: Target, name: str) -> str:
-        placement = self.placement or (target.int8.placement if target.int8 else None)
-        if placement is None:
-            raise Refusal(
-                f"stage {name!r}: {target.title} does not say how its runtime wants INT8 expressed",
-                fix=f"stage.{name}.placement=<{'|'.join(policy_names())}>",
-            )
-        return placement
-
-
-def _module_of(artifact: Artifact) -> nn.Module:
-    if artifact.format is Format.TORCH:
-        return artifact.module
-    from compress.onnx_import import onnx_to_module
-
-    return onnx_to_module(artifact.path)
-
-
-def _batches(context: Context, size: int) -> Iterator[torch.Tensor]:
-    import torch
-
-    split = context.splits.calibration
-    batches = split.batches(size)
-    for batch in context.progress.track(batches, f"calibrating on {len(split)} images", total=-(-len(split) // size)):
-        yield torch.from_numpy(batch.images)
+        recipe = self.recipe(context)
+        recipe = replace(recipe, keep_float=layers_matching(graph, recipe, self.keep_float))
+        log_float_layers(graph, recipe, context)
+        recovery = Recovery(self.equalize, self.smooth, self.bias_correction, self.rounding)
+        images = CalibrationImages(context.splits.calibration, batch_size)
+        return quantize(graph, recipe, recovery, images, context.progress)

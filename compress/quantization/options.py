@@ -1,0 +1,130 @@
+"""What every stage that makes static INT8 shares: its options, what it refuses, and how it reads model and calibration.
+
+Free of torch at import, so that a configuration can be checked without loading it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import field_validator
+
+from compress.errors import Refusal, nearest
+from compress.quantization.observers import observer_names
+from compress.quantization.policy import Policy, load_policy, policy_names
+from compress.stage import Context, Stage
+from compress.target import Target
+from compress.types import Artifact, Format, Precision
+
+if TYPE_CHECKING:
+    import torch
+    from torch import fx, nn
+
+    from compress.quantization.placement import Recipe
+
+__all__ = ["StaticOptions", "calibration_batches", "float_module", "log_float_layers"]
+
+
+class StaticOptions(Stage):
+    """Base of the stages whose output is a captured graph with explicit Q/DQ and integer weights.
+
+    Attributes:
+        observer: how activation ranges are found, a file in `compress/quantization/observers`.
+        per_channel: one weight scale per output channel instead of one per layer.
+        placement: a policy of `compress/quantization/policies`; None takes the target's.
+        reduce_range: weights in 7 bits; None takes the target's.
+    """
+
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.TORCH, Format.ONNX})
+    produces: ClassVar[Format] = Format.TORCH
+
+    observer: str = "histogram"
+    per_channel: bool = True
+    placement: str | None = None
+    reduce_range: bool | None = None
+
+    @field_validator("observer")
+    @classmethod
+    def _observer_exists(cls, value: str) -> str:
+        if value not in observer_names():
+            raise ValueError(f"unknown observer {value!r}: {nearest(value, observer_names())}")
+        return value
+
+    @field_validator("placement")
+    @classmethod
+    def _placement_exists(cls, value: str | None) -> str | None:
+        if value is not None and value not in policy_names():
+            raise ValueError(f"unknown placement {value!r}: {nearest(value, policy_names())}")
+        return value
+
+    def precision_from(self, precision: Precision) -> Precision:
+        return Precision.INT8
+
+    def requires(self, target: Target, precision: Precision, name: str) -> None:
+        """Refuse a target without INT8 compute or without a known placement, and an input that is not FP32."""
+        target.require_precision(Precision.INT8, stage=name)
+        if precision is not Precision.FP32:
+            raise Refusal(
+                f"stage {name!r} quantizes fp32 models, but its input is already {precision}",
+                fix=f"~stage.{name}, or drop the stage that makes it {precision}",
+            )
+        self._placement_for(target, name)
+
+    def recipe(self, context: Context) -> Recipe:
+        """How to quantize for the context's target with these options."""
+        from compress.quantization.observers import load_observer
+        from compress.quantization.placement import Recipe
+
+        scheme = context.target.int8
+        reduce_range = self.reduce_range
+        if reduce_range is None:
+            reduce_range = scheme is not None and scheme.reduce_range
+        return Recipe(
+            policy=load_policy(self._placement_for(context.target, context.name)),
+            activation_observer=load_observer(self.observer),
+            per_channel=self.per_channel,
+            reduce_range=reduce_range,
+        )
+
+    def policy(self, target: Target, name: str) -> Policy:
+        """The placement policy for `target`; `name` is the stage's, for the refusal where there is none."""
+        return load_policy(self._placement_for(target, name))
+
+    def _placement_for(self, target: Target, name: str) -> str:
+        placement = self.placement or (target.int8.placement if target.int8 else None)
+        if placement is None:
+            raise Refusal(
+                f"stage {name!r}: {target.title} does not say how its runtime wants INT8 expressed",
+                fix=f"stage.{name}.placement=<{'|'.join(policy_names())}>",
+            )
+        return placement
+
+
+def float_module(artifact: Artifact) -> nn.Module:
+    """The artifact's module; an ONNX file is imported."""
+    if artifact.format is Format.TORCH:
+        return artifact.module
+    from compress.onnx_import import onnx_to_module
+
+    return onnx_to_module(artifact.path)
+
+
+def log_float_layers(graph: fx.GraphModule, recipe: Recipe, context: Context) -> None:
+    """One line naming the operators of a `float_graph` that stay in float, if there are any."""
+    from compress.quantization.ptq import layers_in_float
+
+    in_float = layers_in_float(graph, recipe)
+    if in_float:
+        names = ", ".join(f"{count} x {name}" for name, count in in_float.most_common())
+        context.progress.log(f"{context.name}: left in float: {names}")
+
+
+def calibration_batches(context: Context, size: int) -> Iterator[torch.Tensor]:
+    """The calibration images `[N, C, H, W]`, at most `size` at a time, behind a progress bar."""
+    import torch
+
+    split = context.splits.calibration
+    batches = split.batches(size)
+    for batch in context.progress.track(batches, f"calibrating on {len(split)} images", total=-(-len(split) // size)):
+        yield torch.from_numpy(batch.images)

@@ -1,0 +1,56 @@
+"""Weights seen by channel: which elements make output channel c, and which read input channel c."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import torch
+from torch import fx
+
+from compress.quantization.operators import kind_of
+from compress.quantization.policy import OpKind
+
+__all__ = ["Side", "largest", "scaled"]
+
+_GROUPS = 6  # position of `groups` in the schemas of convolutions and of transposed convolutions
+
+
+class Side(str, Enum):
+    """Which channels of a layer are meant."""
+
+    IN = "in"
+    OUT = "out"
+
+
+def largest(layer: fx.Node, weight: torch.Tensor, side: Side) -> torch.Tensor:
+    """Largest absolute weight `[channels]` of each input or output channel.
+
+    Args:
+        layer: a convolution, transposed convolution or linear call.
+        weight: its weight, `[out, in / groups, k...]`, transposed `[in, out / groups, k...]`.
+        side: input or output channels.
+    """
+    grouped = _grouped(layer, weight)
+    axis = _axis(layer, side)
+    others = [index for index in range(grouped.ndim) if index not in (0, axis)]
+    return grouped.abs().amax(others).flatten()
+
+
+def scaled(layer: fx.Node, weight: torch.Tensor, side: Side, factor: torch.Tensor) -> torch.Tensor:
+    """`weight` with channel c multiplied by `factor[c]`; arguments as `largest`."""
+    grouped = _grouped(layer, weight)
+    axis = _axis(layer, side)
+    shape = [size if index in (0, axis) else 1 for index, size in enumerate(grouped.shape)]
+    return (grouped * factor.view(shape)).view_as(weight)
+
+
+def _grouped(layer: fx.Node, weight: torch.Tensor) -> torch.Tensor:
+    """`[groups, first axis / groups, second axis, k...]`; each group connects its own inputs to its own outputs."""
+    given = layer.args[_GROUPS] if kind_of(layer) is not OpKind.LINEAR and len(layer.args) > _GROUPS else 1
+    assert isinstance(given, int)
+    return weight.unflatten(0, (given, -1))
+
+
+def _axis(layer: fx.Node, side: Side) -> int:
+    """Axis of the grouped weight, beside the groups, along which the channels lie."""
+    return 1 if (side is Side.OUT) != (kind_of(layer) is OpKind.CONV_TRANSPOSE) else 2

@@ -1,0 +1,141 @@
+"""The rungs of the accuracy ladder, cheapest first, on one model and its data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import fx
+
+from compress.graph import static_batch_reason
+from compress.quantization.fake_quant import FrozenBatchNorm, make_trainable, settle, start
+from compress.quantization.ladder import Made, Rung, Settings
+from compress.quantization.observers.base import RangeObserver
+from compress.quantization.observers.min_max import MinMax
+from compress.quantization.ptq import convert
+from compress.quantization.rung_names import RungName
+from compress.quantization.static import Calibrated, CalibrationImages, quantize
+from compress.stage import Progress, Splits
+from compress.training.augment import Augment
+from compress.training.loop import train
+from compress.training.masks import KeepZeros
+from compress.training.options import TrainOptions
+from compress.training.samples import Samples
+from compress.training.shuffle import Shuffled
+
+__all__ = ["Bench", "build_rungs"]
+
+_VALIDATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the rungs work on.
+
+    Attributes:
+        graph: the `float_graph`; not changed.
+        images: that ranges are found on.
+        search: the observer of the rung `range_search`.
+        training: of the rung `qat`.
+        training_batch: samples per step.
+        folder: for the checkpoint of a training.
+    """
+
+    graph: fx.GraphModule
+    images: CalibrationImages
+    splits: Splits
+    search: type[RangeObserver]
+    drop_points: float
+    training: TrainOptions
+    training_batch: int
+    seed: int
+    folder: Path
+    progress: Progress
+    description: str
+
+    def calibrated(self, settings: Settings, *, trainable: bool = False) -> Calibrated:
+        """A fresh copy of the graph, quantized as `settings` say."""
+        graph = copy.deepcopy(self.graph)
+        if trainable:
+            make_trainable(graph)
+        return quantize(graph, settings.recipe, settings.recovery, self.images, self.progress)
+
+    def made(self, settings: Settings) -> Made:
+        """The same, converted."""
+        calibrated = self.calibrated(settings)
+        return Made(convert(calibrated.prepared), settings, calibrated.did)
+
+
+def build_rungs(names: Sequence[RungName], bench: Bench) -> tuple[Rung, ...]:
+    """The rungs with these names, in this order."""
+    makers: dict[RungName, tuple[Callable[[Bench, Settings], Made], str | None]] = {
+        "min_max": (_min_max, None),
+        "range_search": (_range_search, None),
+        "equalize_bias": (_equalize_bias, None),
+        "rounding": (_rounding, None),
+        "mixed_precision": (_mixed_precision, None),
+        "qat": (_qat, _untrainable(bench)),
+    }
+
+    def rung(name: RungName) -> Rung:
+        make, obstacle = makers[name]
+        return Rung(name, lambda settings: make(bench, settings), obstacle)
+
+    return tuple(rung(name) for name in names)
+
+
+def _min_max(bench: Bench, settings: Settings) -> Made:
+    return bench.made(replace(settings, recipe=replace(settings.recipe, activation_observer=MinMax)))
+
+
+def _range_search(bench: Bench, settings: Settings) -> Made:
+    return bench.made(replace(settings, recipe=replace(settings.recipe, activation_observer=bench.search)))
+
+
+def _equalize_bias(bench: Bench, settings: Settings) -> Made:
+    recovery = replace(settings.recovery, equalize=True, bias_correction=True)
+    return bench.made(replace(settings, recovery=recovery))
+
+
+def _rounding(bench: Bench, settings: Settings) -> Made:
+    return bench.made(replace(settings, recovery=replace(settings.recovery, rounding="adaptive")))
+
+
+def _mixed_precision(bench: Bench, settings: Settings) -> Made:
+    raise NotImplementedError
+
+
+def _qat(bench: Bench, settings: Settings) -> Made:
+    """Train from the best settings, all weights free again: rounding to nearest is what training simulates."""
+    settings = replace(settings, recovery=replace(settings.recovery, rounding="nearest"))
+    calibrated = bench.calibrated(settings, trainable=True)
+    start(calibrated.prepared)
+    finetune, validation = Samples(bench.splits.finetune), Samples(bench.splits.validation)
+    shuffled = Shuffled(finetune, size=bench.training_batch, seed=bench.seed, augment=Augment())
+    checkpoint = bench.folder / "checkpoint.pt"
+    result = train(
+        calibrated.prepared,
+        batches_of=shuffled,
+        steps_per_epoch=len(shuffled),
+        options=bench.training,
+        seed=bench.seed,
+        progress=bench.progress,
+        validation=lambda: validation.batches(_VALIDATION_BATCH),
+        teacher=bench.graph,
+        hooks=(FrozenBatchNorm(), KeepZeros(calibrated.prepared)),
+        checkpoint=checkpoint,
+        description=f"{bench.description} qat",
+    )
+    checkpoint.unlink(missing_ok=True)
+    settle(calibrated.prepared)
+    trained = f"trained on {result.device}, epoch {result.best + 1} of {len(result.epochs)} kept"
+    return Made(convert(calibrated.prepared), settings, (*calibrated.did, trained))
+
+
+def _untrainable(bench: Bench) -> str | None:
+    if not len(bench.splits.finetune):
+        return "the fine-tuning split is empty (data.finetune=<number of images>)"
+    reason = static_batch_reason(bench.graph)
+    return f"the model takes single images, training needs batches: {reason}" if reason else None

@@ -1,0 +1,165 @@
+"""Static INT8 from a float graph to a calibrated one, with whatever recovery is asked for, each in its place.
+
+    equalize, smooth       on the float graph: the same function with weights and activations that are easier to round
+    prepare, calibrate     ranges of the graph as it is now
+    bias correction        needs the ranges
+    adaptive rounding      needs the biases, and makes up for what is left of their error
+
+One path for every stage that makes static INT8, so that a rung of the accuracy ladder and the same options typed by
+hand give the same file.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import torch
+from torch import fx
+
+from compress.errors import StageError
+from compress.graph import call_nodes, layer_name
+from compress.quantization.placement import PlacementQuantizer, Recipe
+from compress.quantization.ptq import calibrate, prepare
+from compress.stage import Progress, Split
+
+__all__ = ["CalibrationImages", "Calibrated", "Recovery", "layers_matching", "quantize"]
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What is done for accuracy beside the choice of ranges.
+
+    Attributes:
+        equalize: cross-layer equalization of weights (Nagel et al. 2019).
+        smooth: how much of the activations' spread moves into the weights, from 0 to 1 (SmoothQuant, Xiao et al. 2023);
+            None for none.
+        bias_correction: undo the shift of each channel's mean (Nagel et al. 2019).
+        rounding: `nearest`, or `adaptive` to each layer's output (Nagel et al. 2020).
+    """
+
+    equalize: bool = False
+    smooth: float | None = None
+    bias_correction: bool = False
+    rounding: Literal["nearest", "adaptive"] = "nearest"
+
+
+@dataclass(frozen=True)
+class CalibrationImages:
+    """A split as batches of images; each call starts over.
+
+    Attributes:
+        split: labels are not looked at.
+        batch_size: images at a time; memory depends on it and not on their number.
+    """
+
+    split: Split
+    batch_size: int
+
+    def __call__(self) -> Iterator[torch.Tensor]:
+        """Batches float32 `[N, C, H, W]`."""
+        for batch in self.split.batches(self.batch_size):
+            yield torch.from_numpy(batch.images)
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self.split) // self.batch_size)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A graph whose scales are found.
+
+    Attributes:
+        prepared: ready to simulate, to train or to convert.
+        did: what each recovery step changed, one phrase each.
+    """
+
+    prepared: fx.GraphModule
+    did: tuple[str, ...]
+
+
+def quantize(
+    graph: fx.GraphModule, recipe: Recipe, recovery: Recovery, images: CalibrationImages, progress: Progress
+) -> Calibrated:
+    """Recover, prepare and calibrate. Changes `graph`, a `float_graph`.
+
+    Raises:
+        StageError: no images, or NaN or infinity in weights or activations (names the layer).
+    """
+    did = _rescale(graph, recovery, images)
+    wants_reference = recovery.bias_correction or recovery.rounding == "adaptive"
+    if recovery.bias_correction:
+        from compress.quantization.recovery.bias_correction import add_missing_biases
+
+        add_missing_biases(graph)
+    reference = copy.deepcopy(graph) if wants_reference else None
+    prepared = prepare(graph, recipe)
+    batches = progress.track(images(), f"calibrating on {len(images.split)} images", total=len(images))
+    calibrate(prepared, batches)
+    if reference is not None:
+        did += _reconstruct(prepared, reference, recovery, images, progress)
+    return Calibrated(prepared, tuple(did))
+
+
+def layers_matching(graph: fx.GraphModule, recipe: Recipe, patterns: Sequence[str]) -> frozenset[str]:
+    """Names of the quantizable layers of a `float_graph` that `fnmatch` patterns select, enclosing modules included.
+
+    Raises:
+        StageError: a pattern that selects nothing; lists near names.
+    """
+    quantizer = PlacementQuantizer(recipe)
+    names = list(dict.fromkeys(layer_name(node) for node in call_nodes(graph) if quantizer.rule_of(node)))
+    found: set[str] = set()
+    for pattern in patterns:
+        matching = {name for name in names if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")}
+        if not matching:
+            near = difflib.get_close_matches(pattern, names, n=5, cutoff=0.3) or names[:5]
+            raise StageError(
+                f"keep_float pattern {pattern!r} matches no layer that would be quantized",
+                fix=f"names near it: {', '.join(near)}",
+            )
+        found |= matching
+    return frozenset(found)
+
+
+def _rescale(graph: fx.GraphModule, recovery: Recovery, images: CalibrationImages) -> list[str]:
+    did = []
+    if recovery.equalize:
+        from compress.quantization.recovery.equalize import equalize
+
+        did.append(f"equalized {_counted(equalize(graph, images), 'layer pair')}")
+    if recovery.smooth is not None:
+        from compress.quantization.recovery.smooth import smooth
+
+        did.append(f"smoothed {_counted(smooth(graph, images, alpha=recovery.smooth), 'normalisation')}")
+    return did
+
+
+def _reconstruct(
+    prepared: fx.GraphModule,
+    reference: fx.GraphModule,
+    recovery: Recovery,
+    images: CalibrationImages,
+    progress: Progress,
+) -> list[str]:
+    did = []
+    if recovery.bias_correction:
+        from compress.quantization.recovery.bias_correction import correct_biases
+
+        did.append(f"corrected the biases of {_counted(correct_biases(prepared, reference, images), 'layer')}")
+    if recovery.rounding == "adaptive":
+        from compress.quantization.recovery.adaround import AdaRoundOptions, round_adaptively
+
+        gains = round_adaptively(prepared, reference, images, AdaRoundOptions(), progress)
+        changed = sum(gain.changed for gain in gains)
+        did.append(f"rounded {_counted(gains, 'layer')} adaptively ({changed} weights not to their nearest integer)")
+    return did
+
+
+def _counted(things: Sequence[object], noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"

@@ -1,0 +1,197 @@
+"""Static INT8 with no more effort than an accuracy budget needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from compress.errors import StageError
+from compress.quantization.options import StaticOptions, float_module, log_float_layers
+from compress.quantization.rung_names import RUNGS, RungName
+from compress.stage import Context
+from compress.training.options import Device, TrainOptions
+from compress.types import Artifact, Format, Precision
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from compress.quantization.ladder import Climb
+    from compress.quantization.rungs import Bench
+
+__all__ = ["Auto", "Budget", "BudgetMissed"]
+
+_MISSED = "missed_budget"
+_RECORDS = "rungs.json"
+_VALIDATION_BATCH = 64
+
+
+class Budget(BaseModel):
+    """What quantization may cost.
+
+    Attributes:
+        top1_drop: loss of top-1 on the validation split in percentage points; 0 allows none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    top1_drop: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.5
+
+
+class BudgetMissed(StageError):
+    """No rung met the accuracy budget. The best result lies beside the stage's other files, labelled as what it is."""
+
+
+class Auto(StaticOptions):
+    """Climb an accuracy ladder and stop at the first rung within the budget.
+
+    Every rung is judged on the validation split against the FP32 graph, image by image; the test split decides nothing.
+    A rung adds its step to the best settings met below it. `qat` also chooses its best epoch on the validation split.
+
+    Attributes:
+        observer: of the rung `range_search`.
+        budget: what may be lost.
+        rungs: those to try, in the ladder's order: min_max, range_search, equalize_bias, rounding, mixed_precision, qat.
+        batch_size: calibration images at a time.
+        on_miss: when no rung meets the budget, `fail` (the best result is kept beside the stage's files) or `keep` the
+            best result and go on.
+        epochs: of `qat`.
+        learning_rate: of `qat`, the highest; cosine decay from it.
+        training_batch: samples per step of `qat`.
+        device: `qat` trains on; `auto` takes a CUDA GPU where there is one.
+    """
+
+    data_used: ClassVar[tuple[str, ...]] = ("calibration", "validation", "finetune")
+
+    budget: Budget = Budget()
+    rungs: Annotated[tuple[RungName, ...], Field(min_length=1)] = RUNGS
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    on_miss: Literal["fail", "keep"] = "fail"
+    epochs: Annotated[int, Field(ge=1)] = 5
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.001
+    training_batch: Annotated[int, Field(ge=1)] = 64
+    device: Device = "auto"
+
+    @field_validator("rungs")
+    @classmethod
+    def _in_order(cls, value: tuple[RungName, ...]) -> tuple[RungName, ...]:
+        ordered = tuple(rung for rung in RUNGS if rung in value)
+        if value != ordered:
+            raise ValueError(f"each rung once, cheapest first: [{', '.join(ordered)}]")
+        return value
+
+    def run(self, artifact: Artifact, context: Context) -> Artifact:
+        """Calibrate on `splits.calibration`, train on `splits.finetune`, judge on `splits.validation`.
+
+        Raises:
+            BudgetMissed: no rung is within the budget, and `on_miss` is `fail`.
+            StageError: no calibration or validation images, or NaN or infinity (names the layer).
+            ModelError: the module cannot be captured.
+        """
+        import torch
+
+        from compress.files import write_bytes
+        from compress.graph import static_batch_reason
+        from compress.quantization.ptq import float_graph
+        from compress.serialize import to_json
+
+        torch.manual_seed(context.seed)
+        graph = float_graph(float_module(artifact), artifact.input)
+        climb = self._climb(graph, context)
+        write_bytes(context.folder / _RECORDS, to_json(climb.records))
+        if climb.best is None or (not climb.within_budget and self.on_miss == "fail"):
+            raise self._missed(climb, artifact, context)
+        if not climb.within_budget:
+            context.progress.log(f"{context.name}: kept although {self._shortfall(climb)}")
+        return artifact.after(
+            context.name,
+            climb.best.graph,
+            format=Format.TORCH,
+            precision=Precision.INT8,
+            dynamic_batch=static_batch_reason(graph) is None,
+            notes=self._notes(climb),
+        )
+
+    def _climb(self, graph: fx.GraphModule, context: Context) -> Climb:
+        from compress.graph import static_batch_reason
+        from compress.quantization.ladder import Settings, climb
+        from compress.quantization.rungs import build_rungs
+        from compress.quantization.verdict import Judge
+
+        single = static_batch_reason(graph) is not None
+        judge = Judge(graph, context.splits.validation, 1 if single else _VALIDATION_BATCH)
+        self._log_resolution(context)
+        recipe = self.recipe(context)
+        log_float_layers(graph, recipe, context)
+        bench = self._bench(graph, context, 1 if single else self.batch_size)
+        rungs = build_rungs(self.rungs, bench)
+        return climb(rungs, Settings(recipe), judge, self.budget.top1_drop, context.progress, context.name)
+
+    def _bench(self, graph: fx.GraphModule, context: Context, batch_size: int) -> Bench:
+        from compress.quantization.observers import load_observer
+        from compress.quantization.rungs import Bench
+        from compress.quantization.static import CalibrationImages
+
+        return Bench(
+            graph=graph,
+            images=CalibrationImages(context.splits.calibration, batch_size),
+            splits=context.splits,
+            search=load_observer(self.observer),
+            drop_points=self.budget.top1_drop,
+            training=self._training(),
+            training_batch=self.training_batch,
+            seed=context.seed,
+            folder=context.folder,
+            progress=context.progress,
+            description=context.name,
+        )
+
+    def _training(self) -> TrainOptions:
+        return TrainOptions(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            warmup_epochs=min(0.1, self.epochs / 2),
+            device=self.device,
+            mixed_precision=False,  # bfloat16 would round again what is rounded to 8 bits already
+        )
+
+    def _log_resolution(self, context: Context) -> None:
+        samples, drop = len(context.splits.validation), self.budget.top1_drop
+        if 0 < drop < 100 / samples:
+            context.progress.log(
+                f"{context.name}: one of {samples} validation images is {100 / samples:.1f} points, more than the "
+                f"budget of {drop:g}: no image may be lost (data.validation={round(100 / drop + 0.5)} or more tells finer)"
+            )
+
+    def _missed(self, climb: Climb, artifact: Artifact, context: Context) -> BudgetMissed:
+        if climb.best is None or climb.best_record is None:
+            reasons = "; ".join(f"{record.name}: {record.obstacle}" for record in climb.records)
+            return BudgetMissed(f"stage {context.name!r}: no rung could be tried: {reasons}")
+        from compress.files import write_bytes
+        from compress.persist import save_module
+        from compress.serialize import to_json
+
+        folder = context.folder / _MISSED
+        folder.mkdir(parents=True, exist_ok=True)
+        file = save_module(climb.best.graph, artifact.input, folder, source=None)
+        write_bytes(folder / _RECORDS, to_json(climb.records))
+        return BudgetMissed(
+            f"stage {context.name!r}: {self._shortfall(climb)}; "
+            f"{'it' if file else 'what each rung gave'} is kept in {folder / (file or _RECORDS)}",
+            fix=f"stage.{context.name}.on_miss=keep to go on with it, or stage.{context.name}.budget.top1_drop="
+            f"{max(0.0, -(climb.best_record.change_points or 0.0)):.3g}",
+        )
+
+    def _shortfall(self, climb: Climb) -> str:
+        record = climb.best_record
+        assert record is not None
+        return (
+            f"no rung is within budget.top1_drop={self.budget.top1_drop:g}: the best, {record.name}, changes top-1 by "
+            f"{record.change_points:+.2f} points on {record.samples} validation images"
+        )
+
+    def _notes(self, climb: Climb) -> dict[str, str]:
+        from compress.quantization.ladder import in_words
+
+        notes = {f"rung {record.number}": f"{record.name}: {in_words(record)}" for record in climb.records}
+        return notes if climb.within_budget else {**notes, "budget": f"MISSED: {self._shortfall(climb)}"}
