@@ -18,7 +18,7 @@ _USAGE = "python -m compress target=<device> [key=value ...] [-m] [--config-dir 
 _COMMON_OVERRIDES = (
     ("model=mobilenet_v2", "another network; model=factory or model=file for your own"),
     ("data=image_folder data.train=photos/", "your own images, one folder per class"),
-    ("precision=int8", "fp32, fp16 or int8; every target has a default"),
+    ("precision=int8", "fp32, fp16, int8, int8_qat or int8_auto (keeps an accuracy budget); targets have a default"),
     ("stage.magnitude.amount=0.7", "share of weights set to zero"),
     ("~stage.magnitude", "leave a stage out"),
     ("+stage@stage.fp16=fp16 stage.fp16.before=to_onnx", "add a stage"),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.errors import StageError
-from compress.files import inside, remove_stale_temporaries, sha256_file, write_bytes
+from compress.files import inside, make_folder, remove_stale_temporaries, sha256_file, write_bytes
 from compress.serialize import from_json, to_json
 from compress.types import Artifact, Format, InputSpec, Measurement, Precision
 
@@ -61,9 +61,9 @@ class StageStore:
     """Finished stages below one folder."""
 
     def __init__(self, root: Path) -> None:
+        make_folder(root)  # a place that cannot be written is told now, not after the first stage
+        remove_stale_temporaries(root)
         self._root = root
-        if root.is_dir():
-            remove_stale_temporaries(root)
 
     def folder(self, key: str) -> Path:
         """Where the stage with this key writes its files."""

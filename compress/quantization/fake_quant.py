@@ -64,8 +64,8 @@ def settle(prepared: fx.GraphModule) -> None:
 class MovingRanges(Hook):
     """Search the ranges of the activations anew before each of the first epochs, for the weights as they are then.
 
-    From epoch `until` on they stay (Krishnamoorthi 2018, section 3.2: ranges that never rest disturb the end of the
-    training). The ranges before epoch 0 are those of the calibration.
+    From epoch `until` on they stay, so that the end of the training, at small learning rates, is not disturbed; Jacob
+    et al. (2018, section 3.1) average them to the end. In epoch 0 they are those of the calibration.
     """
 
     def __init__(self, until: int, batches: Callable[[], Iterable[torch.Tensor]]) -> None:

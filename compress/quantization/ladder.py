@@ -25,7 +25,7 @@ class Settings:
     """How a graph is quantized; what a rung takes over from the rungs below."""
 
     recipe: Recipe
-    recovery: Recovery = Recovery()
+    recovery: Recovery
 
 
 @dataclass(frozen=True)

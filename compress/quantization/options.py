@@ -1,11 +1,10 @@
-"""What every stage that makes static INT8 shares: its options, what it refuses, and how it reads model and calibration.
+"""What every stage that makes static INT8 shares: its options, what it refuses, and how it reads the model.
 
 Free of torch at import, so that a configuration can be checked without loading it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import field_validator
@@ -18,12 +17,11 @@ from compress.target import Target
 from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
-    import torch
     from torch import fx, nn
 
     from compress.quantization.placement import Recipe
 
-__all__ = ["StaticOptions", "calibration_batches", "float_module", "log_float_layers"]
+__all__ = ["StaticOptions", "float_module", "log_float_layers"]
 
 
 class StaticOptions(Stage):
@@ -118,13 +116,3 @@ def log_float_layers(graph: fx.GraphModule, recipe: Recipe, context: Context) ->
     if in_float:
         names = ", ".join(f"{count} x {name}" for name, count in in_float.most_common())
         context.progress.log(f"{context.name}: left in float: {names}")
-
-
-def calibration_batches(context: Context, size: int) -> Iterator[torch.Tensor]:
-    """The calibration images `[N, C, H, W]`, at most `size` at a time, behind a progress bar."""
-    import torch
-
-    split = context.splits.calibration
-    batches = split.batches(size)
-    for batch in context.progress.track(batches, f"calibrating on {len(split)} images", total=-(-len(split) // size)):
-        yield torch.from_numpy(batch.images)

@@ -17,6 +17,7 @@ def rewrite_for_kernels(graph: fx.GraphModule) -> None:
     """Apply all rewrites in place."""
     for node in call_nodes(graph):
         _pool_instead_of_mean(graph, node)
+        _silu_as_product(graph, node)
         _own_bias_node(graph, node)
     graph.graph.eliminate_dead_code()
     graph.graph.lint()
@@ -44,6 +45,19 @@ def _pool_instead_of_mean(graph: fx.GraphModule, node: fx.Node) -> None:
     if result is not pooled:
         result.meta = dict(node.meta)
     node.replace_all_uses_with(result)
+    graph.graph.erase_node(node)
+
+
+def _silu_as_product(graph: fx.GraphModule, node: fx.Node) -> None:
+    """`silu(x)` becomes `x * sigmoid(x)`: runtimes have integer kernels for both, and none for SiLU itself."""
+    source = node.args[0] if node.args else None
+    if node.target is not aten.silu.default or not isinstance(source, fx.Node):
+        return
+    with graph.graph.inserting_before(node):
+        gate = graph.graph.call_function(aten.sigmoid.default, (source,))
+        product = graph.graph.call_function(aten.mul.Tensor, (source, gate))
+    gate.meta, product.meta = dict(node.meta), dict(node.meta)
+    node.replace_all_uses_with(product)
     graph.graph.erase_node(node)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +13,15 @@ from torch import fx
 from compress.graph import static_batch_reason
 from compress.quantization.fake_quant import FrozenBatchNorm, make_trainable, settle, start
 from compress.quantization.ladder import Made, Rung, Settings
+from compress.quantization.mixed_precision import choose_float_layers
 from compress.quantization.observers.base import RangeObserver
 from compress.quantization.observers.min_max import MinMax
+from compress.quantization.placement import Recipe
 from compress.quantization.ptq import convert
 from compress.quantization.rung_names import RungName
+from compress.quantization.sensitivity import LayerSensitivity, measure_sensitivity
 from compress.quantization.static import Calibrated, CalibrationImages, quantize
+from compress.quantization.verdict import Verdict
 from compress.stage import Progress, Splits
 from compress.training.augment import Augment
 from compress.training.loop import train
@@ -36,6 +41,8 @@ class Bench:
 
     Attributes:
         graph: the `float_graph`; not changed.
+        recipe: to start from.
+        judge: gives the verdict on the validation split.
         images: that ranges are found on.
         search: the observer of the rung `range_search`.
         training: of the rung `qat`.
@@ -44,6 +51,8 @@ class Bench:
     """
 
     graph: fx.GraphModule
+    recipe: Recipe
+    judge: Callable[[fx.GraphModule], Verdict]
     images: CalibrationImages
     splits: Splits
     search: type[RangeObserver]
@@ -75,7 +84,7 @@ def build_rungs(names: Sequence[RungName], bench: Bench) -> tuple[Rung, ...]:
         "range_search": (_range_search, None),
         "equalize_bias": (_equalize_bias, None),
         "rounding": (_rounding, None),
-        "mixed_precision": (_mixed_precision, None),
+        "mixed_precision": (_mixed_precision, _all_integer(bench)),
         "qat": (_qat, _untrainable(bench)),
     }
 
@@ -104,7 +113,38 @@ def _rounding(bench: Bench, settings: Settings) -> Made:
 
 
 def _mixed_precision(bench: Bench, settings: Settings) -> Made:
-    raise NotImplementedError
+    """Leave in float the fewest weight bytes that meet the budget.
+
+    Sets of layers are tried with rounding to nearest, as adaptive rounding of each would take most of the time; the one
+    chosen is rounded adaptively if that is among the settings, unless that breaks what was found without.
+    """
+    rows = _sensitivities(bench, settings)
+    nearest = replace(settings, recovery=replace(settings.recovery, rounding="nearest"))
+
+    def loss(names: frozenset[str]) -> float:
+        if len(names) == len(rows):
+            return math.inf  # that is the float network
+        return -bench.judge(bench.made(_keeping(nearest, names)).graph).change_points
+
+    choice = choose_float_layers(rows, loss, allowed_loss=bench.drop_points + 1e-9)
+    made = bench.made(_keeping(settings, choice.keep_float))
+    if settings != nearest and choice.meets_budget and not bench.judge(made.graph).within(bench.drop_points):
+        made = bench.made(_keeping(nearest, choice.keep_float))
+    names = f" ({', '.join(sorted(choice.keep_float))})" if choice.keep_float else ""
+    left = f"left {len(choice.keep_float)} of {len(rows)} layers in float{names}: {choice.extra_bytes} bytes more"
+    return replace(made, did=(left, *made.did))
+
+
+def _sensitivities(bench: Bench, settings: Settings) -> tuple[LayerSensitivity, ...]:
+    """Before any step that changes what the float network computes."""
+    recovery = replace(settings.recovery, bias_correction=False, rounding="nearest")
+    calibrated = bench.calibrated(replace(settings, recovery=recovery))
+    return measure_sensitivity(calibrated.prepared, bench.graph, bench.images)
+
+
+def _keeping(settings: Settings, names: frozenset[str]) -> Settings:
+    kept = frozenset(settings.recipe.keep_float) | names
+    return replace(settings, recipe=replace(settings.recipe, keep_float=kept))
 
 
 def _qat(bench: Bench, settings: Settings) -> Made:
@@ -132,6 +172,11 @@ def _qat(bench: Bench, settings: Settings) -> Made:
     settle(calibrated.prepared)
     trained = f"trained on {result.device}, epoch {result.best + 1} of {len(result.epochs)} kept"
     return Made(convert(calibrated.prepared), settings, (*calibrated.did, trained))
+
+
+def _all_integer(bench: Bench) -> str | None:
+    policy = bench.recipe.policy
+    return None if policy.unlisted is None else f"placement {policy.runtime!r} leaves nothing in float"
 
 
 def _untrainable(bench: Bench) -> str | None:

@@ -27,7 +27,7 @@ from compress.quantization.placement import PlacementQuantizer, Recipe
 from compress.quantization.ptq import calibrate, prepare
 from compress.stage import Progress, Split
 
-__all__ = ["CalibrationImages", "Calibrated", "Recovery", "layers_matching", "quantize"]
+__all__ = ["Calibrated", "CalibrationImages", "Recovery", "layers_matching", "quantize"]
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,18 @@ def quantize(
         StageError: no images, or NaN or infinity in weights or activations (names the layer).
     """
     did = _rescale(graph, recovery, images)
-    wants_reference = recovery.bias_correction or recovery.rounding == "adaptive"
     if recovery.bias_correction:
         from compress.quantization.recovery.bias_correction import add_missing_biases
 
         add_missing_biases(graph)
-    reference = copy.deepcopy(graph) if wants_reference else None
+    reference = copy.deepcopy(graph) if recovery.bias_correction else None
     prepared = prepare(graph, recipe)
     batches = progress.track(images(), f"calibrating on {len(images.split)} images", total=len(images))
     calibrate(prepared, batches)
     if reference is not None:
-        did += _reconstruct(prepared, reference, recovery, images, progress)
+        did.append(_correct(prepared, reference, images))
+    if recovery.rounding == "adaptive":
+        did.append(_round(prepared, images, progress))
     return Calibrated(prepared, tuple(did))
 
 
@@ -132,7 +133,7 @@ def _rescale(graph: fx.GraphModule, recovery: Recovery, images: CalibrationImage
     if recovery.equalize:
         from compress.quantization.recovery.equalize import equalize
 
-        did.append(f"equalized {_counted(equalize(graph, images), 'layer pair')}")
+        did.append(f"equalized {_counted(equalize(graph, images), 'layer')}")
     if recovery.smooth is not None:
         from compress.quantization.recovery.smooth import smooth
 
@@ -140,25 +141,18 @@ def _rescale(graph: fx.GraphModule, recovery: Recovery, images: CalibrationImage
     return did
 
 
-def _reconstruct(
-    prepared: fx.GraphModule,
-    reference: fx.GraphModule,
-    recovery: Recovery,
-    images: CalibrationImages,
-    progress: Progress,
-) -> list[str]:
-    did = []
-    if recovery.bias_correction:
-        from compress.quantization.recovery.bias_correction import correct_biases
+def _correct(prepared: fx.GraphModule, reference: fx.GraphModule, images: CalibrationImages) -> str:
+    from compress.quantization.recovery.bias_correction import correct_biases
 
-        did.append(f"corrected the biases of {_counted(correct_biases(prepared, reference, images), 'layer')}")
-    if recovery.rounding == "adaptive":
-        from compress.quantization.recovery.adaround import AdaRoundOptions, round_adaptively
+    return f"corrected the biases of {_counted(correct_biases(prepared, reference, images), 'layer')}"
 
-        gains = round_adaptively(prepared, reference, images, AdaRoundOptions(), progress)
-        changed = sum(gain.changed for gain in gains)
-        did.append(f"rounded {_counted(gains, 'layer')} adaptively ({changed} weights not to their nearest integer)")
-    return did
+
+def _round(prepared: fx.GraphModule, images: CalibrationImages, progress: Progress) -> str:
+    from compress.quantization.recovery.adaround import AdaRoundOptions, round_adaptively
+
+    gains = round_adaptively(prepared, images, AdaRoundOptions(), progress)
+    changed = sum(gain.changed for gain in gains)
+    return f"rounded {_counted(gains, 'layer')} adaptively ({changed} weights not to their nearest integer)"
 
 
 def _counted(things: Sequence[object], noun: str) -> str:

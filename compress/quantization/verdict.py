@@ -1,4 +1,4 @@
-"""What quantization costs on a split, paired sample by sample with the float graph: what the accuracy ladder decides by."""
+"""What quantization costs on a split, image by image against the float graph: the accuracy ladder decides by it."""
 
 from __future__ import annotations
 

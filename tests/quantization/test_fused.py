@@ -36,6 +36,10 @@ def run(path, images):
         # ONNX Runtime has no integer HardSwish; it splits the 19 of them into HardSigmoid and Mul. The other nine
         # HardSigmoids are the gates of the squeeze-and-excitation blocks, whose product is a QLinearMul.
         ("mobilenet_v3_small", 52, {"HardSigmoid": 28, "Mul": 19}),
+        # its 49 SiLUs are 49 QLinearSigmoid and 49 QLinearMul
+        pytest.param("efficientnet_b0", 81, {}, marks=pytest.mark.slow),
+        # channel shuffles are integer transposes, concatenations and splits
+        pytest.param("shufflenet_v2_x0_5", 56, {}, marks=pytest.mark.slow),
     ],
 )
 def test_every_convolution_is_fused(kit, name, convolutions, in_float):
@@ -49,6 +53,28 @@ def test_every_convolution_is_fused(kit, name, convolutions, in_float):
     assert fused.float == in_float
     assert fused.integer["QGemm"] == sum(isinstance(part, nn.Linear) for part in module.modules())
     assert kit.sqnr(graph(data), run(path, data)) > 35  # the same numbers in both, to a rounding here and there
+
+
+def test_a_vision_transformer_keeps_its_linear_layers_in_integers(kit):
+    """Integer: the patch convolution and every Linear (2 x 4 and the head). Float: LayerNorm, GELU and softmax, which
+    have no integer kernels in ONNX Runtime, and the two products of each attention, which is one operator with softmax.
+    """
+    vit = torchvision.models.VisionTransformer(
+        image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64, num_classes=10
+    )
+    torch.manual_seed(0)
+    nn.init.normal_(vit.heads.head.weight)
+    data = torch.randn(16, 3, 32, 32)
+    spec = InputSpec((3, 32, 32))
+    graph = kit.quantize(vit.eval(), data, spec, kit.recipe())
+    path = kit.export(graph, spec)
+    fused = count_fused(path)
+    assert fused.integer["QLinearConv"] == 1
+    assert fused.integer["MatMulIntegerToFloat"] + fused.integer["QGemm"] == 9
+    assert not {"Conv", "Gemm"} & set(fused.float)
+    assert fused.float["MatMul"] + fused.float["FusedMatMul"] == 4
+    assert (fused.float["LayerNormalization"], fused.float["Erf"], fused.float["Softmax"]) == (5, 2, 2)
+    assert kit.sqnr(graph(data), run(path, data)) > 30
 
 
 @pytest.mark.parametrize(("top", "layer"), [(6.0, nn.ReLU6()), (np.inf, nn.ReLU())])

@@ -9,7 +9,7 @@ hands on its output corrected by the running mean of the shifts met so far, this
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -131,10 +131,12 @@ def _simulating(prepared: fx.GraphModule) -> Iterator[None]:
 
 
 def _matching_layers(prepared: fx.GraphModule, reference: fx.GraphModule) -> dict[fx.Node, fx.Node]:
-    ours, theirs = ([node for node in call_nodes(graph) if kind_of(node) in WEIGHTED] for graph in (prepared, reference))
+    ours, theirs = (
+        [node for node in call_nodes(graph) if kind_of(node) in WEIGHTED] for graph in (prepared, reference)
+    )
     if [layer_name(node) for node in ours] != [layer_name(node) for node in theirs]:
         raise StageError(
-            f"bias correction compares {len(ours)} quantized layers with {len(theirs)} float ones that are not the same",
+            f"bias correction compares {len(ours)} quantized layers with {len(theirs)} float ones: not the same",
             fix="give the float_graph that was prepared",
         )
     return dict(zip(ours, theirs, strict=True))

@@ -41,14 +41,16 @@ def scaled(layer: fx.Node, weight: torch.Tensor, side: Side, factor: torch.Tenso
     grouped = _grouped(layer, weight)
     axis = _axis(layer, side)
     shape = [size if index in (0, axis) else 1 for index, size in enumerate(grouped.shape)]
-    return (grouped * factor.view(shape)).view_as(weight)
+    result: torch.Tensor = (grouped * factor.view(shape)).view_as(weight)
+    return result
 
 
 def _grouped(layer: fx.Node, weight: torch.Tensor) -> torch.Tensor:
     """`[groups, first axis / groups, second axis, k...]`; each group connects its own inputs to its own outputs."""
     given = layer.args[_GROUPS] if kind_of(layer) is not OpKind.LINEAR and len(layer.args) > _GROUPS else 1
     assert isinstance(given, int)
-    return weight.unflatten(0, (given, -1))
+    grouped: torch.Tensor = weight.unflatten(0, (given, -1))
+    return grouped
 
 
 def _axis(layer: fx.Node, side: Side) -> int:

@@ -3,8 +3,13 @@
 Between two layers with only `f` between them, where `f(s x) = s f(x)` for s > 0, channel i may be divided by s_i on the
 way out of the first and multiplied by it on the way into the second. `s_i = sqrt(r1_i / r2_i)`, with r1_i and r2_i
 the largest absolute weights of the channel in both, makes them equal (equation 11); chains are swept until nothing
-moves. Biases are divided by s_i too. The paper replaces ReLU6 by ReLU first, which changes the function; here a
-clip stays, and with it every channel that may reach it.
+moves. Biases are divided by s_i too.
+
+Two departures. A channel's bias counts in r1_i like a weight: with folded BatchNorm a nearly dead channel is a
+constant, its bias, and blowing up its weights would blow up that constant until it stretches the activation's range for
+all (the paper absorbs high biases afterwards). On MobileNetV1-0.25, one scale per weight tensor, that is worth 6 dB of
+logits SQNR. And the paper replaces ReLU6 by ReLU, which changes the function; here a clip stays, and with it every
+channel that may reach it.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import fx
@@ -26,7 +32,7 @@ from compress.quantization.recovery.watch import channel_peaks
 __all__ = ["equalize"]
 
 _SWEEPS = 200
-_CONVERGED = 1e-3
+_CONVERGED = 1e-2
 """Largest relative change of any channel in a sweep at which the next one is not worth it."""
 
 _ROOM = 0.75
@@ -34,6 +40,9 @@ _ROOM = 0.75
 
 _HOMOGENEOUS = frozenset({OpKind.RELU, OpKind.LEAKY_RELU, OpKind.CLIP, OpKind.MAX_POOL, OpKind.AVG_POOL})
 """Kinds with `f(s x) = s f(x)`, channel by channel; a clip has it below its bound."""
+
+
+_Tensors: TypeAlias = "dict[fx.Node | None, torch.Tensor]"
 
 
 @dataclass(frozen=True)
@@ -71,39 +80,54 @@ def equalize(graph: fx.GraphModule, batches: Batches | None = None) -> tuple[str
     pairs = _find_pairs(graph)
     peaks = _clip_peaks(graph, pairs, batches)
     pairs = [pair for pair in pairs if pair.clip is None or pair.clip in peaks]
-    weights = {layer: _weight(graph, layer) for pair in pairs for layer in (pair.first, pair.second)}
-    divisors = _converge(pairs, weights, peaks)
+    sizes: _Tensors = {layer: _sizes(graph, layer) for pair in pairs for layer in (pair.first, pair.second)}
+    biases: _Tensors = {pair.first: _stored(graph, bias_of(pair.first)).abs() for pair in pairs if bias_of(pair.first)}
+    divisors = _converge(pairs, sizes, biases, peaks)
     for pair in pairs:
-        _divide_bias(graph, pair.first, divisors[pair.first])
-    for layer, weight in weights.items():
-        bind(graph, str(parameter_name(layer.args[1])), weight.to(_stored(graph, layer).dtype), trainable=True)
-    return tuple(layer_name(node) for node in graph.graph.nodes if node in weights)
+        _apply(graph, pair, divisors[pair])
+    return tuple(layer_name(node) for node in graph.graph.nodes if node in sizes)
 
 
-def _converge(
-    pairs: list[_Pair], weights: dict[fx.Node, torch.Tensor], peaks: dict[fx.Node, torch.Tensor]
-) -> dict[fx.Node, torch.Tensor]:
-    """Sweep over the pairs, changing `weights` and `peaks`; returns the divisor of each first layer's outputs."""
-    totals = {pair.first: torch.ones(1, dtype=torch.float64) for pair in pairs}
+def _sizes(graph: fx.GraphModule, layer: fx.Node) -> torch.Tensor:
+    """Largest absolute weight of each kernel, in the weight's own layout with kernels of size 1."""
+    weight = _stored(graph, layer.args[1]).abs()
+    return weight.amax(tuple(range(2, weight.ndim)), keepdim=True) if weight.ndim > 2 else weight
+
+
+def _converge(pairs: list[_Pair], sizes: _Tensors, biases: _Tensors, peaks: _Tensors) -> dict[_Pair, torch.Tensor]:
+    """Sweep over the pairs, changing the three tables, until nothing moves; what to divide each pair's channels by."""
+    totals = {pair: torch.ones(1, dtype=torch.float64) for pair in pairs}
     for _ in range(_SWEEPS):
         change = 0.0
         for pair in pairs:
-            divisor = _divisor(pair, weights, peaks)
-            weights[pair.first] = scaled(pair.first, weights[pair.first], Side.OUT, 1 / divisor)
-            weights[pair.second] = _scaled_inputs(pair.second, weights[pair.second], divisor)
-            if pair.clip is not None:
-                peaks[pair.clip] = peaks[pair.clip] / divisor
-            totals[pair.first] = totals[pair.first] * divisor
+            divisor = _divisor(pair, sizes, biases, peaks)
+            sizes[pair.first] = scaled(pair.first, sizes[pair.first], Side.OUT, 1 / divisor)
+            sizes[pair.second] = _scaled_inputs(pair.second, sizes[pair.second], divisor)
+            for table, key in ((biases, pair.first), (peaks, pair.clip)):
+                if key in table:
+                    table[key] = table[key] / divisor
+            totals[pair] = totals[pair] * divisor
             change = max(change, float(divisor.log().abs().max()))
         if change < _CONVERGED:
             break
     return totals
 
 
-def _divisor(pair: _Pair, weights: dict[fx.Node, torch.Tensor], peaks: dict[fx.Node, torch.Tensor]) -> torch.Tensor:
+def _apply(graph: fx.GraphModule, pair: _Pair, divisor: torch.Tensor) -> None:
+    weight, bias = pair.first.args[1], bias_of(pair.first)
+    _store(graph, weight, scaled(pair.first, _stored(graph, weight), Side.OUT, 1 / divisor))
+    if bias is not None:
+        _store(graph, bias, _stored(graph, bias) / divisor)
+    weight = pair.second.args[1]
+    _store(graph, weight, _scaled_inputs(pair.second, _stored(graph, weight), divisor))
+
+
+def _divisor(pair: _Pair, sizes: _Tensors, biases: _Tensors, peaks: _Tensors) -> torch.Tensor:
     """What to divide each channel by `[channels]`; 1 for a channel that is dead on either side or held by its clip."""
-    out = largest(pair.first, weights[pair.first], Side.OUT)
-    into = largest(pair.second, weights[pair.second], Side.IN).unflatten(0, (len(out), -1)).amax(1)
+    out = largest(pair.first, sizes[pair.first], Side.OUT)
+    into = largest(pair.second, sizes[pair.second], Side.IN).unflatten(0, (len(out), -1)).amax(1)
+    if pair.first in biases:
+        out = torch.maximum(out, biases[pair.first])
     divisor = torch.where((out > 0) & (into > 0), (out / into).sqrt(), 1.0)
     if pair.clip is None:
         return divisor
@@ -117,7 +141,7 @@ def _scaled_inputs(layer: fx.Node, weight: torch.Tensor, factor: torch.Tensor) -
     return scaled(layer, weight, Side.IN, factor.repeat_interleave(inputs // len(factor)))
 
 
-def _clip_peaks(graph: fx.GraphModule, pairs: list[_Pair], batches: Batches | None) -> dict[fx.Node, torch.Tensor]:
+def _clip_peaks(graph: fx.GraphModule, pairs: list[_Pair], batches: Batches | None) -> _Tensors:
     """Largest value `[channels]` that enters each clip; nothing without images."""
     clips = {pair.clip.args[0]: pair for pair in pairs if pair.clip is not None}
     if batches is None or not clips:
@@ -187,18 +211,15 @@ def _same_channels(first: fx.Node, second: fx.Node) -> bool:
     return kind_of(first) is not OpKind.LINEAR
 
 
-def _weight(graph: fx.GraphModule, layer: fx.Node) -> torch.Tensor:
-    return _stored(graph, layer).double()
+def _stored(graph: fx.GraphModule, node: object) -> torch.Tensor:
+    value = constant(graph, node)
+    assert value is not None
+    return value.double()
 
 
-def _stored(graph: fx.GraphModule, layer: fx.Node) -> torch.Tensor:
-    weight = constant(graph, layer.args[1])
-    assert weight is not None
-    return weight
-
-
-def _divide_bias(graph: fx.GraphModule, layer: fx.Node, divisor: torch.Tensor) -> None:
-    node = bias_of(layer)
-    bias = constant(graph, node)
-    if node is not None and bias is not None:
-        bind(graph, str(node.target), (bias.double() / divisor).to(bias.dtype), trainable=True)
+def _store(graph: fx.GraphModule, node: object, value: torch.Tensor) -> None:
+    """Write a parameter back in the type it has."""
+    name, before = parameter_name(node), constant(graph, node)
+    assert name is not None
+    assert before is not None
+    bind(graph, name, value.to(before.dtype), trainable=True)

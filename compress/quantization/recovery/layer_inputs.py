@@ -20,6 +20,8 @@ __all__ = ["Layer", "Moments", "find_layers", "gather_moments"]
 
 aten = torch.ops.aten
 _CONV = (aten.conv2d.default, aten.conv2d.padding)
+_AT_ONCE = 8
+"""Images whose layer inputs, those of all layers, are in memory together."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Layer:
     @property
     def matrix(self) -> torch.Tensor:
         """The weight as `[G, O, K]`."""
-        return self.weight.flatten(1).unflatten(0, (self.groups, -1))
+        matrix: torch.Tensor = self.weight.flatten(1).unflatten(0, (self.groups, -1))
+        return matrix
 
     @property
     def moments_bytes(self) -> int:
@@ -107,8 +110,8 @@ def gather_moments(
     inputs = cut(prepared, [cast(fx.Node, layer.node.args[0]) for layer in layers])
     moments = [Moments.none(layer) for layer in layers]
     with torch.no_grad():
-        for batch in batches:
-            for layer, sums, values in zip(layers, moments, inputs(batch), strict=True):
+        for images in (part for batch in batches for part in batch.split(_AT_ONCE)):
+            for layer, sums, values in zip(layers, moments, inputs(images), strict=True):
                 sums.add(_columns(layer, values, patches, generator))
     return moments
 
@@ -117,7 +120,7 @@ def _obstacle(prepared: fx.GraphModule, node: fx.Node, weight: fx.Node) -> str |
     if node.target not in (*_CONV, aten.linear.default):
         return f"{node.target} is no linear function of patches that is known here"
     source = weight.args[0]
-    readers = [n for n in prepared.graph.find_nodes(op="get_attr", target=str(parameter_name(source)))]
+    readers = list(prepared.graph.find_nodes(op="get_attr", target=str(parameter_name(source))))
     if len(readers) != 1 or only_user(readers[0]) is None or only_user(weight) is None:
         return "its weight is used more than once"
     return None
@@ -137,7 +140,8 @@ def _columns(layer: Layer, values: torch.Tensor, patches: int, generator: torch.
         rows = values.reshape(-1, values.shape[-1])
         return rows[_draw(len(rows), patches * len(values), generator)].T[None]
     columns = torch.cat([_patches(layer, image, patches, generator) for image in values], dim=-1)
-    return columns.unflatten(0, (layer.groups, -1))
+    grouped: torch.Tensor = columns.unflatten(0, (layer.groups, -1))
+    return grouped
 
 
 def _patches(layer: Layer, image: torch.Tensor, most: int, generator: torch.Generator) -> torch.Tensor:
@@ -169,4 +173,4 @@ def _argument(node: fx.Node, index: int, default: object) -> object:
 
 def _pair(value: object) -> tuple[int, int]:
     values = list(value) if isinstance(value, (list, tuple)) else [value]
-    return int(values[0]), int(values[-1])
+    return int(str(values[0])), int(str(values[-1]))

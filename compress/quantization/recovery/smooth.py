@@ -1,8 +1,8 @@
 """SmoothQuant: outlier channels of activations moved into the weights that read them (Xiao et al. 2022, section 4).
 
 `LayerNorm -> Linear` computes `(X / s) (s W)` for any `s > 0` per channel: X's channel j is divided by s_j in the
-normalisation's gain and shift, and the weights that read it are multiplied. `s_j = max|X_j|^alpha / max|W_j|^(1 - alpha)`
-(equation 4) splits the difficulty: all of it goes to the weights at alpha = 1, none at alpha = 0.
+normalisation's gain and shift, and the weights that read it are multiplied. Equation 4,
+`s_j = max|X_j|^alpha / max|W_j|^(1 - alpha)`, splits the difficulty: alpha = 1 moves all of it to the weights.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ def _keeps_last_axis(node: fx.Node) -> bool:
         return True
     if node.target is aten.permute.default:
         order = node.args[1]
-        return isinstance(order, (list, tuple)) and isinstance(order[-1], int) and order[-1] % value.ndim == value.ndim - 1
+        return (
+            isinstance(order, (list, tuple)) and isinstance(order[-1], int) and order[-1] % value.ndim == value.ndim - 1
+        )
     moved = {aten.transpose.int: node.args[1:3], aten.select.int: node.args[1:2], aten.slice.Tensor: node.args[1:2]}
     axes = moved.get(node.target, ()) if isinstance(node.target, torch._ops.OpOverload) else ()
     return bool(axes) and all(isinstance(axis, int) and axis % value.ndim != value.ndim - 1 for axis in axes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -51,7 +53,7 @@ class Auto(StaticOptions):
     Attributes:
         observer: of the rung `range_search`.
         budget: what may be lost.
-        rungs: those to try, in the ladder's order: min_max, range_search, equalize_bias, rounding, mixed_precision, qat.
+        rungs: those to try, cheapest first.
         batch_size: calibration images at a time.
         on_miss: when no rung meets the budget, `fail` (the best result is kept beside the stage's files) or `keep` the
             best result and go on.
@@ -113,28 +115,31 @@ class Auto(StaticOptions):
         )
 
     def _climb(self, graph: fx.GraphModule, context: Context) -> Climb:
-        from compress.graph import static_batch_reason
         from compress.quantization.ladder import Settings, climb
         from compress.quantization.rungs import build_rungs
+        from compress.quantization.static import Recovery
+
+        bench = self._bench(graph, context)
+        self._log_resolution(context)
+        log_float_layers(graph, bench.recipe, context)
+        start = Settings(bench.recipe, Recovery())
+        rungs = build_rungs(self.rungs, bench)
+        return climb(rungs, start, bench.judge, self.budget.top1_drop, context.progress, context.name)
+
+    def _bench(self, graph: fx.GraphModule, context: Context) -> Bench:
+        from compress.graph import static_batch_reason
+        from compress.quantization.observers import load_observer
+        from compress.quantization.observers.min_max import MinMax
+        from compress.quantization.rungs import Bench
+        from compress.quantization.static import CalibrationImages
         from compress.quantization.verdict import Judge
 
         single = static_batch_reason(graph) is not None
-        judge = Judge(graph, context.splits.validation, 1 if single else _VALIDATION_BATCH)
-        self._log_resolution(context)
-        recipe = self.recipe(context)
-        log_float_layers(graph, recipe, context)
-        bench = self._bench(graph, context, 1 if single else self.batch_size)
-        rungs = build_rungs(self.rungs, bench)
-        return climb(rungs, Settings(recipe), judge, self.budget.top1_drop, context.progress, context.name)
-
-    def _bench(self, graph: fx.GraphModule, context: Context, batch_size: int) -> Bench:
-        from compress.quantization.observers import load_observer
-        from compress.quantization.rungs import Bench
-        from compress.quantization.static import CalibrationImages
-
         return Bench(
             graph=graph,
-            images=CalibrationImages(context.splits.calibration, batch_size),
+            recipe=replace(self.recipe(context), activation_observer=MinMax),
+            judge=Judge(graph, context.splits.validation, 1 if single else _VALIDATION_BATCH),
+            images=CalibrationImages(context.splits.calibration, 1 if single else self.batch_size),
             splits=context.splits,
             search=load_observer(self.observer),
             drop_points=self.budget.top1_drop,
@@ -160,7 +165,7 @@ class Auto(StaticOptions):
         if 0 < drop < 100 / samples:
             context.progress.log(
                 f"{context.name}: one of {samples} validation images is {100 / samples:.1f} points, more than the "
-                f"budget of {drop:g}: no image may be lost (data.validation={round(100 / drop + 0.5)} or more tells finer)"
+                f"budget of {drop:g}: no image may be lost (data.validation={math.ceil(100 / drop)} tells finer)"
             )
 
     def _missed(self, climb: Climb, artifact: Artifact, context: Context) -> BudgetMissed:

@@ -1,0 +1,384 @@
+"""INT8 post-training quantization against its peers: same model, same images in the same order, one run.
+
+    python scripts/bench_quantization.py [--json PATH] [--data FOLDER] [--nets resnet20 resnet44 mobilenet_v1]
+
+Every method makes its file in a process of its own (seconds from the module to the written file, imports excluded; peak
+memory above what the process held before), then all files are judged here in ONNX Runtime: agreement with FP32 and SQNR
+of the logits on the test images, convolutions left in float, size, and paired, interleaved latency at one thread. Peers
+are timed from the module too: `s (export)` gives all seconds, and in brackets those of exporting to ONNX.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from bench_common import Bar, arguments, at_least, at_most, report
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from compress import runtimes
+from compress.data import CsvData, ImageFolderData, load_splits
+from compress.measure.host import describe_host
+from compress.measure.latency import paired_latency
+from compress.measure.memory import PeakMemory
+from compress.models import FactoryModel, load_model
+from compress.parity import FidelityMeter
+from compress.quantization.fused import count_fused
+from compress.report.progress import RichProgress
+from compress.stage import Context, Splits
+from compress.types import Artifact, Fidelity, Format, InputSpec, Precision
+
+console = Console()
+QUIET = RichProgress(Console(quiet=True))
+OURS = {
+    "ours, min-max": {"observer": "min_max"},
+    "ours, MSE": {"observer": "histogram"},
+    "ours, percentile": {"observer": "percentile"},
+    "ours, entropy": {"observer": "entropy"},
+    "ours, MSE + bias correction": {"observer": "histogram", "bias_correction": True},
+    "ours, full recovery": {"observer": "histogram", "bias_correction": True, "rounding": "adaptive"},
+}
+PEERS = {"ORT MinMax": "MinMax", "ORT Percentile": "Percentile"}
+NNCF = "NNCF"
+
+
+@dataclass(frozen=True)
+class Net:
+    """A real network with its images."""
+
+    factory: str
+    checkpoint: str
+    input: InputSpec
+    data: dict[str, object]
+
+
+def nets(data: Path) -> dict[str, Net]:
+    cifar = {
+        "kind": "image_folder",
+        "train": data / "images/cifar10_train4000",
+        "test": data / "images/cifar10_test500",
+    }
+    nips = {
+        "kind": "csv",
+        "file": data / "images/nips2017/labels_and_attribution.csv",
+        "path_column": "file",
+        "label_column": "imagenet_class_0based",
+        "resize": 256,
+        "validation": 0,
+        "finetune": 0,
+    }
+    return {
+        "resnet20": Net("nets:resnet20", "resnet20-12fca82f.th", InputSpec((3, 32, 32)), cifar),
+        "resnet44": Net("nets:resnet44", "resnet44-014dd654.th", InputSpec((3, 32, 32)), cifar),
+        "mobilenet_v1": Net("nets:MobileNetV1_025", "mobilenetv1_0.25_state_dict.pt", InputSpec((3, 224, 224)), nips),
+    }
+
+
+def load(net: Net, data: Path) -> tuple[Artifact, Splits]:
+    sys.path.insert(0, str(data))
+    config = FactoryModel.model_validate(
+        {
+            "kind": "factory",
+            "factory": net.factory,
+            "checkpoint": data / "weights" / net.checkpoint,
+            "input": {"shape": net.input.shape},
+        }
+    )
+    kind = CsvData if net.data["kind"] == "csv" else ImageFolderData
+    splits = load_splits(kind.model_validate(net.data), net.input)
+    source = load_model(config, trusted=lambda _: True, seed=0, progress=QUIET, finetune=None)
+    return source, splits
+
+
+# --- in a process of its own: one method, one file --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Made:
+    """What making one file took."""
+
+    seconds: float
+    export_seconds: float
+    peak_bytes: int
+
+
+def make(method: str, net: Net, data: Path, path: Path) -> Made:
+    """Make the method's INT8 file at `path` from the FP32 module."""
+    source, splits = load(net, data)
+    images = np.concatenate([batch.images for batch in splits.calibration.batches(128)])
+    maker = _make_ours if method in OURS else _make_peer
+    _import_what_is_needed(method)
+    with PeakMemory() as memory:
+        before = memory.peak_bytes
+        started = time.perf_counter()
+        export_seconds = maker(method, source, splits, images, path)
+        seconds = time.perf_counter() - started
+    return Made(seconds, export_seconds, memory.peak_bytes - before)
+
+
+def _import_what_is_needed(method: str) -> None:
+    """Imports are not timed."""
+    modules = ["onnxscript", "torch.onnx", "compress.quantization.ptq", "compress.stages.export.to_onnx"]
+    if method in PEERS:
+        modules.append("onnxruntime.quantization")
+    if method == NNCF:
+        modules.append("nncf")
+    for module in modules:
+        importlib.import_module(module)
+
+
+def _context(name: str, splits: Splits, folder: Path) -> Context:
+    from compress.config import load_target
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return Context(name, load_target("raspberry_pi_4", []), splits, folder, 0, QUIET)
+
+
+def _make_ours(method: str, source: Artifact, splits: Splits, images: NDArray[np.float32], path: Path) -> float:
+    from compress.stages.export.to_onnx import ToOnnx
+    from compress.stages.quantize.ptq_static import PtqStatic
+
+    quantized = PtqStatic.model_validate(OURS[method]).run(source, _context("ptq", splits, path.parent))
+    started = time.perf_counter()
+    ToOnnx().run(quantized, _context(path.stem, splits, path.parent))
+    return time.perf_counter() - started
+
+
+def _make_peer(method: str, source: Artifact, splits: Splits, images: NDArray[np.float32], path: Path) -> float:
+    import onnx
+
+    from compress.stages.export.to_onnx import ToOnnx
+    from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
+
+    started = time.perf_counter()
+    context = _context(f"{path.stem}-fp32", splits, path.parent)
+    fp32 = ToOnnx(dynamic_batch=True).run(FoldBatchnorm().run(source, context), context).path
+    export_seconds = time.perf_counter() - started
+    if method == NNCF:
+        import nncf
+
+        dataset = nncf.Dataset([{"input": image[None]} for image in images])
+        onnx.save(nncf.quantize(onnx.load(fp32), dataset, subset_size=len(images)), path)
+    else:
+        _ort_quantize(fp32, path, images, PEERS[method])
+    return export_seconds
+
+
+def _ort_quantize(fp32: Path, path: Path, images: NDArray[np.float32], method: str) -> None:
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.feeds = iter([{"input": image[None]} for image in images])
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            return next(self.feeds, None)
+
+    quantize_static(
+        str(fp32),
+        str(path),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod[method],
+    )
+
+
+def make_in_child(method: str, name: str, data: Path, path: Path) -> Made | None:
+    """`make` in a fresh process; None when it fails (its last line is printed), as without the method's package."""
+    command = [sys.executable, __file__, "--data", str(data), "--child", method, "--nets", name, "--file", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    if done.returncode != 0:
+        console.print(f"{name}, {method}: not measured: {done.stderr.strip().splitlines()[-1][:150]}")
+        return None
+    return Made(**json.loads(done.stdout.splitlines()[-1]))
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One method on one network."""
+
+    made: Made
+    fidelity: Fidelity
+    top1: float
+    size_bytes: int
+    convs_in_float: int
+    ratio: float
+    interval: tuple[float, float]
+
+
+def onnx_artifact(path: Path, net: Net, precision: Precision, dynamic: bool = False) -> Artifact:
+    return Artifact(Format.ONNX, path, precision, net.input, dynamic)
+
+
+def judge(path: Path, fp32: Path, net: Net, splits: Splits, made: Made, dynamic: bool) -> Judged:
+    reference = runtimes.load(onnx_artifact(fp32, net, Precision.FP32), threads=2)
+    candidate = runtimes.load(onnx_artifact(path, net, Precision.INT8, dynamic), threads=2)
+    meter, right, samples = FidelityMeter(), 0, 0
+    for batch in splits.evaluation.batches(50):
+        logits = candidate(batch.images)
+        meter.update(reference(batch.images), logits)
+        right += int((logits.argmax(1) == batch.labels).sum())
+        samples += len(batch.labels)
+    paired = paired_latency(
+        runtimes.load(onnx_artifact(path, net, Precision.INT8, dynamic), threads=1),
+        runtimes.load(onnx_artifact(fp32, net, Precision.FP32), threads=1),
+        np.random.default_rng(0).standard_normal((1, *net.input.shape), dtype=np.float32),
+        runs=200,
+        warmup=20,
+        seconds=10,
+        threads=1,
+        device=describe_host().label,
+    )
+    return Judged(
+        made,
+        meter.result(),
+        right / samples,
+        path.stat().st_size,
+        count_fused(path).float["Conv"],
+        paired.ratio,
+        (paired.low, paired.high),
+    )
+
+
+def fp32_file(source: Artifact, splits: Splits, folder: Path) -> Path:
+    from compress.stages.export.to_onnx import ToOnnx
+    from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
+
+    context = _context("fp32", splits, folder)
+    return ToOnnx().run(FoldBatchnorm().run(source, context), context).path
+
+
+def bench(name: str, net: Net, data: Path, folder: Path) -> dict[str, Judged]:
+    source, splits = load(net, data)
+    fp32 = fp32_file(source, splits, folder)
+    results: dict[str, Judged] = {}
+    for number, method in enumerate([*OURS, *PEERS, NNCF]):
+        path = folder / f"method{number}.onnx"
+        made = make_in_child(method, name, data, path)
+        if made is not None:
+            results[method] = judge(path, fp32, net, splits, made, dynamic=method not in OURS)
+    show(name, results, len(splits.evaluation))
+    return results
+
+
+def show(name: str, results: dict[str, Judged], samples: int) -> None:
+    columns = ("method", "agree %", "SQNR dB", "top-1 %", "KiB", "float convs", "INT8:FP32 (95 %)", "s (export)", "MiB")
+    table = Table(*columns, title=f"{name}: 128 calibration images, {samples} test images")
+    for method, row in results.items():
+        table.add_row(
+            method,
+            f"{100 * row.fidelity.agreement:.1f}",
+            f"{row.fidelity.sqnr_db:.2f}",
+            f"{100 * row.top1:.1f}",
+            f"{row.size_bytes / 1024:.0f}",
+            str(row.convs_in_float),
+            f"{row.ratio:.2f} ({row.interval[0]:.2f} to {row.interval[1]:.2f})",
+            f"{row.made.seconds:.1f} ({row.made.export_seconds:.1f})",
+            f"{row.made.peak_bytes / 2**20:.0f}",
+        )
+    console.print(table)
+
+
+# --- bars -------------------------------------------------------------------------------------------------------------
+
+
+def best(results: dict[str, Judged], names: object, key: str) -> float | None:
+    rows = [results[name] for name in names if name in results]
+    return max((getattr(row.fidelity, key) for row in rows), default=None)
+
+
+def bars(name: str, results: dict[str, Judged]) -> list[Bar]:
+    full = results.get("ours, full recovery")
+    if full is None:
+        return []
+    found = [
+        at_least(
+            f"{name} agreement, full recovery", 100 * full.fidelity.agreement, 92.5 if "mob" in name else 99.4, "%"
+        ),
+        *sqnr_bars(name, full, results),
+        at_most(f"{name} convolutions left in float", full.convs_in_float, 0, ""),
+    ]
+    ort, ours = results.get("ORT MinMax"), results.get("ours, min-max")
+    if ort and ours:
+        found += [
+            at_least(f"{name} min-max SQNR over ORT MinMax", ours.fidelity.sqnr_db - ort.fidelity.sqnr_db, 0, "dB"),
+            at_least(
+                f"{name} min-max agreement over ORT",
+                100 * (ours.fidelity.agreement - ort.fidelity.agreement),
+                0,
+                "points",
+            ),
+            at_most(f"{name} latency ratio over ORT's", full.ratio / ort.ratio, 1.0, "x"),
+            at_most(f"{name} size over ORT's", full.size_bytes / ort.size_bytes, 1.0, "x"),
+            at_most(f"{name} min-max seconds over ORT MinMax", ours.made.seconds / ort.made.seconds, 2.0, "x"),
+        ]
+    return found + search_cost_bars(name, results)
+
+
+def sqnr_bars(name: str, full: Judged, results: dict[str, Judged]) -> list[Bar]:
+    if name == "resnet44":
+        peers = best(results, PEERS, "sqnr_db")
+        gain = None if peers is None else full.fidelity.sqnr_db - peers
+        return [at_least(f"{name} SQNR over ORT's best", gain, 1.5, "dB")]
+    return [at_least(f"{name} SQNR, full recovery", full.fidelity.sqnr_db, 24.5 if "mob" in name else 31, "dB")]
+
+
+def search_cost_bars(name: str, results: dict[str, Judged]) -> list[Bar]:
+    peer = results.get("ORT Percentile")
+    found = []
+    for method in ("ours, MSE", "ours, percentile", "ours, entropy"):
+        if peer and method in results:
+            made = results[method].made
+            found.append(
+                at_most(f"{name} {method} seconds over ORT Percentile", made.seconds / peer.made.seconds, 0.5, "x")
+            )
+            found.append(
+                at_most(
+                    f"{name} {method} RSS over ORT Percentile", made.peak_bytes / max(peer.made.peak_bytes, 1), 0.3, "x"
+                )
+            )
+    return found
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--nets", nargs="+", default=["resnet20", "resnet44", "mobilenet_v1"])
+    parser.add_argument("--child", help="make one method's file in this process (used by the bench itself)")
+    parser.add_argument("--file", type=Path)
+    options = parser.parse_args()
+    known = nets(options.data.resolve())
+    if options.child:
+        made = make(options.child, known[options.nets[0]], options.data.resolve(), options.file)
+        print(json.dumps(made.__dict__))
+        return
+    found: list[Bar] = []
+    for name in options.nets:
+        with tempfile.TemporaryDirectory() as folder:
+            found += bars(name, bench(name, known[name], options.data.resolve(), Path(folder)))
+    report(found, options.json)
+
+
+if __name__ == "__main__":
+    main()
