@@ -70,6 +70,12 @@ def test_a_quantized_graph_comes_back_equal(tmp_path, image):
     assert torch.equal(quantized(image), load_module(tmp_path / name, source=None)(image))
 
 
+def test_layers_named_by_number_come_back(tmp_path, image):
+    graph = capture(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()).eval(), INPUT)
+    name = save_module(graph, INPUT, tmp_path, source=None)
+    assert torch.equal(graph(image), load_module(tmp_path / name, source=None)(image))
+
+
 def test_a_class_that_is_not_of_the_source_is_not_kept(tmp_path):
     assert save_module(Tiny(), INPUT, tmp_path, source=nn.Linear(1, 1)) is None
     assert list(tmp_path.iterdir()) == []

@@ -37,7 +37,8 @@ _MODEL = "models/model.json"
 _CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
 _SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 _PAYLOAD = re.compile(r"(weight|tensor)_\d+")
-_IDENTIFIER = re.compile(r"(?!__)[A-Za-z_]\w*(\.(?!__)\w+)*|")
+_IDENTIFIER = re.compile(r"(?!__)\w+(\.(?!__)\w+)*|", re.ASCII)
+"""Names of values and of parameters; a part may be a number, as `nn.Sequential` names its layers."""
 _SYMBOLIC = re.compile(
     r"""(?: Symbol\('[a-z]{1,3}\d{1,6}'(?:,\ (?:integer|positive|nonnegative|real)=True)*\)
         | Integer\(-?\d{1,18}\) | \b[a-z]{1,3}\d{1,6}\b | \b\d{1,18}\b
