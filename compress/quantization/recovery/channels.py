@@ -7,10 +7,11 @@ from enum import Enum
 import torch
 from torch import fx
 
+from compress.graph import bind, constant, parameter_name
 from compress.quantization.operators import kind_of
 from compress.quantization.policy import OpKind
 
-__all__ = ["Side", "largest", "scaled"]
+__all__ = ["Side", "largest", "scaled", "store", "stored"]
 
 _GROUPS = 6  # position of `groups` in the schemas of convolutions and of transposed convolutions
 
@@ -56,3 +57,18 @@ def _grouped(layer: fx.Node, weight: torch.Tensor) -> torch.Tensor:
 def _axis(layer: fx.Node, side: Side) -> int:
     """Axis of the grouped weight, beside the groups, along which the channels lie."""
     return 1 if (side is Side.OUT) != (kind_of(layer) is OpKind.CONV_TRANSPOSE) else 2
+
+
+def stored(graph: fx.GraphModule, node: object) -> torch.Tensor:
+    """A parameter in double precision."""
+    value = constant(graph, node)
+    assert value is not None
+    return value.double()
+
+
+def store(graph: fx.GraphModule, node: object, value: torch.Tensor) -> None:
+    """Write a parameter back in the type it has."""
+    name, before = parameter_name(node), constant(graph, node)
+    assert name is not None
+    assert before is not None
+    bind(graph, name, value.to(before.dtype), trainable=True)

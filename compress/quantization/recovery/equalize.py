@@ -22,11 +22,11 @@ from typing import TypeAlias
 import torch
 from torch import fx
 
-from compress.graph import bind, call_nodes, constant, layer_name, only_user, parameter_name
+from compress.graph import call_nodes, layer_name, only_user
 from compress.quantization.operators import WEIGHTED, bias_of, kind_of, lossless_range, weight_of
 from compress.quantization.policy import OpKind
 from compress.quantization.recovery import Batches
-from compress.quantization.recovery.channels import Side, largest, scaled
+from compress.quantization.recovery.channels import Side, largest, scaled, store, stored
 from compress.quantization.recovery.watch import channel_peaks
 
 __all__ = ["equalize"]
@@ -81,7 +81,7 @@ def equalize(graph: fx.GraphModule, batches: Batches | None = None) -> tuple[str
     peaks = _clip_peaks(graph, pairs, batches)
     pairs = [pair for pair in pairs if pair.clip is None or pair.clip in peaks]
     sizes: _Tensors = {layer: _sizes(graph, layer) for pair in pairs for layer in (pair.first, pair.second)}
-    biases: _Tensors = {pair.first: _stored(graph, bias_of(pair.first)).abs() for pair in pairs if bias_of(pair.first)}
+    biases: _Tensors = {pair.first: stored(graph, bias_of(pair.first)).abs() for pair in pairs if bias_of(pair.first)}
     divisors = _converge(pairs, sizes, biases, peaks)
     for pair in pairs:
         _apply(graph, pair, divisors[pair])
@@ -90,7 +90,7 @@ def equalize(graph: fx.GraphModule, batches: Batches | None = None) -> tuple[str
 
 def _sizes(graph: fx.GraphModule, layer: fx.Node) -> torch.Tensor:
     """Largest absolute weight of each kernel, in the weight's own layout with kernels of size 1."""
-    weight = _stored(graph, layer.args[1]).abs()
+    weight = stored(graph, layer.args[1]).abs()
     return weight.amax(tuple(range(2, weight.ndim)), keepdim=True) if weight.ndim > 2 else weight
 
 
@@ -115,11 +115,11 @@ def _converge(pairs: list[_Pair], sizes: _Tensors, biases: _Tensors, peaks: _Ten
 
 def _apply(graph: fx.GraphModule, pair: _Pair, divisor: torch.Tensor) -> None:
     weight, bias = pair.first.args[1], bias_of(pair.first)
-    _store(graph, weight, scaled(pair.first, _stored(graph, weight), Side.OUT, 1 / divisor))
+    store(graph, weight, scaled(pair.first, stored(graph, weight), Side.OUT, 1 / divisor))
     if bias is not None:
-        _store(graph, bias, _stored(graph, bias) / divisor)
+        store(graph, bias, stored(graph, bias) / divisor)
     weight = pair.second.args[1]
-    _store(graph, weight, _scaled_inputs(pair.second, _stored(graph, weight), divisor))
+    store(graph, weight, _scaled_inputs(pair.second, stored(graph, weight), divisor))
 
 
 def _divisor(pair: _Pair, sizes: _Tensors, biases: _Tensors, peaks: _Tensors) -> torch.Tensor:
@@ -209,17 +209,3 @@ def _same_channels(first: fx.Node, second: fx.Node) -> bool:
     if kind_of(second) is OpKind.LINEAR:
         return kind_of(first) is OpKind.LINEAR or value.ndim == 2
     return kind_of(first) is not OpKind.LINEAR
-
-
-def _stored(graph: fx.GraphModule, node: object) -> torch.Tensor:
-    value = constant(graph, node)
-    assert value is not None
-    return value.double()
-
-
-def _store(graph: fx.GraphModule, node: object, value: torch.Tensor) -> None:
-    """Write a parameter back in the type it has."""
-    name, before = parameter_name(node), constant(graph, node)
-    assert name is not None
-    assert before is not None
-    bind(graph, name, value.to(before.dtype), trainable=True)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from compress.graph import bind, call_nodes, constant, layer_name, parameter_name
+from compress.graph import call_nodes, constant, layer_name, parameter_name
 from compress.quantization.operators import kind_of, weight_of
 from compress.quantization.policy import OpKind
 from compress.quantization.recovery import Batches
-from compress.quantization.recovery.channels import Side, largest, scaled
+from compress.quantization.recovery.channels import Side, largest, scaled, store, stored
 from compress.quantization.recovery.watch import channel_peaks
 
 __all__ = ["smooth"]
@@ -59,16 +59,16 @@ def smooth(graph: fx.GraphModule, batches: Batches, *, alpha: float = 0.5) -> tu
 
 
 def _rescale(graph: fx.GraphModule, site: _Site, peak: torch.Tensor, alpha: float) -> None:
-    weights = [_value(graph, linear.args[1]) for linear in site.linears]
+    weights = [stored(graph, linear.args[1]) for linear in site.linears]
     largest_weight = torch.stack(
         [largest(linear, weight, Side.IN) for linear, weight in zip(site.linears, weights, strict=True)]
     ).amax(0)
     factor = peak**alpha / largest_weight ** (1 - alpha)
     factor = torch.where((peak > 0) & (largest_weight > 0), factor, 1.0)
     for node in site.norm.args[2:4]:
-        _store(graph, node, _value(graph, node) / factor)
+        store(graph, node, stored(graph, node) / factor)
     for linear, weight in zip(site.linears, weights, strict=True):
-        _store(graph, linear.args[1], scaled(linear, weight, Side.IN, factor))
+        store(graph, linear.args[1], scaled(linear, weight, Side.IN, factor))
 
 
 def _find_sites(graph: fx.GraphModule) -> list[_Site]:
@@ -124,17 +124,3 @@ def _keeps_last_axis(node: fx.Node) -> bool:
     moved = {aten.transpose.int: node.args[1:3], aten.select.int: node.args[1:2], aten.slice.Tensor: node.args[1:2]}
     axes = moved.get(node.target, ()) if isinstance(node.target, torch._ops.OpOverload) else ()
     return bool(axes) and all(isinstance(axis, int) and axis % value.ndim != value.ndim - 1 for axis in axes)
-
-
-def _value(graph: fx.GraphModule, node: object) -> torch.Tensor:
-    value = constant(graph, node)
-    assert value is not None
-    return value.double()
-
-
-def _store(graph: fx.GraphModule, node: object, value: torch.Tensor) -> None:
-    """Write a parameter back in the type it has."""
-    name, before = parameter_name(node), constant(graph, node)
-    assert name is not None
-    assert before is not None
-    bind(graph, name, value.to(before.dtype), trainable=True)

@@ -5,53 +5,32 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
 from compress.errors import Refusal, StageError
-from compress.stage import Context, Stage
+from compress.stage import Context
 from compress.target import Target
-from compress.training.options import Device, Optimizer, Padding, TrainOptions
+from compress.training.stage import TrainingStage, training_samples, validated
 from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
     from torch import nn
 
     from compress.training.loop import TrainResult
-    from compress.training.samples import Samples
     from compress.training.validate import Validation
 
 __all__ = ["Finetune"]
 
-_CHECKPOINT = "checkpoint.pt"
-_VALIDATION_BATCH = 256
 
-
-class Finetune(Stage):
+class Finetune(TrainingStage):
     """Train on the fine-tuning split and keep the weights that do best on the validation split.
 
-    The weights as they came in take part in that choice, so the validation result never gets worse. An interrupted
-    training is resumed after its last finished epoch.
+    The weights as they came in take part in that choice, so the validation result never gets worse. With `distill` the
+    teacher is the model as loaded.
 
     Attributes:
-        epochs: passes over the fine-tuning split.
-        learning_rate: the highest rate; linear warm-up to it, cosine decay from it.
-        batch_size: samples per step.
-        optimizer: `sgd` (Nesterov momentum) or `adamw`.
         momentum: of SGD.
-        weight_decay: not on biases and normalisation.
-        warmup_epochs: epochs of warm-up; may be a fraction.
         label_smoothing: share of the target spread over all classes.
-        ema: decay per step of an average of the weights that is used in their place; 0 for none.
-        clip_norm: largest L2 norm of the gradients; null leaves them.
-        distill: learn from the outputs of the model as loaded, too (Hinton et al. 2015).
-        temperature: softens those outputs.
-        alpha: weight of those outputs against the labels.
-        flip: mirror half of the images. Wrong for digits, text and road signs.
-        shift: move every image by up to this many pixels.
-        padding: what comes in at the edge of a moved image: `zero` is the mean colour.
-        keep_zeros: weights that are zero stay zero.
-        patience: stop after this many epochs without a better validation result; null never.
-        device: `auto` takes a CUDA GPU where there is one.
         mixed_precision: compute activations in 16 bits on a GPU.
     """
 
@@ -62,32 +41,9 @@ class Finetune(Stage):
 
     epochs: Annotated[int, Field(ge=1)] = 10
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
-    batch_size: Annotated[int, Field(ge=1)] = 64
-    optimizer: Optimizer = "sgd"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
-    warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False, validate_default=True)] = 0.5
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    distill: bool = False
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
-    flip: bool = False
-    shift: Annotated[int, Field(ge=0)] = 0
-    padding: Padding = "zero"
-    keep_zeros: bool = True
-    patience: Annotated[int, Field(ge=1)] | None = None
-    device: Device = "auto"
     mixed_precision: bool = True
-
-    @field_validator("warmup_epochs")
-    @classmethod
-    def _ends_before_training_does(cls, value: float, info: ValidationInfo) -> float:
-        epochs = info.data.get("epochs")
-        if epochs is not None and value >= epochs:
-            raise ValueError(f"the warm-up must be shorter than epochs={epochs}")
-        return value
 
     def requires(self, target: Target, precision: Precision, name: str) -> None:
         """Refuse an input that is no longer FP32: rounded weights do not move by small steps."""
@@ -104,18 +60,15 @@ class Finetune(Stage):
         Raises:
             StageError: no samples, no teacher, nothing to train, or a loss that is not finite.
         """
-        from compress.training.samples import Samples
-
         module = _trainable(artifact.module)
         _require_batches(module, artifact, context.name)
-        finetune, validation = Samples(context.splits.finetune), Samples(context.splits.validation)
-        if not len(finetune):
-            raise StageError(
-                f"stage {context.name!r}: the fine-tuning split is empty", fix="data.finetune=<number of images>"
-            )
-        before = self._validate(module, validation)
-        result = self._train(module, finetune, validation, context)
-        (context.folder / _CHECKPOINT).unlink(missing_ok=True)
+        samples = training_samples(context)
+        teacher = _teacher(context) if self.distill else None
+        before = validated(module, samples[1])
+        options = self.train_options(
+            momentum=self.momentum, label_smoothing=self.label_smoothing, mixed_precision=self.mixed_precision
+        )
+        result = self.fit(module, samples, options, teacher, (), context)
         if before is not None and result.validation is not None and before.better_than(result.validation):
             context.progress.log(
                 f"{context.name}: no epoch did better on the validation split than the {before.top1:.2%} before; "
@@ -124,51 +77,6 @@ class Finetune(Stage):
             return artifact.after(context.name, copy.deepcopy(artifact.module))
         _log_gain(before, result, context)
         return artifact.after(context.name, module)
-
-    def _validate(self, module: nn.Module, samples: Samples) -> Validation | None:
-        from compress.training.validate import validate
-
-        return validate(module, samples.batches(_VALIDATION_BATCH)) if len(samples) else None
-
-    def _train(self, module: nn.Module, finetune: Samples, validation: Samples, context: Context) -> TrainResult:
-        from compress.training.augment import Augment
-        from compress.training.loop import train
-        from compress.training.masks import KeepZeros
-        from compress.training.shuffle import Shuffled
-
-        augment = Augment(self.flip, self.shift, self.padding)
-        shuffled = Shuffled(finetune, size=self.batch_size, seed=context.seed, augment=augment)
-        return train(
-            module,
-            batches_of=shuffled,
-            steps_per_epoch=len(shuffled),
-            options=self._options(),
-            seed=context.seed,
-            progress=context.progress,
-            validation=(lambda: validation.batches(_VALIDATION_BATCH)) if len(validation) else None,
-            teacher=_teacher(context) if self.distill else None,
-            hooks=(KeepZeros(module),) if self.keep_zeros else (),
-            checkpoint=context.folder / _CHECKPOINT,
-            description=context.name,
-        )
-
-    def _options(self) -> TrainOptions:
-        return TrainOptions(
-            epochs=self.epochs,
-            learning_rate=self.learning_rate,
-            optimizer=self.optimizer,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            warmup_epochs=self.warmup_epochs,
-            label_smoothing=self.label_smoothing,
-            ema=self.ema,
-            clip_norm=self.clip_norm,
-            patience=self.patience,
-            temperature=self.temperature,
-            alpha=self.alpha,
-            device=self.device,
-            mixed_precision=self.mixed_precision,
-        )
 
 
 def _trainable(module: nn.Module) -> nn.Module:

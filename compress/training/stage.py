@@ -1,0 +1,160 @@
+"""What every stage that trains shares: its options, and one call from samples to the best epoch's weights.
+
+Free of torch at import, so that a configuration can be checked without loading it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from compress.errors import StageError
+from compress.stage import Context, Stage
+from compress.training.options import Device, Optimizer, Padding, TrainOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.training.hooks import Hook
+    from compress.training.loop import TrainResult
+    from compress.training.samples import Samples
+    from compress.training.validate import Validation
+
+__all__ = ["TrainingStage", "training_samples", "validated"]
+
+_CHECKPOINT = "checkpoint.pt"
+_VALIDATION_BATCH = 256
+
+
+class TrainingStage(Stage):
+    """Base of the stages that train. An interrupted training is resumed after its last finished epoch.
+
+    Attributes:
+        epochs: passes over the fine-tuning split.
+        learning_rate: the highest rate; linear warm-up to it, cosine decay from it.
+        batch_size: samples per step.
+        optimizer: `sgd` (Nesterov momentum) or `adamw`.
+        weight_decay: not on biases and normalisation.
+        warmup_epochs: epochs of warm-up; may be a fraction.
+        ema: decay per step of an average of the weights that is used in their place; 0 for none.
+        clip_norm: largest L2 norm of the gradients; null leaves them.
+        distill: learn from the outputs of the FP32 model, too (Hinton et al. 2015).
+        temperature: softens those outputs.
+        alpha: weight of those outputs against the labels.
+        flip: mirror half of the images. Wrong for digits, text and road signs.
+        shift: move every image by up to this many pixels.
+        padding: what comes in at the edge of a moved image: `zero` is the mean colour.
+        keep_zeros: weights that are zero stay zero.
+        patience: stop after this many epochs without a better validation result; null never.
+        device: `auto` takes a CUDA GPU where there is one.
+    """
+
+    epochs: Annotated[int, Field(ge=1)]
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    optimizer: Optimizer = "sgd"
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
+    warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False, validate_default=True)] = 0.5
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    distill: bool = False
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
+    flip: bool = False
+    shift: Annotated[int, Field(ge=0)] = 0
+    padding: Padding = "zero"
+    keep_zeros: bool = True
+    patience: Annotated[int, Field(ge=1)] | None = None
+    device: Device = "auto"
+
+    @field_validator("warmup_epochs")
+    @classmethod
+    def _ends_before_training_does(cls, value: float, info: ValidationInfo) -> float:
+        epochs = info.data.get("epochs")
+        if epochs is not None and value >= epochs:
+            raise ValueError(f"the warm-up must be shorter than epochs={epochs}")
+        return value
+
+    def train_options(
+        self, *, momentum: float = 0.9, label_smoothing: float = 0.0, mixed_precision: bool
+    ) -> TrainOptions:
+        """The hyper-parameters; the arguments are those that not every stage offers."""
+        return TrainOptions(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            optimizer=self.optimizer,
+            momentum=momentum,
+            weight_decay=self.weight_decay,
+            warmup_epochs=self.warmup_epochs,
+            label_smoothing=label_smoothing,
+            ema=self.ema,
+            clip_norm=self.clip_norm,
+            patience=self.patience,
+            temperature=self.temperature,
+            alpha=self.alpha,
+            device=self.device,
+            mixed_precision=mixed_precision,
+        )
+
+    def fit(
+        self,
+        module: nn.Module,
+        samples: tuple[Samples, Samples],
+        options: TrainOptions,
+        teacher: nn.Module | None,
+        hooks: Sequence[Hook],
+        context: Context,
+    ) -> TrainResult:
+        """Train `module` in place on the first of `samples`; the second, if not empty, chooses the epoch to keep.
+
+        Raises:
+            StageError: nothing to train, or a loss that is not finite.
+        """
+        from compress.training.augment import Augment
+        from compress.training.loop import train
+        from compress.training.masks import KeepZeros
+        from compress.training.shuffle import Shuffled
+
+        finetune, validation = samples
+        augment = Augment(self.flip, self.shift, self.padding)
+        shuffled = Shuffled(finetune, size=self.batch_size, seed=context.seed, augment=augment)
+        checkpoint = context.folder / _CHECKPOINT
+        result = train(
+            module,
+            batches_of=shuffled,
+            steps_per_epoch=len(shuffled),
+            options=options,
+            seed=context.seed,
+            progress=context.progress,
+            validation=(lambda: validation.batches(_VALIDATION_BATCH)) if len(validation) else None,
+            teacher=teacher,
+            hooks=[*hooks, KeepZeros(module)] if self.keep_zeros else hooks,
+            checkpoint=checkpoint,
+            description=context.name,
+        )
+        checkpoint.unlink(missing_ok=True)
+        return result
+
+
+def training_samples(context: Context) -> tuple[Samples, Samples]:
+    """The fine-tuning and the validation split, decoded images kept in memory.
+
+    Raises:
+        StageError: there is nothing to train on.
+    """
+    from compress.training.samples import Samples
+
+    if not len(context.splits.finetune):
+        raise StageError(
+            f"stage {context.name!r}: the fine-tuning split is empty", fix="data.finetune=<number of images>"
+        )
+    return Samples(context.splits.finetune), Samples(context.splits.validation)
+
+
+def validated(module: nn.Module, samples: Samples) -> Validation | None:
+    """Accuracy on the validation samples; None without any."""
+    from compress.training.validate import validate
+
+    return validate(module, samples.batches(_VALIDATION_BATCH)) if len(samples) else None
