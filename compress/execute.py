@@ -23,7 +23,7 @@ from compress.versions import source_digest, tool_versions
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Result", "Run", "execute"]
+__all__ = ["Output", "Result", "Run", "execute"]
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ from compress.data import load_splits
 from compress.data.splits import require_classes
 from compress.deliver import assemble, copy_artifacts, write_golden, write_manifest
 from compress.errors import ConfigError
-from compress.execute import Result, Run, execute
+from compress.execute import Output, Result, Run, execute
 from compress.files import write_bytes
 from compress.measure.drift import Drift, measure_drift
 from compress.models import FactoryModel, load_model, model_digest, source_format
 from compress.pipeline import Pipeline
 from compress.report.json_report import Report, create_report, summarize_file
 from compress.stage import Progress
-from compress.store import StageStore
+from compress.store import StageStore, content_key
 from compress.types import Artifact, Format, Precision
 
 __all__ = ["Finished", "Request", "run_once"]
@@ -112,18 +112,33 @@ def _outputs(source: Artifact) -> int:
 def _drift(results: list[Result], run: Run) -> tuple[Drift, ...]:
     """Every INT8 file against the INT8 graph it was made from."""
     by_stage = {result.measurement.stage: result for result in results}
-    files: dict[str, list[tuple[str, Artifact]]] = {}
+    exported: dict[str, list[Result]] = {}
     for result in results:
         row = result.measurement
         feed = by_stage.get(row.feed or "")
         if feed is not None and row.format is not Format.TORCH and _is_int8_graph(feed):
-            files.setdefault(feed.measurement.stage, []).append((row.stage, result.output.artifact))
-    found: list[Drift] = []
-    for stage, exported in files.items():
-        output = by_stage[stage].output
-        found += measure_drift(output.artifact, exported, run.splits, _DRIFT_SAMPLES, run.progress)
-        output.release()
-    return tuple(found)
+            exported.setdefault(feed.measurement.stage, []).append(result)
+    return tuple(row for stage, files in exported.items() for row in _drift_from(by_stage[stage].output, files, run))
+
+
+def _drift_from(graph: Output, files: list[Result], run: Run) -> tuple[Drift, ...]:
+    """Drift of `files` from `graph`, or what an earlier run found for the very same ones."""
+    depends = {"files": [file.output.digest for file in files], "samples": _DRIFT_SAMPLES, "with": run.measured_with}
+    name = f"drift-{content_key(depends)[:16]}"
+    found = run.store.find_document(graph.digest, name, _DriftRows) if run.resume else None
+    if found is None:
+        named = [(file.measurement.stage, file.output.artifact) for file in files]
+        found = _DriftRows(measure_drift(graph.artifact, named, run.splits, _DRIFT_SAMPLES, run.progress))
+        run.store.save_document(graph.digest, name, found)
+        graph.release()
+    return found.rows
+
+
+@dataclass(frozen=True)
+class _DriftRows:
+    """The rows of one drift matrix, as they are stored."""
+
+    rows: tuple[Drift, ...]
 
 
 def _is_int8_graph(result: Result) -> bool:

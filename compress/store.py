@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from compress.errors import StageError
 from compress.files import inside, make_folder, remove_stale_temporaries, sha256_file, write_bytes
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["Found", "StageStore", "content_key"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -121,20 +123,24 @@ class StageStore:
             entry.format, model, entry.precision, entry.input, entry.dynamic_batch, entry.history, entry.notes
         )
 
-    def find_measurement(self, key: str, measured_with: str) -> Measurement | None:
-        """What an earlier run measured on this output with the same samples, options and host."""
-        path = self._measurement_path(key, measured_with)
+    def find_document(self, key: str, name: str, kind: type[T]) -> T | None:
+        """What an earlier run wrote about the output `key` under `name`; None if nothing, or nothing whole."""
         try:
-            return from_json(Measurement, path.read_bytes())
+            return from_json(kind, (self.folder(key) / f"{name}.json").read_bytes())
         except (FileNotFoundError, StageError):
             return None
 
+    def save_document(self, key: str, name: str, value: object) -> None:
+        """Keep a dataclass about the output `key`; `name` says what it is and what it depends on."""
+        write_bytes(self.folder(key) / f"{name}.json", to_json(value))
+
+    def find_measurement(self, key: str, measured_with: str) -> Measurement | None:
+        """What an earlier run measured on this output with the same samples, options and host."""
+        return self.find_document(key, f"measured-{measured_with[:16]}", Measurement)
+
     def save_measurement(self, key: str, measured_with: str, measurement: Measurement) -> None:
         """Keep what was measured on the output `key`."""
-        write_bytes(self._measurement_path(key, measured_with), to_json(measurement))
-
-    def _measurement_path(self, key: str, measured_with: str) -> Path:
-        return self.folder(key) / f"measured-{measured_with[:16]}.json"
+        self.save_document(key, f"measured-{measured_with[:16]}", measurement)
 
     def _read(self, key: str) -> _Entry | None:
         folder = self.folder(key)
