@@ -156,7 +156,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for network in networks(options.data.resolve()):
             output = Path(folder) / network.name
-            rows, int8, _ = compress(network, options.data, output / "int8")
+            rows, int8, first = compress(network, options.data, output / "int8")
             fp32_rows, fp32, _ = compress(network, options.data, output / "fp32", "precision=fp32")
             show_stages(network, rows)
             bars.append(latency_ratio(network, int8 / "to_onnx.onnx", fp32 / "to_onnx.onnx"))
@@ -164,7 +164,8 @@ def main() -> None:
                 bars += accuracy_bars(rows, fp32_rows["to_onnx"]["size_bytes"])
                 bars.append(calibration_memory(network, options.data, output))
                 *_, again = compress(network, options.data, output / "int8")
-                console.print(f"{network.name}: a second identical run takes {again:.1f} s")
+                console.print(f"{network.name}: first run {first:.1f} s, a second identical run {again:.1f} s")
+                bars.append(at_most(f"{network.name} second identical run", again, max(8.0, 0.1 * first), "s"))
     report(bars, options.json)
 
 
