@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from compress.compose import Tree
 from compress.data import DataConfig
-from compress.errors import CompressError, ConfigError, nearest
+from compress.errors import ConfigError, nearest
 from compress.measure.boundary import MeasureConfig
 from compress.models import ModelConfig
 from compress.resources import targets_folder
@@ -119,8 +119,6 @@ def _validate(kind: type[T], value: object, *, prefix: str) -> T:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         raise _explain(error, kind, prefix) from error
-    except CompressError:
-        raise
 
 
 def _explain(error: ValidationError, kind: object, prefix: str) -> ConfigError:
