@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from compress.errors import StageError
 from compress.onnxfile.older_forms import RULES, NoOlderForm
+from compress.onnxfile.replace import new_nodes
 
 __all__ = ["OLDEST_OPSET", "Ceiling", "lower_opset"]
 
@@ -72,7 +73,7 @@ def _replace(node: ir.Node, expansion: ir.Value) -> None:
     graph = node.graph
     assert graph is not None
     old = node.outputs[0]
-    nodes = _new_nodes(expansion)
+    nodes = new_nodes([expansion])
     for number, new in enumerate(nodes):
         new.name = f"{node.name}_{number}"
         for value in new.outputs:
@@ -83,22 +84,6 @@ def _replace(node: ir.Node, expansion: ir.Value) -> None:
     ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, [old], [expansion])
     if is_output:
         expansion.name = name
-
-
-def _new_nodes(value: ir.Value) -> list[ir.Node]:
-    """Producers of `value` that are in no graph yet, in execution order."""
-    order: dict[ir.Node, None] = {}
-
-    def visit(current: ir.Value | None) -> None:
-        producer = current.producer() if current is not None else None
-        if producer is None or producer.graph is not None or producer in order:
-            return
-        for upstream in producer.inputs:
-            visit(upstream)
-        order[producer] = None
-
-    visit(value)
-    return list(order)
 
 
 def _refuse_foreign_operators(model: ir.Model) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-__all__ = ["replace"]
+__all__ = ["new_nodes", "replace"]
 
 
 def replace(node: ir.Node, results: Sequence[ir.Value]) -> None:
@@ -16,7 +16,7 @@ def replace(node: ir.Node, results: Sequence[ir.Value]) -> None:
     """
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    nodes = _new_nodes(results)
+    nodes = new_nodes(results)
     for number, new in enumerate(nodes):
         new.name = f"{node.name}_{number}_{new.op_type}"
         for position, value in enumerate(new.outputs):
@@ -24,7 +24,7 @@ def replace(node: ir.Node, results: Sequence[ir.Value]) -> None:
     ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, node.outputs, results)
 
 
-def _new_nodes(values: Sequence[ir.Value]) -> list[ir.Node]:
+def new_nodes(values: Sequence[ir.Value]) -> list[ir.Node]:
     """Producers of `values` that are in no graph yet, in execution order."""
     order: dict[ir.Node, None] = {}
 
