@@ -40,13 +40,14 @@ from compress.types import Artifact, Fidelity, Format, InputSpec, Precision
 
 console = Console()
 QUIET = RichProgress(Console(quiet=True))
+FULL = "ours, balanced + adaptive rounding"
 OURS = {
     "ours, min-max": {"observer": "min_max"},
     "ours, MSE": {"observer": "histogram"},
     "ours, percentile": {"observer": "percentile"},
     "ours, entropy": {"observer": "entropy"},
     "ours, MSE + bias correction": {"observer": "histogram", "bias_correction": True},
-    "ours, full recovery": {"observer": "histogram", "bias_correction": True, "rounding": "adaptive"},
+    FULL: {"observer": "min_max", "equalize": "activations", "rounding": "adaptive"},
 }
 PEERS = {"ORT MinMax": "MinMax", "ORT Percentile": "Percentile"}
 NNCF = "NNCF"
@@ -310,7 +311,7 @@ def best(results: dict[str, Judged], names: object, key: str) -> float | None:
 
 
 def bars(name: str, results: dict[str, Judged]) -> list[Bar]:
-    full = results.get("ours, full recovery")
+    full = results.get(FULL)
     if full is None:
         return []
     found = [

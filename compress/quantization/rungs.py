@@ -20,7 +20,7 @@ from compress.quantization.placement import Recipe
 from compress.quantization.ptq import convert
 from compress.quantization.rung_names import RungName
 from compress.quantization.sensitivity import LayerSensitivity, measure_sensitivity
-from compress.quantization.static import Calibrated, CalibrationImages, quantize
+from compress.quantization.static import Calibrated, CalibrationImages, Equalize, quantize
 from compress.quantization.verdict import Verdict
 from compress.stage import Progress, Splits
 from compress.training.augment import Augment
@@ -104,7 +104,8 @@ def _range_search(bench: Bench, settings: Settings) -> Made:
 
 
 def _equalize_bias(bench: Bench, settings: Settings) -> Made:
-    recovery = replace(settings.recovery, equalize=True, bias_correction=True)
+    equalize: Equalize = "activations" if settings.recipe.per_channel else "weights"
+    recovery = replace(settings.recovery, equalize=equalize, bias_correction=True)
     return bench.made(replace(settings, recovery=recovery))
 
 

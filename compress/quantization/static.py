@@ -2,8 +2,8 @@
 
     equalize, smooth       on the float graph: the same function with weights and activations that are easier to round
     prepare, calibrate     ranges of the graph as it is now
-    bias correction        needs the ranges
-    adaptive rounding      needs the biases, and makes up for what is left of their error
+    adaptive rounding      needs the ranges
+    bias correction        last: it would undo a shift of nearest rounding that adaptive rounding does not make
 
 One path for every stage that makes static INT8, so that a rung of the accuracy ladder and the same options typed by
 hand give the same file.
@@ -16,7 +16,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import fx
@@ -27,7 +27,10 @@ from compress.quantization.placement import PlacementQuantizer, Recipe
 from compress.quantization.ptq import calibrate, prepare
 from compress.stage import Progress, Split
 
-__all__ = ["Calibrated", "CalibrationImages", "Recovery", "layers_matching", "quantize"]
+__all__ = ["Calibrated", "CalibrationImages", "Equalize", "Recovery", "layers_matching", "quantize"]
+
+
+Equalize: TypeAlias = Literal["none", "weights", "activations"]
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,18 @@ class Recovery:
     """What is done for accuracy beside the choice of ranges.
 
     Attributes:
-        equalize: cross-layer equalization of weights (Nagel et al. 2019).
+        equalize: `weights` across layers (Nagel et al. 2019), for one scale per layer, or the channels of `activations`
+            (Meller et al. 2019), for one weight scale per channel.
         smooth: how much of the activations' spread moves into the weights, from 0 to 1 (SmoothQuant, Xiao et al. 2023);
             None for none.
-        bias_correction: undo the shift of each channel's mean (Nagel et al. 2019).
         rounding: `nearest`, or `adaptive` to each layer's output (Nagel et al. 2020).
+        bias_correction: undo the shift of each channel's mean (Nagel et al. 2019).
     """
 
-    equalize: bool = False
+    equalize: Equalize = "none"
     smooth: float | None = None
-    bias_correction: bool = False
     rounding: Literal["nearest", "adaptive"] = "nearest"
+    bias_correction: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,10 +104,10 @@ def quantize(
     prepared = prepare(graph, recipe)
     batches = progress.track(images(), f"calibrating on {len(images.split)} images", total=len(images))
     calibrate(prepared, batches)
-    if reference is not None:
-        did.append(_correct(prepared, reference, images))
     if recovery.rounding == "adaptive":
         did.append(_round(prepared, images, progress))
+    if reference is not None:
+        did.append(_correct(prepared, reference, images))
     return Calibrated(prepared, tuple(did))
 
 
@@ -130,10 +134,14 @@ def layers_matching(graph: fx.GraphModule, recipe: Recipe, patterns: Sequence[st
 
 def _rescale(graph: fx.GraphModule, recovery: Recovery, images: CalibrationImages) -> list[str]:
     did = []
-    if recovery.equalize:
+    if recovery.equalize == "weights":
         from compress.quantization.recovery.equalize import equalize
 
-        did.append(f"equalized {_counted(equalize(graph, images), 'layer')}")
+        did.append(f"equalized the weights of {_counted(equalize(graph, images), 'layer')}")
+    if recovery.equalize == "activations":
+        from compress.quantization.recovery.balance import balance
+
+        did.append(f"equalized the inputs of {_counted(balance(graph, images), 'layer')}")
     if recovery.smooth is not None:
         from compress.quantization.recovery.smooth import smooth
 

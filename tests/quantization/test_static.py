@@ -75,7 +75,7 @@ def test_equalization_undoes_uneven_channels():
     reference = network()(x)
     plain, did = run(Recovery(), uneven(), per_channel=False)
     assert did == ()
-    equalized, did = run(Recovery(equalize=True), uneven(), per_channel=False)
+    equalized, did = run(Recovery(equalize="weights"), uneven(), per_channel=False)
     assert did[0].startswith("equalized ")
     assert sqnr_db(reference, equalized(x)) > sqnr_db(reference, plain(x)) + 6
 
@@ -90,10 +90,10 @@ def test_steps_run_in_order_and_each_says_what_it_did(monkeypatch):
             return real(*arguments)
 
         monkeypatch.setattr(static, name, spy)
-    everything = Recovery(equalize=True, smooth=0.5, bias_correction=True, rounding="adaptive")
+    everything = Recovery(equalize="weights", smooth=0.5, bias_correction=True, rounding="adaptive")
     graph, did = run(everything, network())
-    assert order == ["_rescale", "prepare", "calibrate", "_correct", "_round"]
-    assert [phrase.split()[0] for phrase in did] == ["equalized", "smoothed", "corrected", "rounded"]
+    assert order == ["_rescale", "prepare", "calibrate", "_round", "_correct"]
+    assert [phrase.split()[0] for phrase in did] == ["equalized", "smoothed", "rounded", "corrected"]
     assert did[1] == "smoothed 0 normalisations"
     x = torch.from_numpy(Split.images)
     assert sqnr_db(network()(x), graph(x)) > 25

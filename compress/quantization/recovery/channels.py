@@ -11,7 +11,7 @@ from compress.graph import bind, constant, parameter_name
 from compress.quantization.operators import kind_of
 from compress.quantization.policy import OpKind
 
-__all__ = ["Side", "largest", "scaled", "store", "stored"]
+__all__ = ["Side", "groups_of", "largest", "scaled", "store", "stored"]
 
 _GROUPS = 6  # position of `groups` in the schemas of convolutions and of transposed convolutions
 
@@ -21,6 +21,13 @@ class Side(str, Enum):
 
     IN = "in"
     OUT = "out"
+
+
+def groups_of(layer: fx.Node) -> int:
+    """Number of groups of a convolution, transposed convolution or linear call."""
+    given = layer.args[_GROUPS] if kind_of(layer) is not OpKind.LINEAR and len(layer.args) > _GROUPS else 1
+    assert isinstance(given, int)
+    return given
 
 
 def largest(layer: fx.Node, weight: torch.Tensor, side: Side) -> torch.Tensor:
@@ -48,9 +55,7 @@ def scaled(layer: fx.Node, weight: torch.Tensor, side: Side, factor: torch.Tenso
 
 def _grouped(layer: fx.Node, weight: torch.Tensor) -> torch.Tensor:
     """`[groups, first axis / groups, second axis, k...]`; each group connects its own inputs to its own outputs."""
-    given = layer.args[_GROUPS] if kind_of(layer) is not OpKind.LINEAR and len(layer.args) > _GROUPS else 1
-    assert isinstance(given, int)
-    grouped: torch.Tensor = weight.unflatten(0, (given, -1))
+    grouped: torch.Tensor = weight.unflatten(0, (groups_of(layer), -1))
     return grouped
 
 

@@ -18,7 +18,7 @@ from compress.quantization.operators import kind_of, weight_of
 from compress.quantization.policy import OpKind
 from compress.quantization.recovery import Batches
 from compress.quantization.recovery.channels import Side, largest, scaled, store, stored
-from compress.quantization.recovery.watch import channel_peaks
+from compress.quantization.recovery.watch import channel_statistics
 
 __all__ = ["smooth"]
 
@@ -52,9 +52,9 @@ def smooth(graph: fx.GraphModule, batches: Batches, *, alpha: float = 0.5) -> tu
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be between 0 and 1, got {alpha}")
     sites = _find_sites(graph)
-    peaks = channel_peaks(graph, dict.fromkeys((site.norm for site in sites), -1), batches(), absolute=True)
+    seen = channel_statistics(graph, dict.fromkeys((site.norm for site in sites), -1), batches())
     for site in sites:
-        _rescale(graph, site, peaks[site.norm].double(), alpha)
+        _rescale(graph, site, seen[site.norm].peak.double(), alpha)
     return tuple(layer_name(site.norm) for site in sites)
 
 

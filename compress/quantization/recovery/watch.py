@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import fx
 
 from compress.errors import StageError
 
-__all__ = ["Watched", "channel_peaks"]
+__all__ = ["ChannelStatistics", "Watched", "channel_statistics"]
 
 
 class Watched(fx.Interpreter):
@@ -24,37 +25,68 @@ class Watched(fx.Interpreter):
         return self._hooks[n](value) if n in self._hooks else value
 
 
-def channel_peaks(
-    graph: fx.GraphModule, axes: Mapping[fx.Node, int], batches: Iterable[torch.Tensor], *, absolute: bool
-) -> dict[fx.Node, torch.Tensor]:
-    """Largest output (or absolute output) `[channels]` of each node of `axes` along the channel axis given with it.
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """What was seen of a tensor, by channel.
+
+    Attributes:
+        lowest: smallest value `[channels]`.
+        highest: largest value `[channels]`.
+        power: mean square `[channels]`, float64.
+    """
+
+    lowest: torch.Tensor
+    highest: torch.Tensor
+    power: torch.Tensor
+
+    @property
+    def peak(self) -> torch.Tensor:
+        """Largest absolute value `[channels]`."""
+        return torch.maximum(self.lowest.abs(), self.highest.abs())
+
+
+class _Running:
+    """Statistics of one tensor over batches."""
+
+    def __init__(self, axis: int) -> None:
+        self._axis = axis
+        self._lowest = self._highest = self._squares = torch.empty(0)
+        self._count = 0
+
+    def look(self, value: torch.Tensor) -> torch.Tensor:
+        others = tuple(axis for axis in range(value.ndim) if axis != self._axis % value.ndim)
+        lowest, highest = value.amin(others), value.amax(others)
+        squares = value.square().sum(others, dtype=torch.float64)
+        if self._count:
+            lowest, highest = torch.minimum(lowest, self._lowest), torch.maximum(highest, self._highest)
+            squares = squares + self._squares
+        self._lowest, self._highest, self._squares = lowest, highest, squares
+        self._count += value.numel() // value.shape[self._axis]
+        return value
+
+    def result(self) -> ChannelStatistics:
+        if not self._count:
+            raise StageError("the calibration split is empty", fix="raise data.calibration to at least 1 image")
+        return ChannelStatistics(self._lowest, self._highest, self._squares / self._count)
+
+
+def channel_statistics(
+    graph: fx.GraphModule, axes: Mapping[fx.Node, int], batches: Iterable[torch.Tensor]
+) -> dict[fx.Node, ChannelStatistics]:
+    """Statistics of the output of each node of `axes` along the channel axis given with it, in one pass.
 
     Raises:
         StageError: no batch, or NaN or infinity met.
     """
-    peaks: dict[fx.Node, torch.Tensor] = {}
-
-    def hook(node: fx.Node, axis: int) -> Callable[[torch.Tensor], torch.Tensor]:
-        def look(value: torch.Tensor) -> torch.Tensor:
-            peak = (value.abs() if absolute else value).movedim(axis, 0).flatten(1).amax(1)
-            peaks[node] = torch.maximum(peaks[node], peak) if node in peaks else peak
-            return value
-
-        return look
-
-    watched = Watched(graph, {node: hook(node, axis) for node, axis in axes.items()})
+    running = {node: _Running(axis) for node, axis in axes.items()}
+    watched = Watched(graph, {node: one.look for node, one in running.items()})
     with torch.no_grad():
         for batch in batches:
             watched.run(batch)
-    _check(peaks, axes)
-    return peaks
-
-
-def _check(peaks: Mapping[fx.Node, torch.Tensor], axes: Mapping[fx.Node, int]) -> None:
-    if axes and not peaks:
-        raise StageError("the calibration split is empty", fix="raise data.calibration to at least 1 image")
-    for node, peak in peaks.items():
-        if not peak.isfinite().all():
+    found = {node: one.result() for node, one in running.items()}
+    for node, statistics in found.items():
+        if not statistics.power.isfinite().all():
             raise StageError(
                 f"the activation of {node.name!r} holds NaN or infinity", fix="check the checkpoint and the images"
             )
+    return found

@@ -30,21 +30,22 @@ class PtqStatic(StaticOptions):
     Attributes:
         batch_size: calibration images at a time; memory depends on it and not on their number.
         keep_float: layers to leave in float: names, enclosing modules or `fnmatch` patterns (`layer1.0.*`).
-        equalize: cross-layer equalization of weights (Nagel et al. 2019); matters most with one scale per layer.
+        equalize: `weights` across layers (Nagel et al. 2019), for one scale per layer; the channels of `activations`
+            (Meller et al. 2019), for networks with depthwise convolutions and one weight scale per channel; or `none`.
         smooth: for transformers, how much of the activations' spread moves into the weights (Xiao et al. 2023), from 0
             to 1, usually 0.5; null for none.
-        bias_correction: undo the shift of each channel's mean (Nagel et al. 2019).
         rounding: of weights: `nearest`, or `adaptive` to each layer's output (Nagel et al. 2020).
+        bias_correction: undo the shift of each channel's mean (Nagel et al. 2019).
     """
 
     data_used: ClassVar[tuple[str, ...]] = ("calibration",)
 
     batch_size: Annotated[int, Field(ge=1)] = 32
     keep_float: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    equalize: bool = False
+    equalize: Literal["none", "weights", "activations"] = "none"
     smooth: Annotated[float, Field(ge=0, le=1)] | None = None
-    bias_correction: bool = False
     rounding: Literal["nearest", "adaptive"] = "nearest"
+    bias_correction: bool = False
 
     def requires(self, target: Target, precision: Precision, name: str) -> None:
         """Besides what every static stage refuses: `keep_float` where the runtime has no float to fall back to."""
@@ -93,6 +94,6 @@ class PtqStatic(StaticOptions):
         recipe = self.recipe(context)
         recipe = replace(recipe, keep_float=layers_matching(graph, recipe, self.keep_float))
         log_float_layers(graph, recipe, context)
-        recovery = Recovery(self.equalize, self.smooth, self.bias_correction, self.rounding)
+        recovery = Recovery(self.equalize, self.smooth, self.rounding, self.bias_correction)
         images = CalibrationImages(context.splits.calibration, batch_size)
         return quantize(graph, recipe, recovery, images, context.progress)

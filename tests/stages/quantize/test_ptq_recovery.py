@@ -70,9 +70,9 @@ def dtypes(result):
 
 
 def test_what_recovery_did_is_logged_and_noted():
-    result, log = run(equalize=True, bias_correction=True)
+    result, log = run(equalize="weights", bias_correction=True)
     assert log.lines == [f"ptq: {result.notes['recovery']}"]
-    assert result.notes["recovery"] == "equalized 3 layers, corrected the biases of 3 layers"
+    assert result.notes["recovery"] == "equalized the weights of 3 layers, corrected the biases of 3 layers"
     assert run()[0].notes == {}
 
 
