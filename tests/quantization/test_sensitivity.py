@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import copy
-import io
-import math
-from xml.etree import ElementTree
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
 from compress.errors import StageError
@@ -17,11 +13,9 @@ from compress.quantization.observers import load_observer
 from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy
 from compress.quantization.ptq import calibrate, float_graph, prepare, quantizers
-from compress.quantization.sensitivity import LayerSensitivity, layer_groups, measure_sensitivity
+from compress.quantization.sensitivity import layer_groups, measure_sensitivity
 from compress.quantization.simulation import switched
 from compress.quantization.tensor_quantizer import Mode
-from compress.report.sensitivity import sensitivity_table
-from compress.report.sensitivity_plot import write_sensitivity_plot
 from compress.types import InputSpec
 
 
@@ -108,37 +102,3 @@ def test_unknown_tensor_and_no_batches_are_errors(planted):
         measure_sensitivity(*planted, groups={"bad": ["bad.wait"]})
     with pytest.raises(StageError, match="no samples to compare"):
         measure_sensitivity(*planted[:2], lambda: iter(()))
-
-
-ROWS = (
-    LayerSensitivity("layer<1>.conv", 31.26, 0.0125, 2048, 1_500_000),
-    LayerSensitivity("head", math.inf, 0.0, 100, 640),
-    LayerSensitivity("stem", -2.0, 0.5, 512, 1000),
-)
-
-
-def test_table_has_the_most_sensitive_layer_first():
-    console = Console(file=io.StringIO(), width=100)
-    console.print(sensitivity_table(ROWS))
-    lines = [line for line in console.file.getvalue().splitlines() if "dB" in line or "exact" in line]
-    assert lines[0].split() == ["stem", "−2.0", "dB", "50.0", "512", "B", "1.0", "k"]
-    assert "31.3 dB" in lines[1]
-    assert "exact" in lines[2]
-
-
-def test_plot_is_svg_with_text_alternative_and_bars_by_value(tmp_path):
-    path = tmp_path / "sensitivity.svg"
-    write_sensitivity_plot((*ROWS, LayerSensitivity("half", 15.63, 0.0, 1, 1)), path)
-    root = ElementTree.parse(path).getroot()
-    svg = "{http://www.w3.org/2000/svg}"
-    assert root.get("role") == "img"
-    assert root.find(f"{svg}title").text
-    assert "from stem (−2.0 dB) to head (exact)" in root.find(f"{svg}desc").text
-    widths = [float(bar.get("width")) for bar in root.iter(f"{svg}rect")]
-    assert widths == pytest.approx([1, 210, 420, 420], abs=0.1)
-    assert "prefers-color-scheme: dark" in path.read_text(encoding="utf-8")
-
-
-def test_plot_of_no_layers_is_still_a_picture(tmp_path):
-    write_sensitivity_plot((), tmp_path / "empty.svg")
-    assert ElementTree.parse(tmp_path / "empty.svg").getroot().get("role") == "img"

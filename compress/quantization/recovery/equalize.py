@@ -57,7 +57,7 @@ def equalize(graph: fx.GraphModule, batches: Batches | None = None) -> tuple[str
         StageError: `batches` gives none, or NaN or infinity is met.
     """
     pairs = find_pairs(graph)
-    peaks: _Tensors = {**clip_peaks(graph, pairs, batches)} if batches else {}
+    peaks: _Tensors = dict(clip_peaks(graph, pairs, batches).items()) if batches else {}
     pairs = [pair for pair in pairs if pair.clip is None or pair.clip in peaks]
     sizes: _Tensors = {layer: _sizes(graph, layer) for pair in pairs for layer in (pair.first, pair.second)}
     biases: _Tensors = {pair.first: stored(graph, bias_of(pair.first)).abs() for pair in pairs if bias_of(pair.first)}

@@ -19,7 +19,11 @@ def network(activation: nn.Module | None = None, *, spread: float = 5.0) -> nn.M
     """Pointwise, depthwise, pointwise; the pointwise outputs differ in size by up to e^spread."""
     torch.manual_seed(0)
     layers = nn.Sequential(
-        nn.Conv2d(3, 8, 1), activation or nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU(), nn.Conv2d(8, 4, 1)
+        nn.Conv2d(3, 8, 1),
+        activation or nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.ReLU(),
+        nn.Conv2d(8, 4, 1),
     )
     with torch.no_grad():
         size = torch.linspace(0, -spread, 8).exp()

@@ -1,24 +1,19 @@
-"""The bar chart of layer sensitivities: an SVG that follows the reader's light or dark mode."""
+"""A sensitivity scan for people: a table for the log, CSV for programs, and a bar chart as SVG."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-from compress.files import write_bytes
-from compress.report.text import decibel_text
+from compress.quantization.sensitivity import LayerSensitivity
 
-if TYPE_CHECKING:
-    from compress.quantization.sensitivity import LayerSensitivity
-
-__all__ = ["write_sensitivity_plot"]
+__all__ = ["scan_csv", "scan_svg", "scan_table"]
 
 _TITLE = "Sensitivity to INT8 quantization"
 _ROW, _TOP, _GAP = 22, 46, 10  # pixels: height of a row, of the heading, and between the parts of a row
 _BARS, _VALUE = 420, 90  # pixels: width of the longest bar and of the number behind it
+_HEADING = "only this layer in INT8"
 _CHARACTER = 7.3  # pixels a character of 12 px monospace takes, a little generous
 
 _STYLE = """
@@ -32,15 +27,39 @@ text { font: 12px ui-monospace, monospace; fill: #1f2328; }
 """
 
 
-def write_sensitivity_plot(rows: Sequence[LayerSensitivity], path: Path) -> None:
-    """Write one horizontal bar per layer, lowest SQNR (most sensitive) first.
+def scan_table(rows: Sequence[LayerSensitivity]) -> list[str]:
+    """One line per layer, most sensitive first: what the network's output loses when that layer alone is quantized."""
+    width = max((len(row.name) for row in rows), default=0)
+    width = max(width, len(_HEADING))
+    heading = f"{_HEADING:<{width}}{'SQNR':>12}{'top-1 changed':>16}{'weights':>12}{'MACs':>14}"
+    return [heading, *(_line(row, width) for row in _ordered(rows))]
+
+
+def _line(row: LayerSensitivity, width: int) -> str:
+    size = f"{row.weight_bytes / 1024:.1f} KiB"
+    return f"{row.name:<{width}}{_decibels(row.sqnr_db):>12}{row.agreement_loss:>16.1%}{size:>12}{row.macs:>14,}"
+
+
+def scan_csv(rows: Sequence[LayerSensitivity]) -> str:
+    """Every layer in execution order: `layer,sqnr_db,top1_changed,weight_bytes,macs`."""
+    lines = [f"{r.name},{r.sqnr_db:.4f},{r.agreement_loss:.6f},{r.weight_bytes},{r.macs}" for r in rows]
+    return "\n".join(["layer,sqnr_db,top1_changed,weight_bytes,macs", *lines]) + "\n"
+
+
+def scan_svg(rows: Sequence[LayerSensitivity]) -> str:
+    """One horizontal bar per layer, lowest SQNR (most sensitive) first, in the reader's light or dark mode.
 
     A layer that changes nothing (infinite SQNR) has a full bar and reads `exact`.
-
-    Raises:
-        StageError: the file cannot be written.
     """
-    write_bytes(path, _svg(sorted(rows, key=lambda row: row.sqnr_db)).encode())
+    return _svg(_ordered(rows))
+
+
+def _ordered(rows: Sequence[LayerSensitivity]) -> list[LayerSensitivity]:
+    return sorted(rows, key=lambda row: row.sqnr_db)
+
+
+def _decibels(value: float) -> str:
+    return "exact" if value == math.inf else f"{value:.1f} dB"  # NaN reads nan, -inf reads -inf
 
 
 def _svg(rows: Sequence[LayerSensitivity]) -> str:
@@ -69,7 +88,7 @@ def _summary(rows: Sequence[LayerSensitivity]) -> str:
     worst, best = rows[0], rows[-1]
     return (
         f"Bar chart of {len(rows)} layers by the output's signal-to-quantization-noise ratio when only that layer is "
-        f"quantized, from {worst.name} ({decibel_text(worst.sqnr_db)}) to {best.name} ({decibel_text(best.sqnr_db)})."
+        f"quantized, from {worst.name} ({_decibels(worst.sqnr_db)}) to {best.name} ({_decibels(best.sqnr_db)})."
     )
 
 
@@ -82,5 +101,5 @@ def _bar(row: LayerSensitivity, left: int, top: int, longest: float) -> str:
     return (
         f'<g><text x="{left - _GAP}" y="{middle}" text-anchor="end">{escape(row.name)}</text>'
         f'<rect class="bar" x="{left}" y="{top + 3}" width="{length:.1f}" height="{_ROW - 6}" rx="2"/>'
-        f'<text x="{left + length + 6:.1f}" y="{middle}">{escape(decibel_text(row.sqnr_db))}</text></g>'
+        f'<text x="{left + length + 6:.1f}" y="{middle}">{escape(_decibels(row.sqnr_db))}</text></g>'
     )

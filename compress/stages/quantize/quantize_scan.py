@@ -1,0 +1,60 @@
+"""Sensitivity scan: what INT8 in each layer alone costs at the network's output, as a table, CSV and a picture."""
+
+from __future__ import annotations
+
+import copy
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from compress.files import write_bytes
+from compress.quantization.options import StaticOptions
+from compress.stage import Context
+from compress.types import Artifact, Format, Precision
+
+__all__ = ["QuantizeScan"]
+
+
+class QuantizeScan(StaticOptions):
+    """Look, change nothing: the model is handed on as it came, the report lies in the run folder.
+
+    Layers are quantized as `ptq_static` with the same options would, one at a time: weight, input and output.
+
+    Attributes:
+        batch_size: images at a time.
+        batches: of calibration images that the network's output is compared on.
+    """
+
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.TORCH})
+    why_not_onnx: ClassVar[str | None] = "it hands on what it was given; scan the PyTorch model the file came from"
+    data_used: ClassVar[tuple[str, ...]] = ("calibration",)
+
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    batches: Annotated[int, Field(ge=1)] = 4
+
+    def precision_from(self, precision: Precision) -> Precision:
+        return precision
+
+    def run(self, artifact: Artifact, context: Context) -> Artifact:
+        """Calibrate a copy and quantize its layers in turn; write `report.csv` and `report.svg`.
+
+        Raises:
+            StageError: no calibration images, or NaN or infinity in weights or activations (names the layer).
+            ModelError: the module cannot be captured.
+        """
+        from compress.graph import static_batch_reason
+        from compress.quantization.ptq import float_graph
+        from compress.quantization.scan_report import scan_csv, scan_svg, scan_table
+        from compress.quantization.sensitivity import measure_sensitivity
+        from compress.quantization.static import CalibrationImages, Recovery, quantize
+
+        graph = float_graph(artifact.module, artifact.input)
+        batch_size = 1 if static_batch_reason(graph) else self.batch_size
+        images = CalibrationImages(context.splits.calibration, batch_size)
+        calibrated = quantize(copy.deepcopy(graph), self.recipe(context), Recovery(), images, context.progress)
+        rows = measure_sensitivity(calibrated.prepared, graph, images, max_batches=self.batches)
+        for line in scan_table(rows):
+            context.progress.log(f"{context.name}: {line}")
+        write_bytes(context.folder / "report.csv", scan_csv(rows).encode())
+        write_bytes(context.folder / "report.svg", scan_svg(rows).encode())
+        return artifact.after(context.name, artifact.module)

@@ -1,0 +1,65 @@
+"""The sensitivity scan changes nothing and leaves its report beside the stage's files."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compress.config import load_target
+from compress.errors import Refusal
+from compress.stage import Batch, Context
+from compress.stages.quantize.quantize_scan import QuantizeScan
+from compress.types import Artifact, Format, InputSpec, Precision
+
+SPEC = InputSpec((3, 8, 8))
+
+
+class Log:
+    def __init__(self):
+        self.lines = []
+
+    def track(self, items, description, total=None):
+        yield from items
+
+    def log(self, message):
+        self.lines.append(message)
+
+
+class Split:
+    name = "calibration"
+    images = np.random.default_rng(0).standard_normal((20, *SPEC.shape), dtype=np.float32)
+
+    def __len__(self):
+        return len(self.images)
+
+    def batches(self, size, *, order=None):
+        for start in range(0, len(self), size):
+            yield Batch(self.images[start : start + size], np.zeros(0, np.int64))
+
+
+def test_every_layer_is_in_the_report_and_the_model_is_handed_on(tmp_path):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 5)).eval()
+    with torch.no_grad():
+        module[2].weight[0, 0, 0, 0] = 40  # one weight that makes its channel's steps coarse
+    log = Log()
+    context = Context("scan", load_target("raspberry_pi_4", []), SimpleNamespace(calibration=Split()), tmp_path, 0, log)
+    before = Artifact(Format.TORCH, module, Precision.FP32, SPEC)
+    after = QuantizeScan().run(before, context)
+    assert after.module is module
+    assert after.precision is Precision.FP32
+    rows = (tmp_path / "report.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ["0", "2", "4"]
+    sqnr = {row.split(",")[0]: float(row.split(",")[1]) for row in rows[1:]}
+    assert 10 < min(sqnr.values()) < max(sqnr.values()) < 80
+    assert log.lines[1].split()[1] == min(sqnr, key=sqnr.get)  # the most sensitive one leads the table
+    assert "<svg" in (tmp_path / "report.svg").read_text()
+
+
+def test_refused_where_there_is_no_int8():
+    with pytest.raises(Refusal, match="sm_53"):
+        QuantizeScan().requires(load_target("jetson_nano", []), Precision.FP32, "scan")
