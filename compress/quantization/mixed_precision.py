@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TypeAlias
 
 from torch import fx
 
@@ -15,10 +15,49 @@ from compress.graph import call_nodes, layer_name
 from compress.quantization.placement import Recipe
 from compress.quantization.ptq import prepare
 from compress.quantization.sensitivity import LayerSensitivity
+from compress.target import Target
+from compress.types import Precision
 
-__all__ = ["MixedChoice", "choose_float_layers", "keep_in_float"]
+__all__ = ["Cost", "ExtraMilliseconds", "MixedChoice", "choose_float_layers", "extra_bytes", "keep_in_float"]
 
-Cost = Literal["bytes", "macs"]
+_LEAST_COST = 1e-12
+"""A layer that costs nothing in float goes first, without dividing by zero."""
+
+Cost: TypeAlias = Callable[[LayerSensitivity], float]
+"""What a layer costs when it stays in float."""
+
+
+def extra_bytes(row: LayerSensitivity) -> float:
+    """Bytes by which the file grows: three quarters of the float32 weight."""
+    return row.weight_bytes * 3 / 4
+
+
+@dataclass(frozen=True)
+class ExtraMilliseconds:
+    """Estimated milliseconds by which one inference grows, from the target's peaks and bandwidth.
+
+    The sum of the arithmetic's and the weights' part of a roofline; good for comparing layers, not for promising times.
+
+    Attributes:
+        float_flops, int8_flops: peak arithmetic in operations per second, two for a multiply-accumulate.
+        bandwidth: bytes per second.
+    """
+
+    float_flops: float
+    int8_flops: float
+    bandwidth: float
+
+    @classmethod
+    def on(cls, target: Target) -> ExtraMilliseconds | None:
+        """From the target's facts; None where its peaks are not known."""
+        peaks = [target.peak_flops.get(precision) for precision in (Precision.FP32, Precision.INT8)]
+        if peaks[0] is None or peaks[1] is None:
+            return None
+        return cls(peaks[0].value, peaks[1].value, target.bandwidth_bytes_per_s.value)
+
+    def __call__(self, row: LayerSensitivity) -> float:
+        arithmetic = 2 * row.macs * (1 / self.float_flops - 1 / self.int8_flops)
+        return 1000 * (arithmetic + extra_bytes(row) / self.bandwidth)
 
 
 @dataclass(frozen=True)
@@ -45,7 +84,7 @@ def choose_float_layers(
     evaluate: Callable[[frozenset[str]], float],
     *,
     allowed_loss: float,
-    cost: Cost = "bytes",
+    cost: Cost = extra_bytes,
 ) -> MixedChoice:
     """Greedy by noise removed per cost, then without any layer that turned out unnecessary.
 
@@ -57,13 +96,13 @@ def choose_float_layers(
         sensitivities: of the layers that may stay in float.
         evaluate: the loss with these layers in float and all others quantized; smaller is better.
         allowed_loss: in the unit of `evaluate`.
-        cost: what a layer in float costs: `bytes` of its weight, or its `macs` as a stand-in for time.
+        cost: what a layer in float costs, in any unit.
     """
-    ranked = sorted(sensitivities, key=lambda row: (-_noise(row) / max(_cost(row, cost), 1), row.name))
+    ranked = sorted(sensitivities, key=lambda row: (-_noise(row) / max(cost(row), _LEAST_COST), row.name))
     trials = _Trials(evaluate, allowed_loss)
     count = _shortest_prefix(ranked, trials)
     chosen = trials.best() if count is None else _without_unnecessary(ranked[:count], trials)
-    growth = sum(row.weight_bytes * 3 // 4 for row in ranked if row.name in chosen)
+    growth = round(sum(extra_bytes(row) for row in ranked if row.name in chosen))
     return MixedChoice(chosen, trials.loss(chosen), trials.meets(chosen), growth, trials.count)
 
 
@@ -108,10 +147,6 @@ class _Trials:
 def _noise(row: LayerSensitivity) -> float:
     """Share of noise in the output: the noises of layers add up, their decibels do not."""
     return math.pow(10, -row.sqnr_db / 10)
-
-
-def _cost(row: LayerSensitivity, cost: Cost) -> int:
-    return row.weight_bytes if cost == "bytes" else row.macs
 
 
 def _shortest_prefix(ranked: Sequence[LayerSensitivity], trials: _Trials) -> int | None:

@@ -13,7 +13,7 @@ from torch import fx
 from compress.graph import static_batch_reason
 from compress.quantization.fake_quant import FrozenBatchNorm, make_trainable, settle, start
 from compress.quantization.ladder import Made, Rung, Settings
-from compress.quantization.mixed_precision import choose_float_layers
+from compress.quantization.mixed_precision import Cost, choose_float_layers
 from compress.quantization.observers.base import RangeObserver
 from compress.quantization.observers.min_max import MinMax
 from compress.quantization.placement import Recipe
@@ -45,6 +45,8 @@ class Bench:
         judge: gives the verdict on the validation split.
         images: that ranges are found on.
         search: the observer of the rung `range_search`.
+        drop_points: that may be lost.
+        float_cost: what the rung `mixed_precision` pays for a layer in float.
         training: of the rung `qat`.
         training_batch: samples per step.
         folder: for the checkpoint of a training.
@@ -57,6 +59,7 @@ class Bench:
     splits: Splits
     search: type[RangeObserver]
     drop_points: float
+    float_cost: Cost
     training: TrainOptions
     training_batch: int
     seed: int
@@ -114,7 +117,7 @@ def _rounding(bench: Bench, settings: Settings) -> Made:
 
 
 def _mixed_precision(bench: Bench, settings: Settings) -> Made:
-    """Leave in float the fewest weight bytes that meet the budget.
+    """Leave in float the layers that cost least and meet the budget.
 
     Sets of layers are tried with rounding to nearest, as adaptive rounding of each would take most of the time; the one
     chosen is rounded adaptively if that is among the settings, unless that breaks what was found without.
@@ -127,7 +130,7 @@ def _mixed_precision(bench: Bench, settings: Settings) -> Made:
             return math.inf  # that is the float network
         return -bench.judge(bench.made(_keeping(nearest, names)).graph).change_points
 
-    choice = choose_float_layers(rows, loss, allowed_loss=bench.drop_points + 1e-9)
+    choice = choose_float_layers(rows, loss, allowed_loss=bench.drop_points + 1e-9, cost=bench.float_cost)
     made = bench.made(_keeping(settings, choice.keep_float))
     if settings != nearest and choice.meets_budget and not bench.judge(made.graph).within(bench.drop_points):
         made = bench.made(_keeping(nearest, choice.keep_float))

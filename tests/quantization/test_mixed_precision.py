@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from compress.config import load_target
 from compress.errors import StageError
-from compress.quantization.mixed_precision import choose_float_layers, keep_in_float
+from compress.quantization.mixed_precision import ExtraMilliseconds, choose_float_layers, keep_in_float
 from compress.quantization.observers import load_observer
 from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy
@@ -55,7 +56,15 @@ def test_cost_decides_among_equally_noisy_layers():
     rows = (layer("heavy", 10, weight_bytes=10, macs=9000), layer("light", 10, weight_bytes=9000, macs=10))
     losses = additive({"heavy": 1.0, "light": 1.0})
     assert choose_float_layers(rows, losses, allowed_loss=1.0).keep_float == {"heavy"}
-    assert choose_float_layers(rows, losses, allowed_loss=1.0, cost="macs").keep_float == {"light"}
+    slow = ExtraMilliseconds(float_flops=1e6, int8_flops=4e6, bandwidth=1e9)
+    assert choose_float_layers(rows, losses, allowed_loss=1.0, cost=slow).keep_float == {"light"}
+
+
+def test_extra_milliseconds_are_arithmetic_and_weights():
+    cost = ExtraMilliseconds.on(load_target("raspberry_pi_4", []))
+    row = layer("conv", 10, weight_bytes=4_000_000, macs=57_600_000)
+    # 2 x 57.6 M operations at 57.6 G/s against 115.2 G/s, and 3 MB more at the board's bandwidth
+    assert cost(row) == pytest.approx(2.0 - 1.0 + 3e9 / cost.bandwidth)
 
 
 def test_an_impossible_budget_gives_the_best_set_and_says_so():

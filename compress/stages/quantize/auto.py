@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from compress.errors import StageError
+from compress.errors import Refusal, StageError
 from compress.quantization.options import StaticOptions, float_module, log_float_layers
 from compress.quantization.rung_names import RUNGS, RungName
 from compress.stage import Context
+from compress.target import Target
 from compress.training.options import Device, TrainOptions
 from compress.types import Artifact, Format, Precision
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import fx
 
     from compress.quantization.ladder import Climb
+    from compress.quantization.mixed_precision import Cost
     from compress.quantization.rungs import Bench
 
 __all__ = ["Auto", "Budget", "BudgetMissed"]
@@ -26,6 +28,7 @@ __all__ = ["Auto", "Budget", "BudgetMissed"]
 _MISSED = "missed_budget"
 _RECORDS = "rungs.json"
 _VALIDATION_BATCH = 64
+_COMPARED = (Precision.FP32, Precision.INT8)  # arithmetic of a layer left in float, and of one that is not
 
 
 class Budget(BaseModel):
@@ -54,6 +57,8 @@ class Auto(StaticOptions):
         observer: of the rung `range_search`.
         budget: what may be lost.
         rungs: those to try, cheapest first.
+        mixed_cost: what the rung `mixed_precision` saves on layers left in float: `bytes` of the file, or estimated
+            `milliseconds` on the target.
         batch_size: calibration images at a time.
         on_miss: when no rung meets the budget, `fail` (the best result is kept beside the stage's files) or `keep` the
             best result and go on.
@@ -67,6 +72,7 @@ class Auto(StaticOptions):
 
     budget: Budget = Budget()
     rungs: Annotated[tuple[RungName, ...], Field(min_length=1)] = RUNGS
+    mixed_cost: Literal["bytes", "milliseconds"] = "bytes"
     batch_size: Annotated[int, Field(ge=1)] = 32
     on_miss: Literal["fail", "keep"] = "fail"
     epochs: Annotated[int, Field(ge=1)] = 5
@@ -81,6 +87,16 @@ class Auto(StaticOptions):
         if value != ordered:
             raise ValueError(f"each rung once, cheapest first: [{', '.join(ordered)}]")
         return value
+
+    def requires(self, target: Target, precision: Precision, name: str) -> None:
+        """Besides what every static stage refuses: milliseconds of a target whose peaks are not known."""
+        super().requires(target, precision, name)
+        if self.mixed_cost == "milliseconds" and None in (target.peak_flops.get(p) for p in _COMPARED):
+            raise Refusal(
+                f"stage {name!r}: the fp32 and int8 peaks of {target.title} are not both known, so milliseconds cannot "
+                "be estimated",
+                fix=f"stage.{name}.mixed_cost=bytes",
+            )
 
     def run(self, artifact: Artifact, context: Context) -> Artifact:
         """Calibrate on `splits.calibration`, train on `splits.finetune`, judge on `splits.validation`.
@@ -128,6 +144,7 @@ class Auto(StaticOptions):
 
     def _bench(self, graph: fx.GraphModule, context: Context) -> Bench:
         from compress.graph import static_batch_reason
+        from compress.quantization.mixed_precision import extra_bytes
         from compress.quantization.observers import load_observer
         from compress.quantization.observers.min_max import MinMax
         from compress.quantization.rungs import Bench
@@ -143,6 +160,7 @@ class Auto(StaticOptions):
             splits=context.splits,
             search=load_observer(self.observer),
             drop_points=self.budget.top1_drop,
+            float_cost=self._float_cost(context.target) or extra_bytes,
             training=self._training(),
             training_batch=self.training_batch,
             seed=context.seed,
@@ -150,6 +168,11 @@ class Auto(StaticOptions):
             progress=context.progress,
             description=context.name,
         )
+
+    def _float_cost(self, target: Target) -> Cost | None:
+        from compress.quantization.mixed_precision import ExtraMilliseconds
+
+        return ExtraMilliseconds.on(target) if self.mixed_cost == "milliseconds" else None
 
     def _training(self) -> TrainOptions:
         return TrainOptions(

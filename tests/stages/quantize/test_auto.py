@@ -12,9 +12,10 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import fx, nn
 
+from compress.config import load_target
 from compress.data import load_splits
 from compress.data.configs import DigitsData
-from compress.errors import StageError
+from compress.errors import Refusal, StageError
 from compress.models import load_model
 from compress.models.configs import DigitsModel
 from compress.persist import load_module
@@ -224,3 +225,11 @@ def test_wrong_options(options, message):
 
 def test_a_budget_of_zero_is_legal():
     assert TypeAdapter(Auto).validate_python({"budget": {"top1_drop": 0}}).budget.top1_drop == 0
+
+
+def test_milliseconds_need_known_peaks():
+    known = load_target("raspberry_pi_4", [])
+    stage(mixed_cost="milliseconds").requires(known, Precision.FP32, "auto")
+    unknown = known.model_copy(update={"peak_flops": {Precision.FP32: known.peak_flops[Precision.FP32]}})
+    with pytest.raises(Refusal, match=r"int8 peaks .* are not both known.*mixed_cost=bytes"):
+        stage(mixed_cost="milliseconds").requires(unknown, Precision.FP32, "auto")
