@@ -30,6 +30,8 @@ class Format(str, Enum):
     TORCH = "torch"
     ONNX = "onnx"
     TORCHSCRIPT = "torchscript"
+    TFLITE = "tflite"
+    EDGETPU = "edgetpu"
 
     def __str__(self) -> str:
         return self.value

@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "compress"
 LAYERS = [
     {"errors", "types", "quiet"},
     {"files", "serialize", "resources", "versions", "target", "stage"},
-    {"graph", "weights", "parity", "runtimes", "quantization", "onnxfile", "onnx_import", "data", "models", "training"},
+    {"graph", "weights", "parity", "runtimes", "quantization", "onnxfile", "litert", "edgetpu", "onnx_import", "data", "models", "training"},
     {"stages", "measure", "persist"},
     {"pipeline", "store"},
     {"execute"},

@@ -129,6 +129,8 @@ def _one_sample(spec: InputSpec) -> np.ndarray[tuple[int, ...], np.dtype[np.floa
 def _readers(artifact: Artifact, run: Runner) -> _Readers:
     if artifact.format is Format.TORCH:
         return _module_readers(artifact, run)
+    if artifact.format is Format.TFLITE:
+        return _tflite_readers(artifact)
     return _onnx_readers(artifact) if artifact.format is Format.ONNX else _script_readers(artifact, run)
 
 
@@ -157,6 +159,18 @@ def _onnx_readers(artifact: Artifact) -> _Readers:
         parameters=lambda: onnx_parameters(model),
         sparsity=lambda: onnx_sparsity(model),
         macs=lambda: onnx_macs(model),
+    )
+
+
+def _tflite_readers(artifact: Artifact) -> _Readers:
+    from compress.measure.tflite_graph import TfliteFile
+
+    file = TfliteFile(artifact.path)
+    return _Readers(
+        size=lambda: file_size([artifact.path]),
+        parameters=file.parameters,
+        sparsity=file.sparsity,
+        macs=file.macs,
     )
 
 
@@ -195,7 +209,7 @@ def _caveats(artifact: Artifact, host: Host) -> dict[str, str]:
 
 def _emulation(format: Format, precision: Precision, host: Host) -> str | None:
     """Why the time of this artifact is not that of its precision's own arithmetic; None if it is."""
-    if precision is Precision.INT8 and format is not Format.ONNX:
+    if precision is Precision.INT8 and format not in (Format.ONNX, Format.TFLITE):
         return "Q/DQ around float32 arithmetic; INT8 kernels run only in the exported file"
     if precision is Precision.FP16 and format is Format.ONNX and host.architecture.lower() in ("x86_64", "amd64"):
         return "ONNX Runtime computes FP16 in float32 with casts on x86"
