@@ -10,6 +10,7 @@ of 127 each, so the only rounding beyond the one at the output is that of `x + 3
 from __future__ import annotations
 
 import torch
+import torch.ao.quantization.fx._decomposed  # registers the Q/DQ operators
 from torch import fx
 
 from compress.graph import bind, call_nodes
@@ -65,13 +66,10 @@ def _pair(graph: fx.GraphModule, source: fx.Node, scale: float, zero_point: int)
 
 def _stored(graph: fx.GraphModule, node: fx.Node, value: float) -> fx.Node:
     """A constant and its Q/DQ pair."""
-    name = f"{node.name}_{_ops_name(value)}"
-    bind(graph, name, torch.tensor([value]), trainable=False)
+    name = f"{node.name}_constant_{value:.3g}".replace(".", "_")
+    # Of the activation's rank: the converter moves the axes of both operands of an operator alike.
+    bind(graph, name, torch.full((1,) * node.meta["val"].ndim, value), trainable=False)
     return _pair(graph, graph.graph.get_attr(name), value / _LARGEST, 0)
-
-
-def _ops_name(value: float) -> str:
-    return f"{value:.3g}".replace(".", "_")
 
 
 def _replace(graph: fx.GraphModule, node: fx.Node, result: fx.Node) -> None:

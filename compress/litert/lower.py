@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 
 import torch
+import torch.ao.quantization.fx._decomposed  # registers the Q/DQ operators
 from torch import fx, nn
 
 from compress.graph import bind, call_nodes, constant
