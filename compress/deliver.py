@@ -11,6 +11,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress import __version__, runtimes
+from compress.errors import DeviceMissing
 from compress.execute import Result
 from compress.files import cannot_write, copy_file, remove_stale_temporaries, sha256_file, write_bytes
 from compress.serialize import to_json
@@ -89,6 +91,8 @@ def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifac
         artifact = result.output.artifact
         path = folder / artifact.path.name
         copy_file(artifact.path, path)
+        for attached in artifact.attachments:
+            copy_file(attached, folder / attached.name)
         delivered[result.measurement.stage] = artifact.after(result.measurement.stage, path)
     return delivered
 
@@ -106,7 +110,8 @@ def write_golden(folder: Path, source: Artifact, delivered: dict[str, Artifact],
         "reference": runtimes.load(source, threads=1)(batch.images),
     }
     for stage, artifact in delivered.items():
-        arrays[stage] = runtimes.load(artifact, threads=1)(batch.images)
+        with suppress(DeviceMissing):  # the report says that the device is not here
+            arrays[stage] = runtimes.load(artifact, threads=1)(batch.images)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_bytes(folder / GOLDEN, buffer.getvalue())

@@ -90,6 +90,7 @@ class Artifact:
         dynamic_batch: whether a file accepts any batch size; False means batch 1 only. Torch modules accept any.
         history: names of the stages that made it, oldest first.
         notes: what the last of them wants known about it, a title and a sentence each; the report shows them.
+        attachments: files beside `model` that are handed over with it (a script, further segments).
     """
 
     format: Format
@@ -99,6 +100,7 @@ class Artifact:
     dynamic_batch: bool = True
     history: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
+    attachments: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.model, Path) == (self.format is Format.TORCH):
@@ -127,6 +129,7 @@ class Artifact:
         precision: Precision | None = None,
         dynamic_batch: bool | None = None,
         notes: Mapping[str, str] | None = None,
+        attachments: tuple[Path, ...] = (),
     ) -> Artifact:
         """The artifact that `stage` made from this one."""
         return replace(
@@ -137,6 +140,7 @@ class Artifact:
             dynamic_batch=self.dynamic_batch if dynamic_batch is None else dynamic_batch,
             history=(*self.history, stage),
             notes=notes or {},
+            attachments=attachments,
         )
 
 
