@@ -19,6 +19,7 @@ __all__ = [
     "InputSpec",
     "Latency",
     "Measurement",
+    "Port",
     "Precision",
     "Sparsity",
 ]
@@ -142,6 +143,21 @@ class Artifact:
             notes=notes or {},
             attachments=attachments,
         )
+
+
+@dataclass(frozen=True)
+class Port:
+    """Input or output of a file: real = scale (stored - zero_point), where it is quantized.
+
+    Attributes:
+        shape: as stored; an image is `[N, H, W, C]` in TFLite files and `[N, C, H, W]` in all others.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    scale: float | None = None
+    zero_point: int | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from compress.litert.flatbuffer import (
     verified,
 )
 
+from compress.types import Port
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -69,6 +71,13 @@ class Tensor:
     @property
     def is_float(self) -> bool:
         return self.dtype.startswith(("float", "bfloat"))
+
+    @property
+    def port(self) -> Port:
+        """How a caller feeds or reads it."""
+        grid = self.quantization
+        scale, zero_point = (grid.scale[0], grid.zero_point[0]) if grid else (None, None)
+        return Port(self.name, self.dtype, self.shape, scale, zero_point)
 
     @property
     def label(self) -> str:
