@@ -8,7 +8,7 @@
     python3.11 -m venv /tmp/tflrt && /tmp/tflrt/bin/pip install tflite-runtime==2.14.0 'numpy<2'
 
 `--emulated` (last) is how to start a Python for aarch64 that has ai-edge-litert, such as `/tmp/pi4/pi`. A bar whose
-runtime is not given is reported as not measured. Every conversion runs in a process of its own, which says what it cost.
+runtime is not given is reported as not measured. Every conversion runs in a process of its own, which tells its cost.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ __all__ = [
     "BufferEntry",
     "CodeEntry",
     "GraphEntry",
+    "MetadataEntry",
     "ModelEntry",
     "OperatorEntry",
     "QuantizationEntry",
@@ -92,6 +93,7 @@ class OperatorEntry(Protocol):
     outputs: Sequence[int]
     builtinOptionsType: int  # noqa: N815
     builtinOptions: object  # noqa: N815
+    intermediates: Sequence[int] | None
 
 
 class GraphEntry(Protocol):
@@ -103,9 +105,22 @@ class GraphEntry(Protocol):
     operators: list[OperatorEntry]
 
 
-class _MetadataEntry(Protocol):
+class MetadataEntry(Protocol):
+    """`MetadataT`: a named buffer."""
+
     name: bytes
     buffer: int
+
+
+class _TensorName(Protocol):
+    tensorIndex: int  # noqa: N815
+
+
+class SignatureEntry(Protocol):
+    """`SignatureDefT`: names for callers; of the main graph, in the files read here."""
+
+    inputs: list[_TensorName] | None
+    outputs: list[_TensorName] | None
 
 
 class ModelEntry(Protocol):
@@ -114,8 +129,8 @@ class ModelEntry(Protocol):
     operatorCodes: list[CodeEntry]  # noqa: N815
     subgraphs: list[GraphEntry]
     buffers: list[BufferEntry]
-    metadata: list[_MetadataEntry] | None
-    signatureDefs: list[object] | None  # noqa: N815
+    metadata: list[MetadataEntry] | None
+    signatureDefs: list[SignatureEntry] | None  # noqa: N815
     description: bytes | None
 
     def Pack(self, builder: object) -> int: ...  # noqa: N802

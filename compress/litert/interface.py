@@ -55,12 +55,12 @@ def set_io(model: ModelEntry, io: Io) -> None:
     if graph.tensors[graph.inputs[0]].type == types.INT8:
         inner = graph.inputs[0]
         graph.inputs = [_outside(graph, inner, io)]
-        _rename_signature(model, "inputs", inner, graph.inputs[0])
+        _rename_signature(model, inner, graph.inputs[0])
         graph.operators.insert(0, _conversion(model, "QUANTIZE", graph.inputs[0], inner))
     if graph.tensors[graph.outputs[0]].type == types.INT8:
         inner = graph.outputs[0]
         graph.outputs = [_outside(graph, inner, io)]
-        _rename_signature(model, "outputs", inner, graph.outputs[0])
+        _rename_signature(model, inner, graph.outputs[0])
         kind = "DEQUANTIZE" if io == "float32" else "QUANTIZE"
         graph.operators.append(_conversion(model, kind, inner, graph.outputs[0]))
 
@@ -88,9 +88,9 @@ def _conversion(model: ModelEntry, kind: str, source: int, result: int) -> Opera
     return operator
 
 
-def _rename_signature(model: ModelEntry, side: str, inner: int, outside: int) -> None:
+def _rename_signature(model: ModelEntry, inner: int, outside: int) -> None:
     """Signatures name the tensors that callers see."""
     for signature in model.signatureDefs or []:
-        for entry in getattr(signature, side):
+        for entry in (*(signature.inputs or []), *(signature.outputs or [])):
             if entry.tensorIndex == inner:
                 entry.tensorIndex = outside

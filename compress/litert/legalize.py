@@ -8,6 +8,7 @@
 * FULLY_CONNECTED from rank 2 to rank 2 keeps no dimensions, which is version 4 and not 5.
 * RESIZE_NEAREST_NEIGHBOR is version 2 where it does not use half-pixel centres.
 * `deprecated_builtin_code` is filled for readers that know no other; operator codes nobody uses are dropped.
+* Two transpositions that undo each other around a padding or a slice go (`transposes`).
 * A channel shuffle moves channels in the layout the file has, with one transposition in place of three (`shuffle`).
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from compress.litert.compact import drop_unused
 from compress.litert.flatbuffer import (
     CodeEntry,
     GraphEntry,
@@ -28,6 +30,7 @@ from compress.litert.flatbuffer import (
     shape_of,
 )
 from compress.litert.shuffle import simplify_shuffles
+from compress.litert.transposes import cancel_transposes
 
 __all__ = ["legalize"]
 
@@ -73,12 +76,14 @@ def legalize(model: ModelEntry) -> None:
     """Apply every edit in place."""
     for graph in model.subgraphs:
         simplify_shuffles(model, graph)
+        cancel_transposes(model, graph)
         for operator in graph.operators:
             _pad_with_zero_point(model, graph, operator)
             _keep_no_dimensions(model, graph, operator)
     _split_codes(model)
     for code in model.operatorCodes:
         code.deprecatedBuiltinCode = min(operator_code(code), _LAST_DEPRECATED_CODE)
+    drop_unused(model)
 
 
 def _pad_with_zero_point(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry) -> None:

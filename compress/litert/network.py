@@ -21,7 +21,6 @@ from compress.litert.flatbuffer import (
     unpack,
     verified,
 )
-
 from compress.types import Port
 
 if TYPE_CHECKING:

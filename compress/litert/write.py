@@ -50,7 +50,7 @@ def tflite_bytes(module: nn.Module, spec: InputSpec, form: Form, metadata: Mappi
     store_weights(model, form.weights)
     name_interface(model, input=INPUT_NAME, output=OUTPUT_NAME)
     set_io(model, form.io)
-    legalize(model)
     embed_metadata(model, metadata)
+    legalize(model)
     model.description = b"edge-compress"
     return pack(model)
