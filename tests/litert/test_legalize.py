@@ -105,7 +105,9 @@ def shuffled(build, groups):
         ("TRANSPOSE", [0, 2, 3, 1]),
     ]
     for number, (kind, numbers) in enumerate(steps):
-        build.operator(kind, 4 if kind == "TRANSPOSE" else 1, [tensors[number], build.integers(numbers)], [tensors[number + 1]])
+        build.operator(
+            kind, 4 if kind == "TRANSPOSE" else 1, [tensors[number], build.integers(numbers)], [tensors[number + 1]]
+        )
     return build.interface(tensors[0], tensors[-1])
 
 
