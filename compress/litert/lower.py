@@ -26,6 +26,9 @@ _PAIRS = {
     _ops.dequantize_per_tensor.default: _ops.quantize_per_tensor.default,
 }
 
+_PER_TENSOR = (_ops.quantize_per_tensor.default, _ops.dequantize_per_tensor.default)
+_SHIFT = 128
+
 
 class ChannelsLast(nn.Module):
     """Takes `[N, H, W, C]` and hands the wrapped network `[N, C, H, W]`; the converter cancels the transposition."""
@@ -44,11 +47,24 @@ def lowered(captured: fx.GraphModule, *, expand_hardswish: bool) -> ChannelsLast
     graph = copy.deepcopy(captured)
     expand_activations(graph, hardswish=expand_hardswish)
     for node in [*graph.graph.nodes]:
+        _signed(node)
         if node.target in _PAIRS and constant(graph, node.args[0]) is not None:
             _store_float(graph, node)
     graph.graph.lint()
     graph.recompile()
     return ChannelsLast(graph).eval()
+
+
+def _signed(node: fx.Node) -> None:
+    """uint8 activations as int8 ones: the same numbers, 128 lower. LiteRT's kernels with a scale per channel have no
+    uint8, and one of XNNPACK's ends the process when it is given such a file.
+    """
+    if node.target in _PER_TENSOR and node.args[-1] is torch.uint8:
+        source, scale, zero_point, low, high, _ = node.args
+        assert isinstance(zero_point, int)
+        assert isinstance(low, int)
+        assert isinstance(high, int)
+        node.args = (source, scale, zero_point - _SHIFT, low - _SHIFT, high - _SHIFT, torch.int8)
 
 
 def _store_float(graph: fx.GraphModule, node: fx.Node) -> None:
