@@ -52,7 +52,7 @@ def quantized_file(request, tmp_path):
     make = helper.make_tensor_value_info
     graph = helper.make_graph(nodes, "g", [make("x", 1, [1, 2, 4, 4])], [make("z", 1, [1, 5])], initializers)
     path = tmp_path / "q.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), path)
     return path
 
 
