@@ -29,7 +29,7 @@ def test_the_bundle_has_the_file_and_its_script(finished):
     records = {record["path"]: record for record in checked_manifest(run)["files"]}
     assert {"to_tflite.tflite", "to_edgetpu.tflite", "to_edgetpu_compile.sh", "golden.npz"} <= set(records)
     given, taken = records["to_tflite.tflite"]["ports"]
-    assert (given["dtype"], given["shape"]) == ("uint8", [1, 8, 8, 1])
+    assert (given["dtype"], given["shape"]) == ("uint8", [1, 32, 32, 1])
     assert taken["scale"] > 0
     assert "Traceback" not in done.err
     assert "operators mapped" in done.out + done.err
