@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from compress.errors import ModelError
 from compress.litert.flatbuffer import (
     ModelEntry,
     OperatorEntry,
@@ -21,6 +22,7 @@ from compress.litert.flatbuffer import (
     unpack,
     verified,
 )
+from compress.quiet import first_line
 from compress.types import Port
 
 if TYPE_CHECKING:
@@ -133,10 +135,21 @@ def read_network(path: Path) -> Network:
     """Read a file.
 
     Raises:
-        ModelError: it is missing, truncated or not TFLite.
+        ModelError: it is missing, truncated, not TFLite, or refers to tensors or constants it has not.
         MissingExtra: `ai-edge-litert` is not installed.
     """
-    return parse_network(verified(path))
+    content = verified(path)
+    try:
+        return parse_network(content)
+    except (
+        IndexError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:  # the verifier checks offsets, not indices
+        raise ModelError(
+            f"{path} is damaged: it refers to something it does not hold ({first_line(error)})", fix="convert it again"
+        ) from error
 
 
 def parse_network(content: bytes) -> Network:

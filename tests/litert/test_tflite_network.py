@@ -110,6 +110,13 @@ def test_a_damaged_file_is_refused(pooled, damage, message, tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.real_data
+def test_a_file_that_refers_to_nothing_is_refused(shared_data):
+    pytest.importorskip("ai_edge_litert", reason="needs the extra tflite")
+    with pytest.raises(ModelError, match=r"model_invoking_error\.tflite is damaged: it refers to something"):
+        read_network(shared_data / "tflite" / "coral" / "invalid_models" / "model_invoking_error.tflite")
+
+
 def test_a_missing_file_is_named(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="needs the extra tflite")
     with pytest.raises(ModelError, match=r"none\.tflite does not exist"):

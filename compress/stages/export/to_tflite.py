@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.errors import Refusal, StageError
+from compress.errors import MissingExtra, Refusal, StageError
 from compress.files import atomic_path
 from compress.stage import Context, Stage
 from compress.types import Artifact, Format, Precision
@@ -73,6 +74,8 @@ class ToTflite(Stage):
                 f"stage {name!r}: {target.title} takes no float input or output ({facts.source})",
                 fix=f"stage.{name}.io={facts.io}",
             )
+        if find_spec("litert_torch") is None:
+            raise MissingExtra("litert-torch", extra="tflite", needed_for=f"stage {name!r} (on x86-64 or macOS)")
 
     def run(self, artifact: Artifact, context: Context) -> Artifact:
         """Convert, check and compare.

@@ -269,3 +269,5 @@ def test_without_the_converter_the_fix_is_named(kit, monkeypatch):
         MissingExtra, match=r"needs the package 'litert-torch' \| fix: pip install 'edge-compress\[tflite\]'"
     ):
         ToTflite().run(kit.source(Small()), kit.context("raspberry_pi_4"))
+    with pytest.raises(MissingExtra, match="stage 'to_tflite'"):  # and it is known before any work
+        ToTflite().requires(load_target("coral", []), Precision.INT8, "to_tflite")
