@@ -63,6 +63,11 @@ class ToTflite(Stage):
                 f"but the model is {precision}",
                 fix="precision=int8",
             )
+        if precision is Precision.FP16:
+            raise Refusal(
+                f"stage {name!r}: LiteRT computes float models in float32; half precision is a way to store weights there",
+                fix=f"precision=fp32 stage.{name}.weights=float16",
+            )
         target.require_precision(self.precision_from(precision), stage=name)
         if precision is Precision.INT8 and self.weights != "float32":
             raise Refusal(
@@ -168,8 +173,7 @@ class ToTflite(Stage):
 
 def _module(artifact: Artifact) -> nn.Module:
     if artifact.format is Format.TORCH:
-        module = artifact.module
-        return module.float() if artifact.precision is Precision.FP16 else module
+        return artifact.module
     from compress.onnx_import import onnx_to_module
 
     return onnx_to_module(artifact.path)

@@ -245,6 +245,7 @@ def test_what_leaks_is_told_elsewhere(kit, leaking):
             r"takes no float input or output .* fix: stage.name.io=uint8",
         ),
         (ToTflite(weights="float16"), "raspberry_pi_4", Precision.INT8, "is for float models, but the input is int8"),
+        (ToTflite(), "raspberry_pi_4", Precision.FP16, r"fix: precision=fp32 stage\.name\.weights=float16"),
         (ToTflite(), "jetson_nano", Precision.FP32, "is not known to run tflite files"),
         (ToEdgetpu(), "coral", Precision.FP32, "takes quantized models only, but the input is fp32"),
         (ToEdgetpu(), "raspberry_pi_4", Precision.INT8, "is not known to run edgetpu files"),
