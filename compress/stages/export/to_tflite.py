@@ -65,7 +65,7 @@ class ToTflite(Stage):
             )
         if precision is Precision.FP16:
             raise Refusal(
-                f"stage {name!r}: LiteRT computes float models in float32; half precision is a way to store weights there",
+                f"stage {name!r}: LiteRT computes float models in float32; float16 is a way to store their weights",
                 fix=f"precision=fp32 stage.{name}.weights=float16",
             )
         target.require_precision(self.precision_from(precision), stage=name)
