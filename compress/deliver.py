@@ -11,6 +11,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress import __version__, runtimes
+from compress.errors import DeviceMissing
 from compress.execute import Result
 from compress.files import cannot_write, copy_file, remove_stale_temporaries, sha256_file, write_bytes
 from compress.serialize import to_json
 from compress.stage import Splits
-from compress.types import Artifact, Format, InputSpec, Precision
+from compress.types import Artifact, Format, InputSpec, Port, Precision
 
 __all__ = ["FileRecord", "Manifest", "assemble", "copy_artifacts", "write_golden", "write_manifest"]
 
@@ -33,7 +35,11 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class FileRecord:
-    """One file of the run folder; the model fields are None for files that are not models."""
+    """One file of the run folder; the model fields are None for files that are not models.
+
+    Attributes:
+        ports: input and output of a TFLite file, which differ from the manifest's layout: NHWC, often in integers.
+    """
 
     path: str
     sha256: str
@@ -43,6 +49,7 @@ class FileRecord:
     precision: Precision | None = None
     dynamic_batch: bool | None = None
     history: tuple[str, ...] = ()
+    ports: tuple[Port, Port] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,8 @@ def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifac
         artifact = result.output.artifact
         path = folder / artifact.path.name
         copy_file(artifact.path, path)
+        for attached in artifact.attachments:
+            copy_file(attached, folder / attached.name)
         delivered[result.measurement.stage] = artifact.after(result.measurement.stage, path)
     return delivered
 
@@ -106,7 +115,8 @@ def write_golden(folder: Path, source: Artifact, delivered: dict[str, Artifact],
         "reference": runtimes.load(source, threads=1)(batch.images),
     }
     for stage, artifact in delivered.items():
-        arrays[stage] = runtimes.load(artifact, threads=1)(batch.images)
+        with suppress(DeviceMissing):  # the report says that the device is not here
+            arrays[stage] = runtimes.load(artifact, threads=1)(batch.images)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_bytes(folder / GOLDEN, buffer.getvalue())
@@ -139,7 +149,17 @@ def _record(path: Path, stage: str | None, artifact: Artifact | None) -> FileRec
         precision=artifact.precision if artifact else None,
         dynamic_batch=artifact.dynamic_batch if artifact else None,
         history=artifact.history if artifact else (),
+        ports=_ports(artifact) if artifact else None,
     )
+
+
+def _ports(artifact: Artifact) -> tuple[Port, Port] | None:
+    if artifact.format not in (Format.TFLITE, Format.EDGETPU):
+        return None
+    from compress.litert.network import read_network
+
+    network = read_network(artifact.path)
+    return network.inputs[0].port, network.outputs[0].port
 
 
 def _free_name(parent: Path, name: str) -> Path:

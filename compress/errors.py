@@ -7,7 +7,8 @@
     │   ├── DataError             the data set named by the configuration is unusable
     │   └── MissingExtra          an optional dependency is not installed
     └── StageError     exit 1     a stage started and failed
-        └── ParityError           an exported file does not compute what its source computes
+        ├── ParityError           an exported file does not compute what its source computes
+        └── DeviceMissing         a file needs hardware that this machine has not
 
 A message is complete on its own; `fix` says what to type or change.
 """
@@ -22,6 +23,7 @@ __all__ = [
     "CompressError",
     "ConfigError",
     "DataError",
+    "DeviceMissing",
     "MissingExtra",
     "ModelError",
     "ParityError",
@@ -76,6 +78,10 @@ class StageError(CompressError):
 
 class ParityError(StageError):
     """An exported file does not reproduce its source's outputs within tolerance; it was not handed over."""
+
+
+class DeviceMissing(StageError):
+    """A compiled file needs hardware that this machine has not; what can be read from the file is still measured."""
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:

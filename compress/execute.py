@@ -166,6 +166,7 @@ def _stage_key(step: Step, feed: Output, run: Run) -> str:
             "input": feed.digest,
             "data": {name: getattr(run.splits, name).digest() for name in step.stage.data_used},
             "seed": run.seed,
+            "surroundings": step.stage.surroundings(),
             **run.environment,
         }
     )

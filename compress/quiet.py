@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 
-__all__ = ["first_line", "quiet"]
+__all__ = ["first_line", "quiet", "quiet_native"]
 
 
 @contextmanager
@@ -33,3 +35,19 @@ def first_line(error: BaseException, *, limit: int = 200) -> str:
     """The first line with content of an error's message, at most `limit` characters; its type if there is none."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)[:limit]
+
+
+@contextmanager
+def quiet_native() -> Iterator[None]:
+    """`quiet`, and what libraries in C++ write to the process's standard error; their exceptions still reach us."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        with quiet():
+            yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(sink)
+        os.close(saved)

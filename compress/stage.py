@@ -128,6 +128,10 @@ class Stage(BaseModel, abc.ABC):
     def requires(self, target: Target, precision: Precision, name: str) -> None:
         """Raise `Refusal` when `target` cannot use this stage on an input of `precision`; `name` as in the recipe."""
 
+    def surroundings(self) -> dict[str, str]:
+        """What the result depends on besides input, options, data and versions: programs found on this machine."""
+        return {}
+
     @abc.abstractmethod
     def run(self, artifact: Artifact, context: Context) -> Artifact:
         """Make the output artifact. Raises `StageError` on failure and leaves nothing half-written."""

@@ -31,7 +31,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Entry:
-    """A stage's output, as described in `entry.json`; `file` is None when a module could not be kept."""
+    """A stage's output, as described in `entry.json`; `file` is None when a module could not be kept.
+
+    Attributes:
+        attachments: SHA-256 by file name.
+    """
 
     format: Format
     precision: Precision
@@ -43,6 +47,7 @@ class _Entry:
     seconds: float
     peak_rss_bytes: int | None
     notes: Mapping[str, str] = field(default_factory=dict)
+    attachments: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ class StageStore:
             seconds=seconds,
             peak_rss_bytes=peak_rss_bytes,
             notes=artifact.notes,
+            attachments={str(path.relative_to(folder)): sha256_file(path) for path in artifact.attachments},
         )
         write_bytes(folder / "entry.json", to_json(entry))
         return Found(seconds, peak_rss_bytes, restorable=file is not None)
@@ -120,7 +126,14 @@ class StageStore:
 
             model = load_module(path, source=source)
         return Artifact(
-            entry.format, model, entry.precision, entry.input, entry.dynamic_batch, entry.history, entry.notes
+            entry.format,
+            model,
+            entry.precision,
+            entry.input,
+            entry.dynamic_batch,
+            entry.history,
+            entry.notes,
+            tuple(inside(self.folder(key), name) for name in entry.attachments),
         )
 
     def find_document(self, key: str, name: str, kind: type[T]) -> T | None:
@@ -146,7 +159,8 @@ class StageStore:
         folder = self.folder(key)
         try:
             entry = from_json(_Entry, (folder / "entry.json").read_bytes())
-            if entry.file is not None and sha256_file(inside(folder, entry.file)) != entry.sha256:
+            files = {**entry.attachments, **({} if entry.file is None else {entry.file: entry.sha256})}
+            if any(sha256_file(inside(folder, name)) != digest for name, digest in files.items()):
                 return None
         except (FileNotFoundError, StageError):
             return None

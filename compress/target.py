@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from compress.errors import Refusal
 from compress.types import Format, Precision
 
-__all__ = ["Fact", "Int8Scheme", "Support", "Target"]
+__all__ = ["Fact", "Int8Scheme", "Support", "Target", "TfliteFacts"]
 
 T = TypeVar("T")
 _STRICT = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +53,24 @@ class Int8Scheme(BaseModel):
     source: Annotated[str, Field(min_length=8)]
 
 
+class TfliteFacts(BaseModel):
+    """What the device asks of a `.tflite` file.
+
+    Attributes:
+        io: element type of input and output of an INT8 file.
+        full_integer: nothing inside may be float.
+        versions: newest version of each operator that its runtime or compiler has; kinds not listed are not limited.
+        lacks: operators it has not, which are written as others (`HARD_SWISH` as ADD and MUL).
+    """
+
+    model_config = _STRICT
+    io: Literal["int8", "uint8", "float32"]
+    full_integer: bool = False
+    versions: dict[str, int] = {}
+    lacks: tuple[Literal["HARD_SWISH"], ...] = ()
+    source: Annotated[str, Field(min_length=8)]
+
+
 class Target(BaseModel):
     """A device profile (policy). The recipe (which stages to run) lives apart, in `conf/target/<device>.yaml`."""
 
@@ -71,6 +89,7 @@ class Target(BaseModel):
     formats: dict[Format, Support]
     onnx_opset_max: Fact[int] | None = None
     int8: Int8Scheme | None = None
+    tflite: TfliteFacts | None = None
 
     def require_precision(self, precision: Precision, *, stage: str) -> None:
         """Refuse `stage` with the device's own reason when it does not compute in `precision`."""

@@ -19,6 +19,7 @@ __all__ = [
     "InputSpec",
     "Latency",
     "Measurement",
+    "Port",
     "Precision",
     "Sparsity",
 ]
@@ -30,6 +31,8 @@ class Format(str, Enum):
     TORCH = "torch"
     ONNX = "onnx"
     TORCHSCRIPT = "torchscript"
+    TFLITE = "tflite"
+    EDGETPU = "edgetpu"
 
     def __str__(self) -> str:
         return self.value
@@ -88,6 +91,7 @@ class Artifact:
         dynamic_batch: whether a file accepts any batch size; False means batch 1 only. Torch modules accept any.
         history: names of the stages that made it, oldest first.
         notes: what the last of them wants known about it, a title and a sentence each; the report shows them.
+        attachments: files beside `model` that are handed over with it (a script, further segments).
     """
 
     format: Format
@@ -97,6 +101,7 @@ class Artifact:
     dynamic_batch: bool = True
     history: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
+    attachments: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.model, Path) == (self.format is Format.TORCH):
@@ -125,6 +130,7 @@ class Artifact:
         precision: Precision | None = None,
         dynamic_batch: bool | None = None,
         notes: Mapping[str, str] | None = None,
+        attachments: tuple[Path, ...] = (),
     ) -> Artifact:
         """The artifact that `stage` made from this one."""
         return replace(
@@ -135,7 +141,23 @@ class Artifact:
             dynamic_batch=self.dynamic_batch if dynamic_batch is None else dynamic_batch,
             history=(*self.history, stage),
             notes=notes or {},
+            attachments=attachments,
         )
+
+
+@dataclass(frozen=True)
+class Port:
+    """Input or output of a file: real = scale (stored - zero_point), where it is quantized.
+
+    Attributes:
+        shape: as stored; an image is `[N, H, W, C]` in TFLite files and `[N, C, H, W]` in all others.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    scale: float | None = None
+    zero_point: int | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def test_every_profile_loads_and_has_a_recipe(name):
     target = load_target(name, [])
     assert target.name == name
     assert name in describe_choices(conf_folder() / "target")
-    assert target.precisions[Precision.FP32].value
+    assert any(support.value for support in target.precisions.values())
     if target.precisions[Precision.INT8].value:
         assert target.int8 is not None
 
@@ -33,6 +33,10 @@ def test_known_facts():
     assert xavier.int8 is not None
     assert xavier.int8.placement == "tensorrt"
     assert load_target("raspberry_pi_4", []).bandwidth_bytes_per_s.value == 12.8e9
+    coral = load_target("coral", [])
+    assert coral.tflite is not None
+    assert (coral.tflite.io, coral.tflite.full_integer, coral.tflite.lacks) == ("uint8", True, ("HARD_SWISH",))
+    assert not coral.precisions[Precision.FP32].value
 
 
 def test_a_refused_format_says_why():

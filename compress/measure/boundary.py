@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.errors import DeviceMissing
 from compress.measure.accuracy import Evaluation, evaluate
 from compress.measure.host import Host, describe_host, int8_trusted
 from compress.measure.latency import latency
@@ -56,7 +57,10 @@ def measure(
 
     host = describe_host()
     notes = {**artifact.notes, **_caveats(artifact, host)}
-    run = load(artifact, threads=config.threads)
+    try:
+        run = load(artifact, threads=config.threads)
+    except DeviceMissing as missing:
+        return _read_only(artifact, stage, notes, missing)
     readers = _readers(artifact, run)
     size = attempt("size_bytes", notes, readers.size)
     timed = _latency(run, artifact.input, config, host)
@@ -78,6 +82,21 @@ def measure(
         fidelity=evaluation.fidelity if evaluation else None,
         feed=_feed(artifact, stage),
         notes=notes,
+    )
+
+
+def _read_only(artifact: Artifact, stage: str, notes: dict[str, str], missing: DeviceMissing) -> Measurement:
+    """What can be said of a file that only its device can run."""
+    size = file_size([artifact.path])
+    return Measurement(
+        stage=stage,
+        format=artifact.format,
+        precision=artifact.precision,
+        runtime=f"{artifact.format}, not run",
+        size_bytes=size.size_bytes,
+        size_gzip_bytes=size.gzip_bytes,
+        feed=_feed(artifact, stage),
+        notes={**notes, **dict.fromkeys(("latency", "accuracy", "fidelity"), missing.problem)},
     )
 
 
@@ -129,6 +148,8 @@ def _one_sample(spec: InputSpec) -> np.ndarray[tuple[int, ...], np.dtype[np.floa
 def _readers(artifact: Artifact, run: Runner) -> _Readers:
     if artifact.format is Format.TORCH:
         return _module_readers(artifact, run)
+    if artifact.format is Format.TFLITE:
+        return _tflite_readers(artifact)
     return _onnx_readers(artifact) if artifact.format is Format.ONNX else _script_readers(artifact, run)
 
 
@@ -157,6 +178,18 @@ def _onnx_readers(artifact: Artifact) -> _Readers:
         parameters=lambda: onnx_parameters(model),
         sparsity=lambda: onnx_sparsity(model),
         macs=lambda: onnx_macs(model),
+    )
+
+
+def _tflite_readers(artifact: Artifact) -> _Readers:
+    from compress.measure.tflite_graph import TfliteFile
+
+    file = TfliteFile(artifact.path)
+    return _Readers(
+        size=lambda: file_size([artifact.path]),
+        parameters=file.parameters,
+        sparsity=file.sparsity,
+        macs=file.macs,
     )
 
 
@@ -195,7 +228,7 @@ def _caveats(artifact: Artifact, host: Host) -> dict[str, str]:
 
 def _emulation(format: Format, precision: Precision, host: Host) -> str | None:
     """Why the time of this artifact is not that of its precision's own arithmetic; None if it is."""
-    if precision is Precision.INT8 and format is not Format.ONNX:
+    if precision is Precision.INT8 and format not in (Format.ONNX, Format.TFLITE, Format.EDGETPU):
         return "Q/DQ around float32 arithmetic; INT8 kernels run only in the exported file"
     if precision is Precision.FP16 and format is Format.ONNX and host.architecture.lower() in ("x86_64", "amd64"):
         return "ONNX Runtime computes FP16 in float32 with casts on x86"

@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from compress.errors import ModelError
 
-__all__ = ["Builder", "Operation", "Value"]
+__all__ = ["Builder", "Operation", "Value", "WeightGrid"]
 
 Value = fx.Node | torch.Tensor | None
 """Computed at run time, a constant of the file, or an optional operand that was left out."""
@@ -83,6 +83,25 @@ class Operation:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class WeightGrid:
+    """The integers that a stored weight was dequantized from, int8 with zero point 0.
+
+    Attributes:
+        scale: `[1]` or `[channels]`.
+        axis: where the channels lie; None for one scale.
+        values: the float weight; kept so that its identity stays its own.
+    """
+
+    scale: torch.Tensor
+    axis: int | None
+    values: torch.Tensor
+
+    def along(self, axis: int) -> WeightGrid:
+        """The same grid of a weight whose channels have moved to `axis`."""
+        return WeightGrid(self.scale, None if self.axis is None else axis, self.values)
+
+
 @dataclass(eq=False)
 class Builder:
     """A torch.fx graph that grows by one operation at a time.
@@ -91,11 +110,17 @@ class Builder:
 
     Attributes:
         sizes: nodes that are sizes of a tensor (an int or a tuple of ints) and no tensor.
+        grids: of the float weights that were stored as integers, by the identity of the tensor.
     """
 
     graph: fx.Graph = field(default_factory=fx.Graph)
     members: dict[str, nn.Module | torch.Tensor] = field(default_factory=dict)
     sizes: set[fx.Node] = field(default_factory=set)
+    grids: dict[int, WeightGrid] = field(default_factory=dict)
+
+    def grid_of(self, weight: Value) -> WeightGrid | None:
+        """The grid of a constant that came out of a DequantizeLinear."""
+        return self.grids.get(id(weight))
 
     def call(self, function: Callable[..., object], *operands: object) -> fx.Node | torch.Tensor:
         """`function(*operands)`: now where all operands are constants, at run time otherwise."""

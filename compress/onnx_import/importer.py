@@ -16,6 +16,7 @@ from compress.errors import ModelError
 from compress.onnx_import.builder import Builder, Operation, Value, attributes_of, to_tensor
 from compress.onnx_import.layers import LAYERS
 from compress.onnx_import.operators import OPERATORS
+from compress.onnx_import.quantized import QUANTIZED
 from compress.onnx_import.sizes import SIZES
 
 __all__ = ["onnx_to_module"]
@@ -62,7 +63,7 @@ def _import_node(
     )
     on_sizes = any(isinstance(value, fx.Node) and value in builder.sizes for value in operation.inputs[:1])
     on_sizes = on_sizes or (operation.kind in _MIXED and any(value in builder.sizes for value in _nodes(operation)))
-    table = SIZES if on_sizes and operation.kind in SIZES else {**OPERATORS, **LAYERS}
+    table = SIZES if on_sizes and operation.kind in SIZES else {**OPERATORS, **LAYERS, **QUANTIZED}
     handler = table.get(operation.kind)
     if handler is None:
         raise operation.unsupported()

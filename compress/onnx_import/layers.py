@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from compress.onnx_import.builder import Builder, Operation, Value
+from compress.onnx_import.quantized import keep_grid
 
 __all__ = ["LAYERS"]
 
@@ -35,7 +36,8 @@ def _conv(builder: Builder, operation: Operation) -> Value:
         bias=bias is not None,
         device="meta",
     )
-    return builder.module(_filled(conv, weight, bias), data, operation.name)
+    layer = keep_grid(_filled(conv, weight, bias), builder.grid_of(weight))
+    return builder.module(layer, data, operation.name)
 
 
 def _gemm(builder: Builder, operation: Operation) -> Value:
@@ -45,13 +47,16 @@ def _gemm(builder: Builder, operation: Operation) -> Value:
         raise operation.unsupported("with transA")
     weight = (matrix if operation.get("transB", 0) else matrix.T) * operation.get("alpha", 1.0)
     bias = None if offset is None else (offset * operation.get("beta", 1.0)).expand(1, len(weight)).reshape(-1)
-    return builder.module(_linear(weight, bias), operation.data(), operation.name)
+    scaled = operation.get("alpha", 1.0) != 1.0  # a factor would be lost: then the layer stays float
+    layer = keep_grid(_linear(weight, bias), None if scaled else builder.grid_of(matrix))
+    return builder.module(layer, operation.data(), operation.name)
 
 
 def _matmul(builder: Builder, operation: Operation) -> Value:
     right = operation.data(1)
     if isinstance(right, torch.Tensor) and right.dim() == 2:
-        return builder.module(_linear(right.T, None), operation.data(), operation.name)
+        layer = keep_grid(_linear(right.T, None), builder.grid_of(right))
+        return builder.module(layer, operation.data(), operation.name)
     return builder.call(torch.matmul, operation.data(), right)
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
-from compress.onnx_import.builder import Builder, Operation, Value
+from compress.onnx_import.builder import Builder, Operation, Value, WeightGrid
 from compress.onnx_import.sizes import shape_of
 
 __all__ = ["OPERATORS"]
@@ -145,7 +145,12 @@ def _flatten_at(data: torch.Tensor, axis: int) -> torch.Tensor:
 
 def _transpose(builder: Builder, operation: Operation) -> Value:
     order = operation.ints("perm") or tuple(reversed(range(operation.rank() or 0)))
-    return builder.call(torch.permute, operation.data(), order)
+    moved = builder.call(torch.permute, operation.data(), order)
+    grid = builder.grid_of(operation.data())
+    if grid is not None and isinstance(moved, torch.Tensor):
+        axis = None if grid.axis is None else order.index(grid.axis)
+        builder.grids[id(moved)] = WeightGrid(grid.scale, axis, moved)
+    return moved
 
 
 def _squeeze(builder: Builder, operation: Operation) -> Value:

@@ -62,10 +62,12 @@ class PlacementQuantizer(Quantizer):
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
         """Set the annotation of every operator that the policy quantizes; `model` is changed and returned."""
         quantized: set[fx.Node] = set()  # activations known to be in integers already
+        absorbed: set[fx.Node] = set()  # computed by the operator before them: a pair in between would stop that
         for node in call_nodes(model):
             rule = self.rule_of(node)
-            if rule is not None:
+            if rule is not None and node not in absorbed:
                 self._annotate(node, rule, quantized)
+                absorbed.update(fused_activations(node, rule))
         return model
 
     def validate(self, model: fx.GraphModule) -> None:
@@ -97,14 +99,14 @@ class PlacementQuantizer(Quantizer):
         if shared:
             specs.update((other, SharedQuantizationSpec(shared)) for other in sources[1:])
         if kind_of(node) in WEIGHTED:
-            specs.update(self._parameter_specs(node))
+            specs.update(self._parameter_specs(node, per_channel=self._recipe.per_channel and not rule.per_tensor))
         if rule.output != "none":
             self._annotate_output(node, rule, shared, quantized)
 
-    def _parameter_specs(self, node: fx.Node) -> dict[fx.Node, QuantizationSpecBase]:
+    def _parameter_specs(self, node: fx.Node, *, per_channel: bool) -> dict[fx.Node, QuantizationSpecBase]:
         weight, bias = weight_of(node), bias_of(node)
         assert weight is not None
-        specs: dict[fx.Node, QuantizationSpecBase] = {weight: self._weight(output_axis(node))}
+        specs: dict[fx.Node, QuantizationSpecBase] = {weight: self._weight(output_axis(node), per_channel=per_channel)}
         if bias is not None and self._recipe.policy.bias == "int32":
             specs[bias] = _BIAS
         return specs
@@ -125,13 +127,11 @@ class PlacementQuantizer(Quantizer):
         make = TensorQuantizer.with_args(grid=grid, observer=self._recipe.activation_observer, fixed=fixed)
         return QuantizationSpec(grid.dtype, make, grid.minimum, grid.maximum, scheme)
 
-    def _weight(self, axis: int) -> QuantizationSpec:
+    def _weight(self, axis: int, *, per_channel: bool) -> QuantizationSpec:
         recipe = self._recipe
         grid = weight_grid(recipe.policy.weight, reduce_range=recipe.reduce_range)
-        make = TensorQuantizer.with_args(
-            grid=grid, observer=recipe.weight_observer, axis=axis if recipe.per_channel else None
-        )
-        scheme = torch.per_channel_symmetric if recipe.per_channel else torch.per_tensor_symmetric
+        make = TensorQuantizer.with_args(grid=grid, observer=recipe.weight_observer, axis=axis if per_channel else None)
+        scheme = torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric
         return QuantizationSpec(grid.dtype, make, grid.minimum, grid.maximum, scheme, axis)
 
 

@@ -95,6 +95,7 @@ class OpRule(BaseModel):
         absorbs: activations between this operator and its output's Q/DQ, computed by the fused kernel or by the
             integer range itself.
         float_at_end: no Q/DQ on the output where it is the network's output.
+        per_tensor: (weighted operators) one weight scale for the layer, because the kernel takes no more.
         fixed: for `output: fixed`.
     """
 
@@ -103,6 +104,7 @@ class OpRule(BaseModel):
     output: Literal["own", "shared", "fixed", "none"] = "none"
     absorbs: tuple[OpKind, ...] = ()
     float_at_end: bool = False
+    per_tensor: bool = False
     fixed: FixedRange | None = None
 
     @model_validator(mode="after")

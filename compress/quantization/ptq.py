@@ -16,8 +16,10 @@ from torch import fx, nn
 from compress.errors import StageError
 from compress.graph import call_nodes, capture, constant, layer_name
 from compress.quantization.batchnorm import fold_graph
+from compress.quantization.norm_as_conv import normalizations_as_convs
 from compress.quantization.operators import WEIGHTED, kind_of, lossless_range
 from compress.quantization.placement import PlacementQuantizer, Recipe, float_operators
+from compress.quantization.policy import Policy
 from compress.quantization.pt2e import convert_pt2e, prepare_pt2e
 from compress.quantization.rewrite import rewrite_for_kernels
 from compress.quantization.tensor_quantizer import BiasQuantizer, Follower, Mode, TensorQuantizer
@@ -36,14 +38,19 @@ __all__ = [
 ]
 
 
-def float_graph(module: nn.Module, input: InputSpec) -> fx.GraphModule:
+def float_graph(module: nn.Module, input: InputSpec, policy: Policy | None = None) -> fx.GraphModule:
     """The captured, BatchNorm-folded, kernel-friendly float graph that placement works on; `module` is not changed.
+
+    Args:
+        policy: the runtime it is for. One that leaves nothing in float gets normalisations as convolutions.
 
     Raises:
         ModelError: the module cannot be captured.
     """
     graph = copy.deepcopy(capture(module, input))
     fold_graph(graph)
+    if policy is not None and policy.unlisted is not None:
+        normalizations_as_convs(graph)
     rewrite_for_kernels(graph)
     return graph
 

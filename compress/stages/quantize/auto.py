@@ -114,7 +114,7 @@ class Auto(StaticOptions):
         from compress.serialize import to_json
 
         torch.manual_seed(context.seed)
-        graph = float_graph(float_module(artifact), artifact.input)
+        graph = float_graph(float_module(artifact), artifact.input, self.policy(context.target, context.name))
         climb = self._climb(graph, context)
         write_bytes(context.folder / _RECORDS, to_json(climb.records))
         if climb.best is None or (not climb.within_budget and self.on_miss == "fail"):

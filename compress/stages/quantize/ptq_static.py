@@ -72,7 +72,7 @@ class PtqStatic(StaticOptions):
         from compress.quantization.ptq import convert, float_graph
 
         torch.manual_seed(context.seed)
-        graph = float_graph(float_module(artifact), artifact.input)
+        graph = float_graph(float_module(artifact), artifact.input, self.policy(context.target, context.name))
         reason = static_batch_reason(graph)
         calibrated = self._calibrated(graph, 1 if reason else self.batch_size, context)
         if calibrated.did:

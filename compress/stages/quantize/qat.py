@@ -60,7 +60,7 @@ class Qat(TrainingStage, StaticOptions):
         from compress.quantization.ptq import convert, float_graph
 
         samples = training_samples(context)
-        reference = float_graph(float_module(artifact), artifact.input)
+        reference = float_graph(float_module(artifact), artifact.input, self.policy(context.target, context.name))
         _require_batches(reference, context)
         prepared = self._prepared(reference, context)
         exact, before = validated(reference, samples[1]), validated(prepared, samples[1])

@@ -1,0 +1,106 @@
+"""PyTorch to TFLite through LiteRT-torch, which keeps the scales that our Q/DQ operators carry."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import torch
+
+from compress.errors import MissingExtra, StageError
+from compress.graph import call_nodes, capture, layer_name
+from compress.litert.lower import lowered
+from compress.quiet import first_line, quiet_native
+
+if TYPE_CHECKING:
+    from torch import fx, nn
+
+    from compress.litert.lower import ChannelsLast
+    from compress.types import InputSpec
+
+__all__ = ["convert_module", "require_converter"]
+
+_NO_LOWERING = re.compile(r"Lowering not found: (?P<operator>[\w.:]+)")
+_ANY_OPERATOR = re.compile(r"(?:aten|quantized_decomposed|torch\.ops\.aten)[.:]+(?P<operator>\w+)")
+
+
+def require_converter() -> None:
+    """Say what is missing before any work.
+
+    Raises:
+        MissingExtra: `litert-torch` is not installed; it has no wheel for aarch64 Linux, so a Pi cannot convert.
+    """
+    try:
+        with quiet_native():
+            import litert_torch
+    except ImportError as error:
+        raise MissingExtra(
+            "litert-torch", extra="tflite", needed_for="writing .tflite files (x86-64 or macOS)"
+        ) from error
+    del litert_torch
+
+
+def convert_module(module: nn.Module, spec: InputSpec, *, lacks: Collection[str] = ()) -> bytes:
+    """The `.tflite` file of a module, NHWC in, batch 1, as the converter writes it.
+
+    A float module gives a float file; explicit Q/DQ operators become the file's quantization, number by number.
+
+    Args:
+        lacks: operators (`HARD_SWISH`) that the device has not and that are to be written as others.
+
+    Raises:
+        MissingExtra: the converter is not installed.
+        ModelError: the module cannot be captured.
+        StageError: an operator has no form in LiteRT; names it and the layer that calls it.
+    """
+    require_converter()
+    graph = capture(module, spec, dynamic_batch=False)
+    network = lowered(graph, expand_hardswish="HARD_SWISH" in lacks)
+    try:
+        with quiet_native(), torch.no_grad():
+            return _convert(network, spec)
+    except Exception as error:  # the converter's stages raise whatever their libraries raise
+        raise _untranslatable(error, graph) from error
+
+
+def _convert(network: ChannelsLast, spec: InputSpec) -> bytes:
+    import litert_torch
+    from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
+    from litert_torch.quantize.quant_config import QuantConfig
+
+    channels, height, width = spec.shape
+    # The quantizer is never run: that there is one tells the converter that Q/DQ operators are meant, and not float.
+    quantizer = PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    has_pairs = any("quantized_decomposed" in str(node.target) for node in call_nodes(network.network))
+    os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")  # its progress goes to a console of its own
+    model = litert_torch.convert(
+        network,
+        (torch.zeros(1, height, width, channels),),
+        # Without `strict`, residual additions are left in float, without a word.
+        strict_export=True,
+        quant_config=QuantConfig(pt2e_quantizer=quantizer) if has_pairs else None,
+    )
+    return bytes(model.model_content())
+
+
+def _untranslatable(error: BaseException, graph: fx.GraphModule) -> StageError:
+    """The operator that has no form, and the layers that call it."""
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    text = str(root)
+    match = _NO_LOWERING.search(text) or _ANY_OPERATOR.search(text)
+    if match is None:
+        return StageError(f"LiteRT-torch cannot convert the model: {first_line(root)}")
+    operator = match["operator"].removeprefix("aten::").removeprefix("aten.").split(".")[0]
+    layers = list(dict.fromkeys(layer_name(node) for node in call_nodes(graph) if _is(node, operator)))
+    where = f" (called by {', '.join(layers[:3])}{', ...' if len(layers) > 3 else ''})" if layers else ""
+    return StageError(
+        f"LiteRT has no form for the operator {operator!r}{where}", fix=f"replace the layer that calls {operator}"
+    )
+
+
+def _is(node: fx.Node, operator: str) -> bool:
+    return str(getattr(node.target, "overloadpacket", node.target)).rpartition(".")[2] == operator

@@ -1,0 +1,97 @@
+"""A captured graph as LiteRT's converter wants it: batch 1, channels last, every integer weight as a float one with its
+own Q/DQ pair.
+
+The converter computes the integers again from `float weight / scale`, which gives back the very same ones because the
+float weight was made from them; biases become int32 with scale `input scale x weight scale`, which is what they had.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.ao.quantization.fx._decomposed  # registers the Q/DQ operators
+from torch import fx, nn
+
+from compress.graph import bind, call_nodes, constant
+from compress.litert.activations import expand_activations
+from compress.quantization.operators import kind_of
+from compress.quantization.policy import OpKind
+
+__all__ = ["ChannelsLast", "lowered", "transpositions"]
+
+_ops = torch.ops.quantized_decomposed
+_PAIRS = {
+    _ops.dequantize_per_channel.default: _ops.quantize_per_channel.default,
+    _ops.dequantize_per_tensor.default: _ops.quantize_per_tensor.default,
+}
+
+_PER_TENSOR = (_ops.quantize_per_tensor.default, _ops.dequantize_per_tensor.default)
+_SHIFT = 128
+
+
+class ChannelsLast(nn.Module):
+    """Takes `[N, H, W, C]` and hands the wrapped network `[N, C, H, W]`; the converter cancels the transposition."""
+
+    def __init__(self, network: fx.GraphModule) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(image.permute(0, 3, 1, 2))
+        return logits
+
+
+def lowered(captured: fx.GraphModule, *, expand_hardswish: bool) -> ChannelsLast:
+    """A captured graph ready for LiteRT's converter; `captured` is not changed."""
+    graph = copy.deepcopy(captured)
+    expand_activations(graph, hardswish=expand_hardswish)
+    for node in [*graph.graph.nodes]:
+        _signed(node)
+        if node.target in _PAIRS and constant(graph, node.args[0]) is not None:
+            _store_float(graph, node)
+    graph.graph.lint()
+    graph.recompile()
+    return ChannelsLast(graph).eval()
+
+
+def _signed(node: fx.Node) -> None:
+    """uint8 activations as int8 ones: the same numbers, 128 lower. LiteRT's kernels with a scale per channel have no
+    uint8, and one of XNNPACK's ends the process when it is given such a file.
+    """
+    if node.target in _PER_TENSOR and node.args[-1] is torch.uint8:
+        source, scale, zero_point, low, high, _ = node.args
+        assert isinstance(zero_point, int)
+        assert isinstance(low, int)
+        assert isinstance(high, int)
+        node.args = (source, scale, zero_point - _SHIFT, low - _SHIFT, high - _SHIFT, torch.int8)
+
+
+def _store_float(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Turn `dequantize(integers)` into `dequantize(quantize(floats))`, or into the floats alone for a bias."""
+    source, numbers = node.args[0], node.args[1:]
+    integers = constant(graph, source)
+    assert isinstance(source, fx.Node)
+    assert integers is not None
+    values = tuple(number if (found := constant(graph, number)) is None else found for number in numbers)
+    assert isinstance(node.target, torch._ops.OpOverload)
+    name = f"{source.target}_float"
+    bind(graph, name, node.target(integers, *values), trainable=False)
+    with graph.graph.inserting_before(node):
+        stored = graph.graph.get_attr(name)
+        stored.meta = {"val": node.meta.get("val")}
+        if integers.dtype is torch.int32:
+            node.replace_all_uses_with(stored)
+            graph.graph.erase_node(node)
+            return
+        quantize = _PAIRS[node.target]
+        node.replace_input_with(source, graph.graph.call_function(quantize, (stored, *numbers)))
+
+
+def transpositions(captured: fx.GraphModule) -> int:
+    """Operators of a captured graph that move axes: as many TRANSPOSE may be in its file."""
+    return sum(kind_of(node) is OpKind.TRANSPOSE and _moves_axes(node) for node in call_nodes(captured))
+
+
+def _moves_axes(node: fx.Node) -> bool:
+    return node.target is not torch.ops.aten.contiguous.default

@@ -1,0 +1,76 @@
+"""Parameters, zeros and multiplications of a `.tflite` file, read from the file."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from compress.litert.network import Network, Operator, Tensor, read_network
+from compress.types import Sparsity
+
+__all__ = ["TfliteFile"]
+
+_WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
+_LEARNT = frozenset({"int8", "uint8", "int16", "float16", "float32", "int32"})
+
+
+class TfliteFile:
+    """What can be said of a file without running it."""
+
+    def __init__(self, path: Path) -> None:
+        self._network: Network = read_network(path)
+
+    def parameters(self) -> int:
+        """Weights and biases; shapes, paddings and constants of activations are settings."""
+        learnt = {
+            tensor.index: tensor for operator in self._weighted() for tensor in _parameters(operator, self._network)
+        }
+        return sum(0 if tensor.constant is None else tensor.constant.size for tensor in learnt.values())
+
+    def sparsity(self) -> Sparsity:
+        """Exact zeros among weights, as stored: an INT8 weight's zero point is 0."""
+        zeros = total = 0
+        per_layer = {}
+        for operator in self._weighted():
+            values = _weight(operator, self._network).constant
+            if values is None or values.size == 0:
+                continue
+            nothing = int((np.asarray(values) == _zero(operator)).sum())
+            zeros, total = zeros + nothing, total + values.size
+            per_layer[operator.outputs[0].label.split("'")[1]] = nothing / values.size
+        return Sparsity(zeros, total, per_layer)
+
+    def macs(self) -> int:
+        """Multiply-accumulates of convolutions and matrix products, for one sample."""
+        return sum(_macs(operator, self._network) for operator in self._weighted())
+
+    def _weighted(self) -> list[Operator]:
+        return [operator for operator in self._network.operators if operator.kind in _WEIGHTED]
+
+
+def _weight(operator: Operator, network: Network) -> Tensor:
+    """The stored weight, also behind the DEQUANTIZE of a half-precision one."""
+    tensor = operator.inputs[1]
+    maker = network.makers.get(tensor.index)
+    return maker.inputs[0] if maker is not None and maker.kind == "DEQUANTIZE" else tensor
+
+
+def _parameters(operator: Operator, network: Network) -> list[Tensor]:
+    others = [tensor for tensor in operator.inputs[2:] if tensor.dtype in _LEARNT]
+    return [_weight(operator, network), *others]
+
+
+def _zero(operator: Operator) -> int:
+    quantization = operator.inputs[1].quantization
+    return quantization.zero_point[0] if quantization else 0
+
+
+def _macs(operator: Operator, network: Network) -> int:
+    weight, result = _weight(operator, network).shape, operator.outputs[0].shape
+    if operator.kind == "DEPTHWISE_CONV_2D":  # weight [1, h, w, channels]
+        return math.prod(result) * weight[1] * weight[2]
+    if operator.kind == "TRANSPOSE_CONV":  # weight [out, h, w, in], the input is third
+        return math.prod(operator.inputs[2].shape) * math.prod(weight[:3])
+    return math.prod(result) * math.prod(weight[1:])

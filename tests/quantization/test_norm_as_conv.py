@@ -1,0 +1,75 @@
+"""Normalisations that cannot be folded: the same function as a depthwise convolution, and integers all the way."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from compress.graph import capture
+from compress.quantization.norm_as_conv import normalizations_as_convs
+from compress.quantization.policy import load_policy
+from compress.quantization.ptq import float_graph, layers_in_float
+
+
+class Dense(nn.Module):
+    """Normalise, then convolve, as DenseNet does."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.conv = nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return self.conv(self.norm(x).relu()).mean((2, 3))
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.norm(self.norm(x).relu()).mean((2, 3))
+
+
+def test_the_same_function(kit):
+    module = kit.lively(Dense())
+    x = torch.randn(4, 3, 16, 16)
+    graph = capture(module, kit.spec)
+    expected = module(x)
+    import copy
+
+    graph = copy.deepcopy(graph)
+    assert normalizations_as_convs(graph) == 1
+    torch.testing.assert_close(graph(x), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(module(x), expected)  # the module is not touched
+    assert graph.get_parameter("norm.weight").shape == (3, 1, 1, 1)
+
+
+def test_shared_parameters_are_left_alone(kit):
+    import copy
+
+    assert normalizations_as_convs(copy.deepcopy(capture(kit.lively(Twice()), kit.spec))) == 0
+
+
+def test_only_runtimes_without_float_need_it(kit):
+    module = kit.lively(Dense())
+    strict, loose = load_policy("litert"), load_policy("onnxruntime")
+    assert "aten.batch_norm" in str(float_graph(module, kit.spec, loose).graph)
+    assert "aten.batch_norm" not in str(float_graph(module, kit.spec, strict).graph)
+    assert layers_in_float(float_graph(module, kit.spec, strict), kit.recipe("litert")) == {}
+
+
+def test_no_pair_stands_between_an_operator_and_the_activation_it_absorbs(kit):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    graph = kit.quantize(net, torch.randn(8, 3, 16, 16), kit.spec, kit.recipe("litert"))
+    (relu,) = [node for node in graph.graph.nodes if "relu" in str(node.target)]
+    assert "dequantize" not in str(relu.args[0].target)
+
+
+def test_a_matrix_has_one_scale_where_the_kernel_takes_no_more(kit):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 14, 5)).eval()
+    graph = kit.quantize(net, torch.randn(8, 3, 16, 16), kit.spec, kit.recipe("edgetpu"))
+    names = dict(graph.named_buffers())
+    assert "0.weight_scale" in names  # one for each filter
+    assert "2.weight" in names
+    assert "2.weight_scale" not in names
