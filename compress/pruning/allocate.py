@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from compress.errors import StageError
+from compress.pruning.budget import Budget
 from compress.pruning.cost import Cost, total
 from compress.pruning.groups import Group
 from compress.pruning.shapes import LayerShape
@@ -18,6 +19,7 @@ __all__ = ["Candidate", "Damage", "Plan", "allocate", "candidates", "even", "rel
 
 _SLACK = 0.02
 """A step that would end this far (of the budget) below it is left for a smaller one."""
+_LEAST_SAVING = 1e-12  # of the cost: a step that saves nothing goes last
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +44,9 @@ Damage = Callable[[Candidate, int, int], float]
 
 @dataclass(frozen=True)
 class Plan:
-    """Units to remove from each group, by group name, and the network's cost before and after."""
+    """Units to remove from each group, by group name, and the network's cost without them."""
 
     removed: Mapping[str, tuple[int, ...]]
-    before: float
     after: float
 
 
@@ -93,26 +94,21 @@ def relative_importance(candidate: Candidate, before: int, after: int) -> float:
 def allocate(
     found: Sequence[Candidate],
     shapes: Mapping[str, LayerShape],
-    cost: Cost,
-    budget: float,
+    budget: Budget,
     damage: Damage,
     *,
     per_cost: bool,
     stage: str,
-    unit: str,
 ) -> Plan:
     """Remove step after step, least damage first, until the cost is within the budget.
 
     Args:
-        budget: highest cost that may be left, in the unit of `cost`.
         per_cost: weigh the damage of a step by what it saves; without it the damage alone decides.
-        unit: what the cost is called in messages.
 
     Raises:
         StageError: the groups together cannot give up enough.
     """
-    state = _State(dict(shapes), cost)
-    before, lowest = state.cost, math.inf
+    state, limit = _State(dict(shapes), budget.cost), budget.limit
     taken = dict.fromkeys(range(len(found)), 0)
     queue: list[tuple[float, int, int]] = []
     refused: list[tuple[float, int, int]] = []
@@ -123,26 +119,26 @@ def allocate(
         if position < len(candidate.steps):
             after = candidate.steps[position]
             saved = state.cost - state.cost_after(candidate.group, after - done)
-            weight = max(saved, 1e-12 * before) / before if per_cost else 1.0
+            weight = max(saved / budget.before, _LEAST_SAVING) if per_cost else 1.0
             heapq.heappush(queue, (damage(candidate, done, after) / weight, index, after))
 
     for index in range(len(found)):
         push(index)
-    while queue and state.cost > budget:
+    while queue and state.cost > limit:
         _, index, after = heapq.heappop(queue)
         group = found[index].group
         then = state.cost_after(group, after - taken[index])
-        if then < budget * (1 - _SLACK):
+        if then < limit * (1 - _SLACK):
             refused.append((then, index, after))
             continue
         state.remove(group, after - taken[index])
         taken[index] = after
         push(index)
-    lowest = _settle(state, found, taken, refused, budget)
-    if lowest > budget * (1 + _SLACK):
-        raise _unreachable(found, shapes, cost, before, budget, stage, unit)
+    _settle(state, found, taken, refused, limit)
+    if state.cost > limit * (1 + _SLACK):
+        raise _unreachable(found, shapes, budget, stage)
     removed = {found[i].group.name: found[i].order[:count] for i, count in taken.items() if count}
-    return Plan(removed, before, state.cost)
+    return Plan(removed, state.cost)
 
 
 def _settle(
@@ -150,10 +146,10 @@ def _settle(
     found: Sequence[Candidate],
     taken: dict[int, int],
     refused: Sequence[tuple[float, int, int]],
-    budget: float,
-) -> float:
-    """Take one step that was too large, if nothing else got within the budget; the cost at the end."""
-    if state.cost > budget * (1 + _SLACK) and refused:
+    limit: float,
+) -> None:
+    """Take the smallest of the steps that were too large, if nothing else got within the budget."""
+    if state.cost > limit * (1 + _SLACK) and refused:
         costs = [
             (state.cost_after(found[index].group, after - taken[index]), index, after)
             for _, index, after in refused
@@ -162,7 +158,6 @@ def _settle(
         _, index, after = max(costs)
         state.remove(found[index].group, after - taken[index])
         taken[index] = after
-    return state.cost
 
 
 class _State:
@@ -187,20 +182,14 @@ class _State:
 
 
 def _unreachable(
-    found: Sequence[Candidate],
-    shapes: Mapping[str, LayerShape],
-    cost: Cost,
-    before: float,
-    budget: float,
-    stage: str,
-    unit: str,
+    found: Sequence[Candidate], shapes: Mapping[str, LayerShape], budget: Budget, stage: str
 ) -> StageError:
-    state = _State(dict(shapes), cost)
+    state = _State(dict(shapes), budget.cost)
     for candidate in found:
         state.remove(candidate.group, candidate.steps[-1])
-    share = math.ceil(100 * state.cost / before) / 100
+    share = math.ceil(100 * state.cost / budget.before) / 100
     return StageError(
-        f"stage {stage!r}: {budget / before:.0%} of the {unit} cannot be reached: at least {share:.0%} stay with the "
-        "layers that are excluded or cannot be cut, round_to and max_removed",
+        f"stage {stage!r}: {budget.limit / budget.before:.0%} of the {budget.unit} cannot be reached: at least "
+        f"{share:.0%} stay, with round_to, max_removed and the layers that are excluded or cannot be cut",
         fix=f"stage.{stage}.keep={min(share + 0.01, 0.99):g} or more, a smaller round_to, or fewer excludes",
     )
