@@ -53,7 +53,11 @@ def find_blocks(module: nn.Module, input: InputSpec) -> list[Block]:
     found: dict[str, Block] = {}
     for node in call_nodes(graph):
         for end, branch in _branches(node):
-            layers = tuple(dict.fromkeys(name for part in call_nodes(graph) if part in branch for name in _layers_of(part) if name in leaves))
+            layers = tuple(
+                dict.fromkeys(
+                    name for part in call_nodes(graph) if part in branch for name in _layers_of(part) if name in leaves
+                )
+            )
             if layers and not _works_elsewhere(graph, layers, branch):
                 block = Block(_common(layers), layers)
                 if block.name not in found and _equals_zeros(module, block, graph, end, images):
@@ -104,9 +108,7 @@ def _dropped(module: nn.Module, block: Block) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _equals_zeros(
-    module: nn.Module, block: Block, graph: fx.GraphModule, end: fx.Node, images: torch.Tensor
-) -> bool:
+def _equals_zeros(module: nn.Module, block: Block, graph: fx.GraphModule, end: fx.Node, images: torch.Tensor) -> bool:
     expected = _Silenced(graph, end).run(images)
     trial = copy.deepcopy(module).eval()
     drop(trial, block)
