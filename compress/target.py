@@ -97,7 +97,8 @@ class Target(BaseModel):
         self._require(fact, f"{pattern} sparse weights any faster than dense ones", stage)
         if fact is not None and fact.pattern != pattern:
             raise Refusal(
-                f"stage {stage!r}: {self.title} skips zeros in the pattern {fact.pattern}, not {pattern} ({fact.source})",
+                f"stage {stage!r}: {self.title} skips zeros in the pattern {fact.pattern}, not {pattern} "
+                f"({fact.source})",
                 fix=f"stage.{stage}.n and stage.{stage}.m as in {fact.pattern}",
             )
 

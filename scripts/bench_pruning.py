@@ -1,14 +1,15 @@
 """Pruning that makes the device faster: real training on CIFAR-10, structured pruning of many networks, 2:4.
 
-    python scripts/bench_pruning.py --parts resnet44 resnet20 torchvision two_four --output FOLDER    # make and judge
-    python scripts/bench_pruning.py --from FOLDER                                                      # judge again, here
+    python scripts/bench_pruning.py --parts resnet44 resnet20 torchvision two_four --output FOLDER  # make and judge
+    python scripts/bench_pruning.py --from FOLDER                                                    # judge again
 
-Making trains on a CUDA GPU where there is one and writes ONNX files and `<part>.json` (what was made, with times) to the
-folder. Judging reads them: accuracy of the exported files on the 500 test images in ONNX Runtime, zeros, gzip sizes, and
-latency at one thread, paired and interleaved with the unpruned file. So training and timing may be on different hosts.
+Making trains on a CUDA GPU where there is one and writes ONNX files and `<part>.json` (what was made, with times) to
+the folder. Judging reads them: accuracy of the exported files on the 500 test images in ONNX Runtime, zeros, gzip
+sizes, and latency at one thread, paired and interleaved with the unpruned file. So training and timing may be on
+different hosts.
 
-`--variant` chooses how ResNet-44 loses half of its MACs; each is trained apart and the best one on the validation images
-(never the test images) counts. `--engine-times FILE` adds TensorRT times measured elsewhere for the 2:4 files:
+`--variant` chooses how ResNet-44 loses half of its MACs; each is trained apart and the best one on the validation
+images (never the test images) counts. `--engine-times FILE` adds TensorRT times measured elsewhere for the 2:4 files:
 {"dense_ms": 1.0, "sparse_ms": 1.0, "engine": "H100, TensorRT 8.5.3, FP16, batch 32"}.
 """
 

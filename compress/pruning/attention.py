@@ -76,7 +76,8 @@ class HeadAttention(nn.Module):
 
     def _split(self, projected: torch.Tensor) -> torch.Tensor:
         """`[N, tokens, heads * width]` to `[N, heads, tokens, width]`."""
-        return projected.unflatten(2, (self.heads, self.head_width)).transpose(1, 2)
+        split: torch.Tensor = projected.unflatten(2, (self.heads, self.head_width))
+        return split.transpose(1, 2)
 
 
 def separate_heads(module: nn.Module, input: InputSpec) -> list[str]:
@@ -101,7 +102,7 @@ def _plain(part: nn.MultiheadAttention) -> bool:
 
 def _called_with_more(module: nn.Module, input: InputSpec) -> set[nn.Module]:
     """Attention layers that are called with a mask, or whose weights are asked for, or that do not run."""
-    attention = {part for part in module.modules() if isinstance(part, nn.MultiheadAttention)}
+    attention: set[nn.Module] = {part for part in module.modules() if isinstance(part, nn.MultiheadAttention)}
     plain: set[nn.Module] = set()
 
     def look(part: nn.Module, arguments: tuple[object, ...], named: dict[str, object]) -> None:

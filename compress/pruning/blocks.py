@@ -53,11 +53,8 @@ def find_blocks(module: nn.Module, input: InputSpec) -> list[Block]:
     found: dict[str, Block] = {}
     for node in call_nodes(graph):
         for end, branch in _branches(node):
-            layers = tuple(
-                dict.fromkeys(
-                    name for part in call_nodes(graph) if part in branch for name in _layers_of(part) if name in leaves
-                )
-            )
+            inside = [name for part in call_nodes(graph) if part in branch for name in _layers_of(part)]
+            layers = tuple(dict.fromkeys(name for name in inside if name in leaves))
             if layers and not _works_elsewhere(graph, layers, branch):
                 block = Block(_common(layers), layers)
                 if block.name not in found and _equals_zeros(module, block, graph, end, images):

@@ -86,8 +86,8 @@ class BudgetStage(Stage):
         if self._by_latency and self.precision not in target.peak_flops:
             known = ", ".join(sorted(p.value for p in target.peak_flops)) or "none"
             raise Refusal(
-                f"stage {name!r}: the peak {self.precision} arithmetic of {target.title} is not known (known: {known}), "
-                "so its latency cannot be estimated",
+                f"stage {name!r}: the peak {self.precision} arithmetic of {target.title} is not known "
+                f"(known: {known}), so its latency cannot be estimated",
                 fix=f"stage.{name}.of=macs, or stage.{name}.precision=<a known one>",
             )
 

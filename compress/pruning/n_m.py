@@ -33,7 +33,8 @@ def follows(weight: torch.Tensor, n: int, m: int) -> bool:
 
 def along_inputs(weight: torch.Tensor, m: int) -> torch.Tensor:
     """`[out, in, *kernel]` as `[out, *kernel, in / m, m]`."""
-    return weight.movedim(1, -1).unflatten(-1, (-1, m))
+    inputs_last = weight.movedim(1, -1)
+    return inputs_last.reshape(*inputs_last.shape[:-1], -1, m)
 
 
 def why_not(weight: Weight, module: nn.Module, m: int) -> str | None:

@@ -142,7 +142,7 @@ def _traced(module: nn.Module, input: InputSpec, keep: frozenset[str], stage: st
 def _dependency_graph(module: nn.Module, images: torch.Tensor) -> DependencyGraph:
     from torch_pruning import DependencyGraph
 
-    class WithoutReshapes(DependencyGraph):  # type: ignore[misc]
+    class WithoutReshapes(DependencyGraph):
         """Takes every reshape as leaving the channels in place."""
 
         def _trace(self, *given: object, **named: object) -> object:

@@ -25,8 +25,8 @@ class Augment:
         flip: mirror half of the images left to right. Wrong for digits, text and road signs.
         shift: largest shift in pixels, up, down, left and right: a random crop of the image padded by that much.
         padding: what comes in at the edge: `zero` (the mean colour, as images are normalised) or `reflect`.
-        blend: largest share of another image that is mixed into each image (Zhang et al. 2018, "mixup"), below one half;
-            the label stays that of the larger part, so it suits distillation, where the teacher sees the mixture, too.
+        blend: largest share of another image that is mixed into each image (Zhang et al. 2018, "mixup"), below one
+            half; the label stays that of the larger part: for distillation, where the teacher sees the mixture, too.
     """
 
     flip: bool = False
