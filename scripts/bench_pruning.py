@@ -118,12 +118,12 @@ class Workshop:
         return validate(artifact.module, split.batches(250)).top1
 
 
-def training(epochs: int, rate: float = 0.05, blend: float = 0.0) -> dict[str, object]:
+def training(epochs: int, rate: float = 0.08, *, batch_size: int = 128, blend: float = 0.0) -> dict[str, object]:
     """What all trainings share: distillation from the unpruned network, mirrored and shifted images."""
     return {
         "epochs": epochs,
         "learning_rate": rate,
-        "batch_size": 64,
+        "batch_size": batch_size,
         "distill": True,
         "flip": True,
         "shift": 4,
@@ -200,7 +200,7 @@ def make_resnet44(data: Path, folder: Path, variant: str, scale: float) -> Made:
 def make_resnet20(data: Path, folder: Path, scale: float) -> Made:
     shop = workshop("resnet20", data, folder)
     started = time.perf_counter()
-    gradual = Gradual.model_validate({**training(260), "amount": 0.8, "ramp": 0.4, "scope": "global"})
+    gradual = Gradual.model_validate({**training(260, 0.05, batch_size=64), "amount": 0.8, "ramp": 0.4, "scope": "global"})
     pruned = shop.run(shop.source, [("gradual", shorter(gradual, scale))])
     seconds = time.perf_counter() - started
     torch.save(pruned.module.state_dict(), folder / "pruned.pt")
