@@ -200,7 +200,9 @@ def make_resnet44(data: Path, folder: Path, variant: str, scale: float) -> Made:
 def make_resnet20(data: Path, folder: Path, scale: float) -> Made:
     shop = workshop("resnet20", data, folder)
     started = time.perf_counter()
-    gradual = Gradual.model_validate({**training(260, 0.05, batch_size=64), "amount": 0.8, "ramp": 0.4, "scope": "global"})
+    gradual = Gradual.model_validate(
+        {**training(260, 0.05, batch_size=64), "amount": 0.8, "ramp": 0.4, "scope": "global"}
+    )
     pruned = shop.run(shop.source, [("gradual", shorter(gradual, scale))])
     seconds = time.perf_counter() - started
     torch.save(pruned.module.state_dict(), folder / "pruned.pt")

@@ -62,6 +62,12 @@ class HeadAttention(nn.Module):
         self.out_proj.in_features = len(rows)
         self.heads = len(kept)
 
+    @torch.no_grad()
+    def silence(self, heads: Sequence[int]) -> None:
+        """Let these heads give nothing, in place."""
+        for head in heads:
+            self.out_proj.weight[:, head * self.head_width : (head + 1) * self.head_width] = 0
+
     def importance(self, power: int) -> torch.Tensor:
         """`[heads]`: sum of |weight|^power over each head's part of the four projections."""
         inward = sum(p.weight.detach().abs().pow(power).sum(1) for p in (self.query, self.key, self.value))

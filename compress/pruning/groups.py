@@ -55,8 +55,16 @@ class Group(Protocol):
     @property
     def cuts(self) -> Mapping[str, Cut]: ...
 
+    @property
+    def silenced(self) -> Sequence[str]:
+        """Layers that `silence` changes."""
+        ...
+
     def remove(self, units: Sequence[int]) -> None:
         """Take these units out of the network, in place."""
+
+    def silence(self, module: nn.Module, units: Sequence[int]) -> None:
+        """Set what these units give to zero, in place, in the network or in a copy of it."""
 
 
 @dataclass(eq=False)
@@ -92,8 +100,11 @@ class ChannelGroup:
             item.idxs.sort()  # a grouped convolution keeps the first of what is left
         found.prune(record_history=False)
 
+    @property
+    def silenced(self) -> Sequence[str]:
+        return tuple(self.outputs)
+
     def silence(self, module: nn.Module, units: Sequence[int]) -> None:
-        """Set these units' channels to zero in a copy of the network, in place."""
         gone = {channel for unit in units for channel in self.members[unit]}
         for name, rows in self.outputs.items():
             _zero_rows(module.get_submodule(name), [row for row, channel in rows if channel in gone])
@@ -124,8 +135,17 @@ class HeadGroup:
             f"{self.name}.scores": Cut(inputs=2 * self.width),
         }
 
+    @property
+    def silenced(self) -> Sequence[str]:
+        return (f"{self.name}.out_proj",)
+
     def remove(self, units: Sequence[int]) -> None:
         self.attention.remove(units)
+
+    def silence(self, module: nn.Module, units: Sequence[int]) -> None:
+        attention = module.get_submodule(self.name)
+        assert isinstance(attention, HeadAttention)
+        attention.silence(units)
 
 
 def head_groups(module: nn.Module) -> list[HeadGroup]:

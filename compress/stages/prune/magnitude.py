@@ -14,9 +14,13 @@ from compress.target import Target
 from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from compress.weights import Weight
 
 __all__ = ["Magnitude"]
+
+Ratio = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
 
 class Magnitude(Stage):
@@ -27,7 +31,10 @@ class Magnitude(Stage):
 
     Attributes:
         amount: share of the weights that are zero afterwards.
-        scope: `local` takes that share of every layer, `global` of all layers together.
+        scope: `local` takes that share of every layer, `global` of all layers together, `sensitivity` more of the layers
+            in which it raises the loss on validation images less, found by a scan.
+        scan_ratios: shares that the scan tries.
+        scan_samples: validation images that it looks at.
         exclude: names or `fnmatch` patterns of layers, enclosing modules or parameters to leave alone.
     """
 
@@ -35,9 +42,13 @@ class Magnitude(Stage):
     produces: ClassVar[Format] = Format.TORCH
     why_not_onnx: ClassVar[str | None] = "the weights of an ONNX file are frozen; prune the PyTorch model it came from"
 
+    data_used: ClassVar[tuple[str, ...]] = ("validation",)
+
     amount: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.3
-    scope: Literal["local", "global"] = "global"
+    scope: Literal["local", "global", "sensitivity"] = "global"
     exclude: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    scan_ratios: Annotated[tuple[Ratio, ...], Field(min_length=1)] = (0.3, 0.5, 0.7, 0.9)
+    scan_samples: Annotated[int, Field(ge=1)] = 128
 
     def requires(self, target: Target, precision: Precision, name: str) -> None:
         """Refuse an input that is no longer FP32: zeros are chosen by exact magnitude, before anything rounds it."""
@@ -58,11 +69,26 @@ class Magnitude(Stage):
         module = copy.deepcopy(artifact.module)
         weights = prunable_weights(module, self.exclude, context.name)
         zeros_before = {weight.name: weight.zeros() for weight in weights}
-        groups = [weights] if self.scope == "global" else [[weight] for weight in weights]
-        for group in groups:
-            prune_smallest([weight.tensor for weight in group], self.amount)
+        if self.scope == "global":
+            prune_smallest([weight.tensor for weight in weights], self.amount)
+        else:
+            for weight, share in zip(weights, self._shares(weights, module, context), strict=True):
+                prune_smallest([weight.tensor], share)
         _log_emptied(weights, zeros_before, context)
         return artifact.after(context.name, module)
+
+    def _shares(self, weights: Sequence[Weight], module: nn.Module, context: Context) -> list[float]:
+        """Share of each layer that goes."""
+        if self.scope == "local" or not self.amount:
+            return [self.amount] * len(weights)
+        from compress.pruning.sensitivity import Weights, scan, shares_within
+        from compress.pruning.validation import Judge
+
+        judge = Judge(context, self.scan_samples)
+        parts = context.progress.track([Weights(weight) for weight in weights], f"{context.name}: scan")
+        curves = scan(parts, sorted(self.scan_ratios), lambda: judge(module), judge(module))
+        shares = shares_within(curves, self.amount)
+        return [shares[weight.layer] for weight in weights]
 
 
 def _log_emptied(weights: Sequence[Weight], zeros_before: dict[str, int], context: Context) -> None:

@@ -12,10 +12,12 @@ from compress.stage import Context
 from compress.types import Artifact
 
 if TYPE_CHECKING:
-    from compress.pruning.allocate import Plan
+    from compress.pruning.allocate import Candidate, Damage, Plan
     from compress.pruning.network import Network
 
 __all__ = ["Structured"]
+
+Ratio = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
 
 class Structured(BudgetStage):
@@ -28,22 +30,27 @@ class Structured(BudgetStage):
 
     Attributes:
         criterion: `l1`, `l2`, `bn_gamma` or `taylor`, by which channels are ranked within a layer.
-        scope: `uniform` takes the same share of every layer, `global` takes more where less is lost for the cost saved.
+        scope: `uniform` takes the same share of every layer; `global` takes more where less importance is lost for the
+            cost saved; `sensitivity` where the loss on validation images rises less for it, found by a scan.
         round_to: channels are left in multiples of this; 8 suits INT8 on Arm and TensorRT.
         max_removed: largest share of a layer's channels that may go.
         exclude: names or patterns of layers or enclosing modules that keep all their outputs.
         batches: batches of the fine-tuning split that `taylor` looks at.
         batch_size: samples in each.
+        scan_ratios: shares that the scan tries.
+        scan_samples: validation images that it looks at.
     """
 
-    data_used: ClassVar[tuple[str, ...]] = ("finetune",)
+    data_used: ClassVar[tuple[str, ...]] = ("finetune", "validation")
 
     criterion: Literal["l1", "l2", "bn_gamma", "taylor"] = "l2"
-    scope: Literal["uniform", "global"] = "global"
+    scope: Literal["uniform", "global", "sensitivity"] = "global"
     round_to: Annotated[int, Field(ge=1)] = 8
     max_removed: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.9
     batches: Annotated[int, Field(ge=1)] = 16
     batch_size: Annotated[int, Field(ge=1)] = 64
+    scan_ratios: Annotated[tuple[Ratio, ...], Field(min_length=1)] = (0.25, 0.5, 0.75)
+    scan_samples: Annotated[int, Field(ge=1)] = 128
 
     def run(self, artifact: Artifact, context: Context) -> Artifact:
         """Cut a copy of the module.
@@ -64,15 +71,28 @@ class Structured(BudgetStage):
         return artifact.after(context.name, network.module)
 
     def _plan(self, network: Network, budget: Budget, context: Context) -> Plan:
-        from compress.pruning.allocate import allocate, candidates, even, relative_importance
+        from compress.pruning.allocate import allocate, candidates
         from compress.pruning.importance import unit_importance
 
         samples = context.splits.finetune.batches(self.batch_size) if self.criterion == "taylor" else iter(())
         importance = unit_importance(network, self.criterion, islice(samples, self.batches), context.name)
         found = candidates(network.groups, importance, multiple=self.round_to, max_removed=self.max_removed)
-        uniform = self.scope == "uniform"
-        damage = even if uniform else relative_importance
-        return allocate(found, network.shapes, budget, damage, per_cost=not uniform, stage=context.name)
+        damage, per_cost = self._damage(found, network, context), self.scope != "uniform"
+        return allocate(found, network.shapes, budget, damage, per_cost=per_cost, stage=context.name)
+
+    def _damage(self, found: list[Candidate], network: Network, context: Context) -> Damage:
+        from compress.pruning.allocate import even, relative_importance
+
+        if self.scope != "sensitivity":
+            return even if self.scope == "uniform" else relative_importance
+        from compress.pruning.sensitivity import Channels, CurveDamage, scan
+        from compress.pruning.validation import Judge
+
+        judge = Judge(context, self.scan_samples)
+        parts = [Channels(candidate, network.module) for candidate in found]
+        whole = judge(network.module)
+        tracked = context.progress.track(parts, f"{context.name}: scan", total=len(parts))
+        return CurveDamage(scan(tracked, sorted(self.scan_ratios), lambda: judge(network.module), whole))
 
 
 def _log(network: Network, plan: Plan, budget: Budget, context: Context) -> None:
