@@ -31,8 +31,8 @@ class Magnitude(Stage):
 
     Attributes:
         amount: share of the weights that are zero afterwards.
-        scope: `local` takes that share of every layer, `global` of all layers together, `sensitivity` more of the layers
-            in which it raises the loss on validation images less, found by a scan.
+        scope: `local` takes that share of every layer, `global` of all layers together, `sensitivity` more of the
+            layers in which it raises the loss on validation images less, found by a scan.
         scan_ratios: shares that the scan tries.
         scan_samples: validation images that it looks at.
         exclude: names or `fnmatch` patterns of layers, enclosing modules or parameters to leave alone.
@@ -47,7 +47,7 @@ class Magnitude(Stage):
     amount: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.3
     scope: Literal["local", "global", "sensitivity"] = "global"
     exclude: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    scan_ratios: Annotated[tuple[Ratio, ...], Field(min_length=1)] = (0.3, 0.5, 0.7, 0.9)
+    scan_ratios: Annotated[tuple[Ratio, ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     scan_samples: Annotated[int, Field(ge=1)] = 128
 
     def requires(self, target: Target, precision: Precision, name: str) -> None:
