@@ -180,9 +180,7 @@ def make_resnet44(data: Path, folder: Path, variant: str, scale: float) -> Made:
     seconds = time.perf_counter() - started
     torch.save(pruned.module.state_dict(), folder / f"{variant}.pt")
     quantized = PtqStatic(bias_correction=True).run(pruned, shop.context(f"{variant}-ptq"))
-    qat = Qat.model_validate({**training(5, 1e-4), "warmup_epochs": 0.1, "clip_norm": 1.0}).run(
-        pruned, shop.context(f"{variant}-qat")
-    )
+    qat = aware(scale).run(pruned, shop.context(f"{variant}-qat"))
     better = max((quantized, qat), key=lambda artifact: shop.top1(artifact, shop.splits.validation))
     files = {
         "dense": shop.export(shop.source, "dense"),
@@ -206,12 +204,11 @@ def make_resnet20(data: Path, folder: Path, scale: float) -> Made:
     pruned = shop.run(shop.source, [("gradual", shorter(gradual, scale))])
     seconds = time.perf_counter() - started
     torch.save(pruned.module.state_dict(), folder / "pruned.pt")
-    qat = Qat.model_validate({**training(5, 1e-4), "warmup_epochs": 0.1, "clip_norm": 1.0})
     files = {
         "dense": shop.export(shop.source, "dense"),
         "dense_int8": shop.export(PtqStatic().run(shop.source, shop.context("dense-ptq")), "dense-int8"),
         "pruned": shop.export(pruned, "pruned"),
-        "pruned_int8": shop.export(qat.run(pruned, shop.context("qat")), "pruned-int8"),
+        "pruned_int8": shop.export(aware(scale).run(pruned, shop.context("qat")), "pruned-int8"),
     }
     return Made(files, {"validation": shop.top1(pruned, shop.splits.validation), "train_seconds": seconds})
 
@@ -239,6 +236,12 @@ def make_two_four(folder: Path) -> Made:
         "sparse": shop.export(pruned, "resnet50-2to4", dynamic_batch=True),
     }
     return Made(files, {})
+
+
+def aware(scale: float) -> Stage:
+    """Quantization-aware training after the pruning; zeros stay."""
+    options = {**training(5, 1e-4, batch_size=64), "warmup_epochs": 0.1, "clip_norm": 1.0}
+    return shorter(Qat.model_validate(options), scale)
 
 
 def workshop(name: str, data: Path, folder: Path) -> Workshop:

@@ -97,13 +97,14 @@ def allocate(
     budget: Budget,
     damage: Damage,
     *,
-    per_cost: bool,
+    cost_power: float,
     stage: str,
 ) -> Plan:
     """Remove step after step, least damage first, until the cost is within the budget.
 
     Args:
-        per_cost: weigh the damage of a step by what it saves; without it the damage alone decides.
+        cost_power: the damage of a step is divided by the share of the cost that it saves, to this power: 0 looks at the
+            damage alone, 1 at the damage for what it saves.
 
     Raises:
         StageError: the groups together cannot give up enough.
@@ -119,7 +120,7 @@ def allocate(
         if position < len(candidate.steps):
             after = candidate.steps[position]
             saved = state.cost - state.cost_after(candidate.group, after - done)
-            weight = max(saved / budget.before, _LEAST_SAVING) if per_cost else 1.0
+            weight = max(saved / budget.before, _LEAST_SAVING) ** cost_power
             heapq.heappush(queue, (damage(candidate, done, after) / weight, index, after))
 
     for index in range(len(found)):

@@ -19,6 +19,10 @@ __all__ = ["Structured"]
 
 Ratio = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
+_COST_POWER = {"uniform": 0.0, "global": 0.5, "sensitivity": 1.0}
+"""How much it counts what a cut saves. Importance is no loss: on the embedded model at 70 to 90 % of the MACs the square
+root did best or near it with every criterion, 0 and 1 each failed with some."""
+
 
 class Structured(BudgetStage):
     """Cut whole channels and heads until the network costs `keep` of what it did; every dense runtime gains from it.
@@ -77,8 +81,8 @@ class Structured(BudgetStage):
         samples = context.splits.finetune.batches(self.batch_size) if self.criterion == "taylor" else iter(())
         importance = unit_importance(network, self.criterion, islice(samples, self.batches), context.name)
         found = candidates(network.groups, importance, multiple=self.round_to, max_removed=self.max_removed)
-        damage, per_cost = self._damage(found, network, context), self.scope != "uniform"
-        return allocate(found, network.shapes, budget, damage, per_cost=per_cost, stage=context.name)
+        damage, power = self._damage(found, network, context), _COST_POWER[self.scope]
+        return allocate(found, network.shapes, budget, damage, cost_power=power, stage=context.name)
 
     def _damage(self, found: list[Candidate], network: Network, context: Context) -> Damage:
         from compress.pruning.allocate import even, relative_importance
