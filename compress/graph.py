@@ -33,6 +33,10 @@ aten = torch.ops.aten
 
 _STATIC_REASON = "static_batch_reason"
 _DROPOUT = (aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default, aten.feature_dropout_.default)
+_ZERO_STAYS = frozenset(
+    getattr(aten, name).default
+    for name in ("relu", "leaky_relu", "hardswish", "silu", "gelu", "elu", "tanh", "hardtanh")
+)
 _END = 2**63 - 1  # how aten.slice spells "to the end"
 
 
@@ -266,13 +270,20 @@ def _drop_dropped_branches(graph: fx.GraphModule) -> None:
 
 
 def _other_summand(node: fx.Node) -> fx.Node | None:
-    """What is added to `zeros_like(...)` of its own shape."""
+    """What is added to zeros of its own shape."""
     inputs = [part for part in node.args[:2] if isinstance(part, fx.Node)]
     for zeros, kept in zip(inputs, inputs[::-1], strict=True):
-        same = len(inputs) == 2 and zeros.target is aten.zeros_like.default and not node.kwargs
+        same = len(inputs) == 2 and _is_zeros(zeros) and not node.kwargs
         if same and zeros.meta["val"].shape == kept.meta["val"].shape:
             return kept
     return None
+
+
+def _is_zeros(node: fx.Node) -> bool:
+    """`zeros_like(...)`, or an activation of it that leaves zero as it is."""
+    if node.target in _ZERO_STAYS and isinstance(node.args[0], fx.Node):
+        return _is_zeros(node.args[0])
+    return node.target is aten.zeros_like.default
 
 
 def _rectified(node: fx.Node) -> fx.Node | None:

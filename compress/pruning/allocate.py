@@ -103,8 +103,8 @@ def allocate(
     """Remove step after step, least damage first, until the cost is within the budget.
 
     Args:
-        cost_power: the damage of a step is divided by the share of the cost that it saves, to this power: 0 looks at the
-            damage alone, 1 at the damage for what it saves.
+        cost_power: the damage of a step is divided by the share of the cost that it saves, to this power: 0 looks at
+            the damage alone, 1 at the damage for what it saves.
 
     Raises:
         StageError: the groups together cannot give up enough.

@@ -169,8 +169,8 @@ def channel_groups(
     heads = [part for part in module.modules() if isinstance(part, HeadAttention)]
     closed = {projection for part in heads for projection in (part.query, part.key, part.value)}
     found, failed, seen = [], [], set()
-    for root in [part for part in graph.module2node if isinstance(part, nn.modules.conv._ConvNd | nn.Linear)]:
-        if root in seen:
+    for root in module.modules():  # in the order of the code, so that a group is named after its first layer
+        if root in seen or root not in graph.module2node or not isinstance(root, nn.modules.conv._ConvNd | nn.Linear):
             continue
         try:
             dependencies = _whole_group(graph, root)

@@ -20,8 +20,8 @@ __all__ = ["Structured"]
 Ratio = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
 _COST_POWER = {"uniform": 0.0, "global": 0.5, "sensitivity": 1.0}
-"""How much it counts what a cut saves. Importance is no loss: on the embedded model at 70 to 90 % of the MACs the square
-root did best or near it with every criterion, 0 and 1 each failed with some."""
+"""How much it counts what a cut saves. Importance is no loss: on the embedded model at 70 to 90 % of the MACs the
+square root did best or near it with every criterion, 0 and 1 each failed with some."""
 
 
 class Structured(BudgetStage):
