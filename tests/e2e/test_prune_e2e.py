@@ -17,6 +17,7 @@ RECIPE = (
     "target=jetson_orin_nano",
     "precision=int8_qat",
     "~stage.magnitude",
+    "~stage.to_onnx_fp32",
     "stage.qat.epochs=1",
     "stage.qat.learning_rate=1e-4",
     *("+stage@stage.structured=structured", "stage.structured.before=fold_batchnorm", "stage.structured.keep=0.6"),
