@@ -11,7 +11,7 @@ import torch
 
 from compress.errors import StageError
 from compress.pruning.budget import Budget
-from compress.pruning.cost import Cost, total
+from compress.pruning.cost import total
 from compress.pruning.groups import Group
 from compress.pruning.shapes import LayerShape
 
@@ -109,86 +109,93 @@ def allocate(
     Raises:
         StageError: the groups together cannot give up enough.
     """
-    state, limit = _State(dict(shapes), budget.cost), budget.limit
-    taken = dict.fromkeys(range(len(found)), 0)
-    queue: list[tuple[float, int, int]] = []
-    refused: list[tuple[float, int, int]] = []
-
-    def push(index: int) -> None:
-        candidate, done = found[index], taken[index]
-        position = 0 if done == 0 else candidate.steps.index(done) + 1
-        if position < len(candidate.steps):
-            after = candidate.steps[position]
-            saved = state.cost - state.cost_after(candidate.group, after - done)
-            weight = max(saved / budget.before, _LEAST_SAVING) ** cost_power
-            heapq.heappush(queue, (damage(candidate, done, after) / weight, index, after))
-
-    for index in range(len(found)):
-        push(index)
-    while queue and state.cost > limit:
-        _, index, after = heapq.heappop(queue)
-        group = found[index].group
-        then = state.cost_after(group, after - taken[index])
-        if then < limit * (1 - _SLACK):
-            refused.append((then, index, after))
-            continue
-        state.remove(group, after - taken[index])
-        taken[index] = after
-        push(index)
-    _settle(state, found, taken, refused, limit)
-    if state.cost > limit * (1 + _SLACK):
+    allocation = _Allocation(found, shapes, budget, damage, cost_power)
+    allocation.run()
+    if allocation.cost > budget.limit * (1 + _SLACK):
         raise _unreachable(found, shapes, budget, stage)
-    removed = {found[i].group.name: found[i].order[:count] for i, count in taken.items() if count}
-    return Plan(removed, state.cost)
+    removed = {c.group.name: c.order[:count] for c, count in zip(found, allocation.taken, strict=True) if count}
+    return Plan(removed, allocation.cost)
 
 
-def _settle(
-    state: _State,
-    found: Sequence[Candidate],
-    taken: dict[int, int],
-    refused: Sequence[tuple[float, int, int]],
-    limit: float,
-) -> None:
-    """Take the smallest of the steps that were too large, if nothing else got within the budget."""
-    if state.cost > limit * (1 + _SLACK) and refused:
-        costs = [
-            (state.cost_after(found[index].group, after - taken[index]), index, after)
-            for _, index, after in refused
-            if after > taken[index]
-        ]
-        _, index, after = max(costs)
-        state.remove(found[index].group, after - taken[index])
-        taken[index] = after
+class _Allocation:
+    """The layers as they are so far, and how many units each group gave up."""
 
+    def __init__(
+        self,
+        found: Sequence[Candidate],
+        shapes: Mapping[str, LayerShape],
+        budget: Budget,
+        damage: Damage,
+        cost_power: float,
+    ) -> None:
+        self.taken = [0] * len(found)
+        self.cost = budget.before
+        self._found = found
+        self._shapes = dict(shapes)
+        self._budget = budget
+        self._damage = damage
+        self._cost_power = cost_power
 
-class _State:
-    """The shapes left so far, and their cost, kept up to date layer by layer."""
+    def run(self) -> None:
+        """Take steps until the budget is met or none is left; one that is too large only where nothing else helps."""
+        limit = self._budget.limit
+        queue = [(self._price(index), index) for index in range(len(self._found))]
+        heapq.heapify(queue)
+        too_large: list[int] = []
+        while queue and self.cost > limit:
+            price, index = heapq.heappop(queue)
+            now = self._price(index)
+            if now > price:  # what it saves has shrunk since, as its neighbours did
+                heapq.heappush(queue, (now, index))
+            elif self._cost_after(index) < limit * (1 - _SLACK):
+                too_large.append(index)
+            else:
+                self._take(index)
+                if self._next(index) is not None:
+                    heapq.heappush(queue, (self._price(index), index))
+        if self.cost > limit * (1 + _SLACK) and too_large:
+            self._take(max(too_large, key=self._cost_after))
 
-    def __init__(self, shapes: dict[str, LayerShape], cost: Cost) -> None:
-        self._shapes = shapes
-        self._cost = cost
-        self.cost = total(cost, shapes.values())
+    def _next(self, index: int) -> int | None:
+        """Units that the group will have given up after its next step."""
+        return next((step for step in self._found[index].steps if step > self.taken[index]), None)
 
-    def cost_after(self, group: Group, units: int) -> float:
-        return self.cost - sum(self._cost(old) - self._cost(new) for old, new in self._changed(group, units))
+    def _price(self, index: int) -> float:
+        after = self._next(index)
+        assert after is not None
+        saved = max((self.cost - self._cost_after(index)) / self._budget.before, _LEAST_SAVING)
+        worth: float = saved**self._cost_power
+        return self._damage(self._found[index], self.taken[index], after) / worth
 
-    def remove(self, group: Group, units: int) -> None:
-        self.cost = self.cost_after(group, units)
-        for _, new in self._changed(group, units):
-            self._shapes[new.name] = new
+    def _cost_after(self, index: int) -> float:
+        """Cost of the network after the group's next step."""
+        cost = self._budget.cost
+        return self.cost - sum(cost(old) - cost(new) for old, new in self._changed(index))
 
-    def _changed(self, group: Group, units: int) -> list[tuple[LayerShape, LayerShape]]:
-        pairs = [(self._shapes[name], cut) for name, cut in group.cuts.items() if name in self._shapes]
+    def _take(self, index: int) -> None:
+        after = self._next(index)
+        assert after is not None
+        self.cost = self._cost_after(index)
+        self._shapes.update({new.name: new for _, new in self._changed(index)})
+        self.taken[index] = after
+
+    def _changed(self, index: int) -> list[tuple[LayerShape, LayerShape]]:
+        """Shapes that the next step changes, before and after it."""
+        units = (self._next(index) or 0) - self.taken[index]
+        cuts = self._found[index].group.cuts
+        pairs = [(self._shapes[name], cut) for name, cut in cuts.items() if name in self._shapes]
         return [(shape, cut.times(units).applied(shape)) for shape, cut in pairs]
 
 
 def _unreachable(
     found: Sequence[Candidate], shapes: Mapping[str, LayerShape], budget: Budget, stage: str
 ) -> StageError:
-    state = _State(dict(shapes), budget.cost)
+    least = dict(shapes)
     for candidate in found:
-        state.remove(candidate.group, candidate.steps[-1])
-    share = math.ceil(100 * state.cost / budget.before) / 100
+        for name, cut in candidate.group.cuts.items():
+            if name in least:
+                least[name] = cut.times(candidate.steps[-1]).applied(least[name])
+    share = math.ceil(100 * total(budget.cost, least.values()) / budget.before) / 100
     return StageError(
         f"stage {stage!r}: {budget.limit / budget.before:.0%} of the {budget.unit} cannot be reached: at least "
         f"{share:.0%} stay, with round_to, max_removed and the layers that are excluded or cannot be cut",

@@ -198,36 +198,35 @@ def _channel_group(
     from torch_pruning import ops
 
     uncut = (ops.OPTYPE.PARAMETER, ops.OPTYPE.OUTPUT, ops.OPTYPE.MHA, ops.OPTYPE.LSTM)
-    channels = len(dependencies[0].idxs)
-    pairs: dict[str, tuple[tuple[int, int], ...]] = {}
+    outputs: dict[str, tuple[tuple[int, int], ...]] = {}
     cuts: dict[str, Cut] = {}
     tied: list[list[int]] = []
     for position, (dependency, rows) in enumerate(dependencies.items):
-        part = dependency.target.module
-        made = graph.is_out_channel_pruning_fn(dependency.handler)
+        part, made = dependency.target.module, graph.is_out_channel_pruning_fn(dependency.handler)
         if dependency.target.type in uncut or (made and not dependency.target.outputs):
             return None  # the network's own outputs, and what has no rows of its own
         if not isinstance(part, nn.Module) or part not in names:
             continue
-        roots = dependencies[position].root_idxs
+        name, roots = names[part], dependencies[position].root_idxs
         if None in roots or len(roots) != len(rows):
             return None
         if made:
-            pairs[names[part]] = tuple(zip(rows, roots, strict=True))
+            outputs[name] = tuple(zip(rows, roots, strict=True))
         if isinstance(part, nn.modules.conv._ConvNd | nn.Linear):
-            cuts[names[part]] = _merged(cuts.get(names[part]), _cut(part, len(rows), made))
+            cuts[name] = _merged(cuts.get(name), _cut(part, len(rows), made))
             tied += _tied(part, rows, roots, made)
-    members = _united(channels, tied)
-    if len(members) < 2 or len({len(member) for member in members}) > 1:
+    members = _united(len(dependencies[0].idxs), tied)
+    each = _shared_out(cuts, len(members))
+    if each is None or len(members) < 2 or len({len(member) for member in members}) > 1:
         return None
-    if any(size % len(members) for cut in cuts.values() for size in (cut.inputs, cut.outputs, cut.groups)):
-        return None  # units of unequal cost
-    each = {
-        name: Cut(cut.inputs // len(members), cut.outputs // len(members), cut.groups // len(members))
-        for name, cut in cuts.items()
-    }
-    root = dependencies[0].dep.target.module
-    return ChannelGroup(names[root], graph, dependencies, members, each, pairs)
+    return ChannelGroup(names[dependencies[0].dep.target.module], graph, dependencies, members, each, outputs)
+
+
+def _shared_out(cuts: Mapping[str, Cut], units: int) -> dict[str, Cut] | None:
+    """What one unit takes from each layer; None where units are of unequal size."""
+    if any(size % units for cut in cuts.values() for size in (cut.inputs, cut.outputs, cut.groups)):
+        return None
+    return {name: Cut(cut.inputs // units, cut.outputs // units, cut.groups // units) for name, cut in cuts.items()}
 
 
 def _makers(dependencies: Dependencies) -> set[nn.Module]:
