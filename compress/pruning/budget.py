@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, computed_field
 
 from compress.errors import Refusal
+from compress.files import sha256_file
 from compress.stage import Context, Stage
 from compress.target import Target
 from compress.types import Format, Precision
@@ -76,6 +77,14 @@ class BudgetStage(Stage):
     precision: Precision = Precision.FP32
     exclude: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def layer_times_sha256(self) -> str | None:
+        """Checksum of the file's content, so that a stored result goes stale with it."""
+        if self.layer_times is None or not self.layer_times.is_file():
+            return None
+        return sha256_file(self.layer_times)
+
     def requires(self, target: Target, precision: Precision, name: str) -> None:
         """Refuse an input that is no longer FP32, and a latency budget that nothing is known about."""
         if precision is not Precision.FP32:
@@ -83,12 +92,12 @@ class BudgetStage(Stage):
                 f"stage {name!r} prunes fp32 weights, but its input is already {precision}",
                 fix=f"prune first: stage.{name}.before=<the stage that makes it {precision}>",
             )
-        if self._by_latency and self.precision not in target.peak_flops:
+        if self._by_latency and self.layer_times is None and self.precision not in target.peak_flops:
             known = ", ".join(sorted(p.value for p in target.peak_flops)) or "none"
             raise Refusal(
                 f"stage {name!r}: the peak {self.precision} arithmetic of {target.title} is not known "
                 f"(known: {known}), so its latency cannot be estimated",
-                fix=f"stage.{name}.of=macs, or stage.{name}.precision=<a known one>",
+                fix=f"stage.{name}.of=macs, stage.{name}.precision=<a known one>, or measured stage.{name}.layer_times",
             )
 
     def budget(self, shapes: Mapping[str, LayerShape], context: Context, *, lanes: int) -> Budget:
@@ -125,7 +134,8 @@ class BudgetStage(Stage):
 
         if not self._by_latency:
             return macs if self.of == "macs" else parameters
-        estimate = Roofline.of(target, self.precision, lanes)
         if self.layer_times is None:
-            return estimate
-        return Measured(read_layer_times(self.layer_times, shapes), shapes, estimate)
+            return Roofline.of(target, self.precision, lanes)
+        known = self.precision in target.peak_flops
+        scaling = Roofline.of(target, self.precision, lanes) if known else macs
+        return Measured(read_layer_times(self.layer_times, shapes), shapes, scaling)

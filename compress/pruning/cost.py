@@ -84,22 +84,22 @@ class Roofline:
 
 @dataclass(frozen=True)
 class Measured:
-    """Measured milliseconds of each unpruned layer, scaled as `estimate` scales when the layer shrinks.
+    """Measured milliseconds of each unpruned layer, scaled as another cost does when the layer shrinks.
 
     Attributes:
-        times_ms: by layer name.
+        times_ms: by layer name; layers without one cost nothing.
         full: the unpruned layers.
     """
 
     times_ms: Mapping[str, float]
     full: Mapping[str, LayerShape]
-    estimate: Cost
+    scaling: Cost
 
     def __call__(self, shape: LayerShape) -> float:
-        whole = self.estimate(self.full[shape.name])
+        whole = self.scaling(self.full[shape.name])
         if shape.name not in self.times_ms or whole == 0:
             return 0.0
-        return self.times_ms[shape.name] * self.estimate(shape) / whole
+        return self.times_ms[shape.name] * self.scaling(shape) / whole
 
 
 def read_layer_times(path: Path, layers: Iterable[str]) -> dict[str, float]:

@@ -105,6 +105,9 @@ def test_parameters_and_latency_as_the_budget(source, context, tmp_path):
     times.write_text(json.dumps({heavy: 10.0, "stem.0": 0.1}))
     measured = Structured(latency_ms=5.2, layer_times=times).run(source, context)
     assert "by the measured layer times" in context.progress.lines[-1]
+    digest = Structured(layer_times=times).model_dump()["layer_times_sha256"]
+    times.write_text(json.dumps({heavy: 11.0}))
+    assert Structured(layer_times=times).model_dump()["layer_times_sha256"] != digest
     ratio = measured.module.get_submodule(heavy).weight.numel() / source.module.get_submodule(heavy).weight.numel()
     assert ratio <= 0.55
 
