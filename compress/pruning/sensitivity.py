@@ -152,14 +152,13 @@ class CurveDamage:
         return curve.damage(after / units) - curve.damage(before / units)
 
 
-def shares_within(curves: Sequence[Curve], amount: float, *, most: float = 0.99) -> Mapping[str, float]:
+def shares_within(curves: Sequence[Curve], amount: float) -> Mapping[str, float]:
     """Share of each layer to prune so that `amount` of all weights goes, at the least predicted loss.
 
-    One step after the other is taken where the loss rises least for a weight; the last one only as far as needed.
-
-    Args:
-        most: largest share of a layer.
+    One step after the other is taken where the loss rises least for a weight; the last one only as far as needed. No
+    layer goes beyond the largest share that was tried (where `amount` allows): past it the loss tends to explode.
     """
+    most = max(amount, *(curve.points[-1].share for curve in curves))
     wanted, taken = amount * sum(curve.size for curve in curves), 0.0
     shares = {curve.name: 0.0 for curve in curves}
     queue = [(_price(curve, 0.0), number, curve) for number, curve in enumerate(curves)]

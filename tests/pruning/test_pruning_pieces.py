@@ -122,7 +122,7 @@ def test_law_shares_use_up_the_budget_exactly(amount, sizes, seed):
     curves = [curve(f"l{i}", size, *torch.rand(3, generator=generator).tolist()) for i, size in enumerate(sizes)]
     shares = shares_within(curves, amount)
     assert sum(shares[c.name] * c.size for c in curves) == pytest.approx(amount * sum(sizes), rel=1e-6)
-    assert all(0 <= share <= 0.99 + 1e-9 for share in shares.values())
+    assert all(0 <= share <= 0.9 + 1e-9 for share in shares.values())  # the largest share of the curves
 
 
 def test_robust_layers_give_more():
