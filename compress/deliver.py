@@ -25,9 +25,10 @@ from compress.execute import Result
 from compress.files import cannot_write, copy_file, remove_stale_temporaries, sha256_file, write_bytes
 from compress.serialize import to_json
 from compress.stage import Splits
+from compress.store import StageStore
 from compress.types import Artifact, Format, InputSpec, Port, Precision
 
-__all__ = ["FileRecord", "Manifest", "assemble", "copy_artifacts", "write_golden", "write_manifest"]
+__all__ = ["FileRecord", "Manifest", "assemble", "copy_artifacts", "copy_reports", "write_golden", "write_manifest"]
 
 GOLDEN = "golden.npz"
 MANIFEST = "manifest.json"
@@ -100,6 +101,13 @@ def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifac
             copy_file(attached, folder / attached.name)
         delivered[result.measurement.stage] = artifact.after(result.measurement.stage, path)
     return delivered
+
+
+def copy_reports(results: Sequence[Result], store: StageStore, folder: Path) -> None:
+    """Put what stages wrote for people (`report.csv`, `report.svg`) into `folder`, named after the stage."""
+    for result in results:
+        for path in sorted(store.folder(result.output.digest).glob("report.*")):
+            copy_file(path, folder / f"{result.measurement.stage}{path.suffix}")
 
 
 def write_golden(folder: Path, source: Artifact, delivered: dict[str, Artifact], splits: Splits, samples: int) -> None:

@@ -33,6 +33,10 @@ aten = torch.ops.aten
 
 _STATIC_REASON = "static_batch_reason"
 _DROPOUT = (aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default, aten.feature_dropout_.default)
+_ZERO_STAYS = frozenset(
+    getattr(aten, name).default
+    for name in ("relu", "leaky_relu", "hardswish", "silu", "gelu", "elu", "tanh", "hardtanh")
+)
 _END = 2**63 - 1  # how aten.slice spells "to the end"
 
 
@@ -165,6 +169,7 @@ def _functional(program: torch.export.ExportedProgram) -> fx.GraphModule:
         with quiet():
             graph = _module_of(program.run_decompositions({}))
         _drop_noops(graph)
+    _drop_dropped_branches(graph)
     return graph
 
 
@@ -248,6 +253,43 @@ def _drop_noops(graph: fx.GraphModule) -> None:
             node.replace_all_uses_with(source)
             graph.graph.erase_node(node)
     graph.recompile()
+
+
+def _drop_dropped_branches(graph: fx.GraphModule) -> None:
+    """Where a residual branch was pruned away: without the sum with zeros, and without the second ReLU in a row."""
+    changed = False
+    for node in call_nodes(graph):
+        kept = _other_summand(node) if node.target is aten.add.Tensor else _rectified(node)
+        if kept is not None:
+            node.replace_all_uses_with(kept)
+            graph.graph.erase_node(node)
+            changed = True
+    if changed:
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+
+
+def _other_summand(node: fx.Node) -> fx.Node | None:
+    """What is added to zeros of its own shape."""
+    inputs = [part for part in node.args[:2] if isinstance(part, fx.Node)]
+    for zeros, kept in zip(inputs, inputs[::-1], strict=True):
+        same = len(inputs) == 2 and _is_zeros(zeros) and not node.kwargs
+        if same and zeros.meta["val"].shape == kept.meta["val"].shape:
+            return kept
+    return None
+
+
+def _is_zeros(node: fx.Node) -> bool:
+    """`zeros_like(...)`, or an activation of it that leaves zero as it is."""
+    if node.target in _ZERO_STAYS and isinstance(node.args[0], fx.Node):
+        return _is_zeros(node.args[0])
+    return node.target is aten.zeros_like.default
+
+
+def _rectified(node: fx.Node) -> fx.Node | None:
+    """The input of a ReLU that is a ReLU's output already."""
+    source = node.args[0] if node.target is aten.relu.default else None
+    return source if isinstance(source, fx.Node) and source.target is aten.relu.default else None
 
 
 def _takes_everything(node: fx.Node) -> bool:

@@ -15,7 +15,7 @@ from compress.compose import Tree, compose_tree, override_keys
 from compress.config import RunConfig, build_stages, load_target, parse_config
 from compress.data import load_splits
 from compress.data.splits import require_classes
-from compress.deliver import assemble, copy_artifacts, write_golden, write_manifest
+from compress.deliver import assemble, copy_artifacts, copy_reports, write_golden, write_manifest
 from compress.errors import ConfigError
 from compress.execute import Output, Result, Run, execute
 from compress.files import write_bytes
@@ -69,6 +69,7 @@ def run_once(request: Request, progress: Progress) -> Finished:
 
     def fill(folder: Path) -> None:
         delivered = copy_artifacts(results, folder)
+        copy_reports(results, run.store, folder)
         write_golden(folder, run.source, delivered, run.splits, config.golden_samples)
         report = _report(request, tree, config, run, results, drift, folder, time.perf_counter() - started)
         write_bytes(folder / REPORT, report.to_json())

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from compress.errors import Refusal
 from compress.types import Format, Precision
 
-__all__ = ["Fact", "Int8Scheme", "Support", "Target", "TfliteFacts"]
+__all__ = ["Fact", "Int8Scheme", "SparseWeights", "Support", "Target", "TfliteFacts"]
 
 T = TypeVar("T")
 _STRICT = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +71,16 @@ class TfliteFacts(BaseModel):
     source: Annotated[str, Field(min_length=8)]
 
 
+class SparseWeights(Support):
+    """Whether the runtime skips zeros that lie in a regular pattern.
+
+    Attributes:
+        pattern: `2:4`, where it does.
+    """
+
+    pattern: Annotated[str, Field(pattern=r"^\d+:\d+$")] | None = None
+
+
 class Target(BaseModel):
     """A device profile (policy). The recipe (which stages to run) lives apart, in `conf/target/<device>.yaml`."""
 
@@ -90,6 +100,7 @@ class Target(BaseModel):
     onnx_opset_max: Fact[int] | None = None
     int8: Int8Scheme | None = None
     tflite: TfliteFacts | None = None
+    sparse_weights: SparseWeights | None = None
 
     def require_precision(self, precision: Precision, *, stage: str) -> None:
         """Refuse `stage` with the device's own reason when it does not compute in `precision`."""
@@ -98,6 +109,17 @@ class Target(BaseModel):
     def require_format(self, format: Format, *, stage: str) -> None:
         """Refuse `stage` with the reason when the device's runtime does not load `format`."""
         self._require(self.formats.get(format), f"{format} files", stage)
+
+    def require_sparse_weights(self, pattern: str, *, stage: str) -> None:
+        """Refuse `stage` with the reason when the device's runtime gains nothing from zeros in `pattern` (`2:4`)."""
+        fact = self.sparse_weights
+        self._require(fact, f"{pattern} sparse weights any faster than dense ones", stage)
+        if fact is not None and fact.pattern != pattern:
+            raise Refusal(
+                f"stage {stage!r}: {self.title} skips zeros in the pattern {fact.pattern}, not {pattern} "
+                f"({fact.source})",
+                fix=f"stage.{stage}.n and stage.{stage}.m as in {fact.pattern}",
+            )
 
     def _require(self, fact: Support | None, what: str, stage: str) -> None:
         if fact is None:

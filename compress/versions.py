@@ -9,7 +9,17 @@ from pathlib import Path
 
 __all__ = ["source_digest", "tool_versions"]
 
-_TOOLS = ("torch", "torchvision", "torchao", "onnx", "onnxruntime", "onnxscript", "numpy", "hydra-core")
+_TOOLS = (
+    "torch",
+    "torchvision",
+    "torchao",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "numpy",
+    "hydra-core",
+    "torch-pruning",
+)
 
 
 def tool_versions() -> dict[str, str]:

@@ -32,6 +32,7 @@ LAYERS = [
         "data",
         "models",
         "training",
+        "pruning",
     },
     {"stages", "measure", "persist"},
     {"pipeline", "store"},

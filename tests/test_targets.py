@@ -32,6 +32,10 @@ def test_known_facts():
     assert not nano.precisions[Precision.INT8].value
     assert xavier.int8 is not None
     assert xavier.int8.placement == "tensorrt"
+    orin = load_target("jetson_orin_nano", [])
+    assert orin.sparse_weights is not None
+    assert orin.sparse_weights.pattern == "2:4"
+    assert orin.peak_flops[Precision.INT8].value == 20e12  # dense
     assert load_target("raspberry_pi_4", []).bandwidth_bytes_per_s.value == 12.8e9
     coral = load_target("coral", [])
     assert coral.tflite is not None

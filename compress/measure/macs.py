@@ -26,14 +26,20 @@ def torch_macs(run: Runner, image: NDArray[np.float32]) -> int:
     Raises:
         NotMeasured: PyTorch cannot run the model under its counter.
     """
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the counter knows no fused attention operator of the CPU
     try:
-        with counter:
+        with sdpa_kernel(SDPBackend.MATH), counter:
             run(image)
     except (RuntimeError, NotImplementedError) as error:
         raise NotMeasured(f"PyTorch's counter cannot run the model: {str(error).splitlines()[0]}") from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     return int(counter.get_total_flops()) // _FLOPS_PER_MAC
 
 

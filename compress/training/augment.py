@@ -25,15 +25,20 @@ class Augment:
         flip: mirror half of the images left to right. Wrong for digits, text and road signs.
         shift: largest shift in pixels, up, down, left and right: a random crop of the image padded by that much.
         padding: what comes in at the edge: `zero` (the mean colour, as images are normalised) or `reflect`.
+        blend: largest share of another image that is mixed into each image (Zhang et al. 2018, "mixup"), below one
+            half; the label stays that of the larger part: for distillation, where the teacher sees the mixture, too.
     """
 
     flip: bool = False
     shift: int = 0
     padding: Padding = "zero"
+    blend: float = 0.0
 
     def __post_init__(self) -> None:
         if self.shift < 0:
             raise ValueError(f"shift={self.shift} must be at least 0")
+        if not 0 <= self.blend < 0.5:
+            raise ValueError(f"blend={self.blend} must be from 0 to below 0.5")
 
 
 def augmented(batches: Iterable[Batch], options: Augment, generator: np.random.Generator) -> Iterator[Batch]:
@@ -45,6 +50,9 @@ def augmented(batches: Iterable[Batch], options: Augment, generator: np.random.G
         if options.flip:
             mirrored = generator.random(len(images)) < 0.5
             images = np.where(mirrored[:, None, None, None], images[..., ::-1], images)
+        if options.blend:
+            share = generator.uniform(0, options.blend, size=(len(images), 1, 1, 1)).astype(np.float32)
+            images = (1 - share) * images + share * images[generator.permutation(len(images))]
         yield Batch(images, batch.labels)
 
 

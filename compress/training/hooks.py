@@ -22,3 +22,6 @@ class Hook:
 
     def after_step(self, module: nn.Module) -> None:
         """After the optimizer changed the parameters, before their average is updated."""
+
+    def at_judgement(self, module: nn.Module) -> None:
+        """After averaged weights took the place of the module's own, before they are validated and kept."""

@@ -91,6 +91,8 @@ class Learner:
             yield self.module
             return
         with self._average.applied(self.module):
+            for hook in self._hooks:
+                hook.at_judgement(self.module)
             yield self.module
 
     def state(self) -> LearnerState:

@@ -132,19 +132,19 @@ def _fit(learner: Learner, run: _Run) -> TrainResult:
     resumed = len(position.epochs)
     remaining = range(resumed, run.options.epochs)
     for number in run.progress.track(remaining, run.description, total=len(remaining)):
-        if _gave_up(position.epochs, run.options.patience):
+        if _gave_up(position.epochs, run.options):
             run.progress.log(f"{run.description}: stopped early, no better epoch in {run.options.patience}")
             break
         learner.begin(number)
         loss = _epoch(learner, run, number)
         with learner.judged() as module:
             position.epochs.append(Epoch(loss, validate(module, run.validation()) if run.validation else None))
-            if _best(position.epochs) == number:
+            if _best(position.epochs, run.options.judge_from) == number:
                 position.best = copy.deepcopy(module.state_dict())  # with the versions that loading it looks at
-        run.progress.log(f"{run.description}: {_line(position.epochs, run.options.epochs)}")
+        run.progress.log(f"{run.description}: {_line(position.epochs, run.options)}")
         _save(learner, position, run)
     learner.finish(position.best)
-    return TrainResult(tuple(position.epochs), _best(position.epochs), resumed, str(run.device))
+    return TrainResult(tuple(position.epochs), _best(position.epochs, run.options.judge_from), resumed, str(run.device))
 
 
 def _epoch(learner: Learner, run: _Run, number: int) -> float:
@@ -167,26 +167,32 @@ def _epoch(learner: Learner, run: _Run, number: int) -> float:
     return loss
 
 
-def _best(epochs: Sequence[Epoch]) -> int:
-    """Index of the best epoch: the first with the best validation result, or the last when nothing was validated."""
-    best = 0
-    for number, epoch in enumerate(epochs):
+def _best(epochs: Sequence[Epoch], judge_from: int) -> int:
+    """Index of the best epoch: the first with the best validation result, or the last when nothing was validated.
+
+    Before epoch `judge_from` it is the last one, too.
+    """
+    best = first = min(judge_from, len(epochs) - 1)
+    for number, epoch in enumerate(epochs[first:], start=first):
         other = epochs[best].validation
         if epoch.validation is None or other is None or epoch.validation.better_than(other):
             best = number
     return best
 
 
-def _gave_up(epochs: Sequence[Epoch], patience: int | None) -> bool:
-    return patience is not None and bool(epochs) and len(epochs) - 1 - _best(epochs) >= patience
+def _gave_up(epochs: Sequence[Epoch], options: TrainOptions) -> bool:
+    if options.patience is None or len(epochs) <= options.judge_from:
+        return False
+    return len(epochs) - 1 - _best(epochs, options.judge_from) >= options.patience
 
 
-def _line(epochs: Sequence[Epoch], total: int) -> str:
+def _line(epochs: Sequence[Epoch], options: TrainOptions) -> str:
     epoch = epochs[-1]
-    text = f"epoch {len(epochs)} of {total}, loss {epoch.loss:.4f}"
+    text = f"epoch {len(epochs)} of {options.epochs}, loss {epoch.loss:.4f}"
     if epoch.validation is None:
         return text
-    mark = ", best so far" if _best(epochs) == len(epochs) - 1 else ""
+    judged = len(epochs) > options.judge_from
+    mark = ", best so far" if judged and _best(epochs, options.judge_from) == len(epochs) - 1 else ""
     return f"{text}, validation top-1 {epoch.validation.top1:.2%} of {epoch.validation.samples}{mark}"
 
 

@@ -20,13 +20,18 @@ class KeepZeros(Hook):
     """
 
     def __init__(self, module: nn.Module) -> None:
-        zeros = {name: parameter.detach() == 0 for name, parameter in _weights(module).items()}
-        self._zeros = {name: mask for name, mask in zeros.items() if bool(mask.any())}
+        self._zeros: dict[str, torch.Tensor] = {}
+        self.remember(module)
 
     @property
     def count(self) -> int:
         """Number of weights that are held at zero."""
         return sum(int(mask.sum()) for mask in self._zeros.values())
+
+    def remember(self, module: nn.Module) -> None:
+        """Hold the weights that are zero now, and no others."""
+        zeros = {name: parameter.detach() == 0 for name, parameter in _weights(module).items()}
+        self._zeros = {name: mask for name, mask in zeros.items() if bool(mask.any())}
 
     def before_step(self, module: nn.Module) -> None:
         for parameter, mask in self._masked(module):
@@ -35,6 +40,11 @@ class KeepZeros(Hook):
 
     @torch.no_grad()
     def after_step(self, module: nn.Module) -> None:
+        for parameter, mask in self._masked(module):
+            parameter.masked_fill_(mask, 0)
+
+    @torch.no_grad()
+    def at_judgement(self, module: nn.Module) -> None:
         for parameter, mask in self._masked(module):
             parameter.masked_fill_(mask, 0)
 

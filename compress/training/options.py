@@ -27,6 +27,8 @@ class TrainOptions:
         ema: decay per step of an average of the weights that is validated and kept in their place; 0 trains without.
         clip_norm: largest L2 norm of all gradients together; None leaves them.
         patience: stop after this many epochs without a better validation result; None never stops early.
+        judge_from: epochs before this one (from 0) are not kept, however good they are: a network that is pruned
+            while it trains is best before it is pruned.
         temperature: of the soft targets, where there is a teacher.
         alpha: weight of the soft targets against the labels, where there is a teacher.
         device: `auto` takes a CUDA GPU where there is one.
@@ -43,6 +45,7 @@ class TrainOptions:
     ema: float = 0.0
     clip_norm: float | None = None
     patience: int | None = None
+    judge_from: int = 0
     temperature: float = 4.0
     alpha: float = 0.9
     device: Device = "auto"
@@ -53,5 +56,7 @@ class TrainOptions:
             raise ValueError(f"epochs={self.epochs} must be at least 1")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(f"warmup_epochs={self.warmup_epochs} must be from 0 to less than epochs={self.epochs}")
+        if not 0 <= self.judge_from < self.epochs:
+            raise ValueError(f"judge_from={self.judge_from} must be from 0 to less than epochs={self.epochs}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema={self.ema} must be from 0 to less than 1")

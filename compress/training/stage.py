@@ -46,6 +46,7 @@ class TrainingStage(Stage):
         flip: mirror half of the images. Wrong for digits, text and road signs.
         shift: move every image by up to this many pixels.
         padding: what comes in at the edge of a moved image: `zero` is the mean colour.
+        blend: mix up to this share of another image into each one; for distillation (Beyer et al. 2022).
         keep_zeros: weights that are zero stay zero.
         patience: stop after this many epochs without a better validation result; null never.
         device: `auto` takes a CUDA GPU where there is one.
@@ -65,6 +66,7 @@ class TrainingStage(Stage):
     flip: bool = False
     shift: Annotated[int, Field(ge=0)] = 0
     padding: Padding = "zero"
+    blend: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     keep_zeros: bool = True
     patience: Annotated[int, Field(ge=1)] | None = None
     device: Device = "auto"
@@ -118,7 +120,7 @@ class TrainingStage(Stage):
         from compress.training.shuffle import Shuffled
 
         finetune, validation = samples
-        augment = Augment(self.flip, self.shift, self.padding)
+        augment = Augment(self.flip, self.shift, self.padding, self.blend)
         shuffled = Shuffled(finetune, size=self.batch_size, seed=context.seed, augment=augment)
         checkpoint = context.folder / _CHECKPOINT
         result = train(

@@ -195,6 +195,21 @@ def test_the_best_epoch_is_kept_and_training_stops_without_a_better_one(digits):
     assert equal(alone, module)
 
 
+def test_epochs_before_the_judgement_are_not_kept_however_good(digits):
+    class RuinFromTheThird(Hook):
+        def at_epoch(self, module, epoch):
+            if epoch >= 2:
+                nn.init.zeros_(module[-1].weight)
+                module[-1].weight.requires_grad_(False)
+
+    log, module = Log(), network()
+    options = TrainOptions(9, 0.05, patience=2, judge_from=2, device="cpu")
+    result = fit(module, digits, options, hooks=[RuinFromTheThird()], log=log)
+    assert result.best >= 2
+    assert not module[-1].weight.any()
+    assert not any("best so far" in line for line in log.lines[:2])
+
+
 def test_without_validation_samples_the_last_epoch_is_kept(digits):
     result = fit(network(), digits, TrainOptions(2, 0.05, device="cpu"), validation=None)
     assert (result.best, result.validation) == (1, None)

@@ -398,3 +398,36 @@ def test_without_batches_the_statistics_stay():
     assert reestimate(module, []) == 0
     assert torch.equal(module[1].running_var, torch.ones(4))
     assert running_statistics(nn.Sequential(nn.BatchNorm2d(2, track_running_stats=False))) == []
+
+
+def test_blended_images_are_mostly_themselves_and_keep_their_labels():
+    images = np.stack([np.full((1, 4, 4), value, np.float32) for value in range(8)])
+    batch = Batch(images, np.arange(8, dtype=np.int64))
+    (mixed,) = augmented([batch], Augment(blend=0.4), np.random.default_rng(0))
+    assert mixed.images.dtype == np.float32
+    assert np.array_equal(mixed.labels, batch.labels)
+    assert not np.array_equal(mixed.images, images)
+    assert np.abs(mixed.images - images).max() <= 0.4 * 7
+    assert mixed.images.min() >= 0
+    assert mixed.images.max() <= 7
+    with pytest.raises(ValueError, match=r"blend=0.5 must be from 0 to below 0.5"):
+        Augment(blend=0.5)
+
+
+def test_averaged_weights_are_judged_with_their_zeros():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 4, bias=False))
+    average = WeightAverage(module, 0.9)
+    with torch.no_grad():
+        module[0].weight[:2] = 0  # pruned after the average began
+    hook = KeepZeros(module)
+    with average.applied(module):
+        assert (module[0].weight[:2] != 0).all()
+        hook.at_judgement(module)
+        assert (module[0].weight[:2] == 0).all()
+        assert (module[0].weight[2:] != 0).all()
+
+
+def test_options_refuse_a_judgement_after_the_end():
+    with pytest.raises(ValueError, match=r"judge_from=3 must be from 0 to less than epochs=3"):
+        TrainOptions(epochs=3, learning_rate=0.1, judge_from=3)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.errors import Refusal, StageError
+from compress.errors import Refusal
 from compress.stage import Context, Stage
 from compress.target import Target
 from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
-    import torch
+    from torch import nn
 
     from compress.weights import Weight
 
 __all__ = ["Magnitude"]
+
+Ratio = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
 
 class Magnitude(Stage):
@@ -31,7 +31,10 @@ class Magnitude(Stage):
 
     Attributes:
         amount: share of the weights that are zero afterwards.
-        scope: `local` takes that share of every layer, `global` of all layers together.
+        scope: `local` takes that share of every layer, `global` of all layers together, `sensitivity` more of the
+            layers in which it raises the loss on validation images less, found by a scan.
+        scan_ratios: shares that the scan tries.
+        scan_samples: validation images that it looks at.
         exclude: names or `fnmatch` patterns of layers, enclosing modules or parameters to leave alone.
     """
 
@@ -39,9 +42,13 @@ class Magnitude(Stage):
     produces: ClassVar[Format] = Format.TORCH
     why_not_onnx: ClassVar[str | None] = "the weights of an ONNX file are frozen; prune the PyTorch model it came from"
 
+    data_used: ClassVar[tuple[str, ...]] = ("validation",)
+
     amount: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.3
-    scope: Literal["local", "global"] = "global"
+    scope: Literal["local", "global", "sensitivity"] = "global"
     exclude: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    scan_ratios: Annotated[tuple[Ratio, ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    scan_samples: Annotated[int, Field(ge=1)] = 128
 
     def requires(self, target: Target, precision: Precision, name: str) -> None:
         """Refuse an input that is no longer FP32: zeros are chosen by exact magnitude, before anything rounds it."""
@@ -57,89 +64,31 @@ class Magnitude(Stage):
         Raises:
             StageError: nothing to prune, a pattern that matches nothing, or weights that are not finite or not stored.
         """
-        from compress.weights import compute_weights
+        from compress.pruning.unstructured import prunable_weights, prune_smallest
 
         module = copy.deepcopy(artifact.module)
-        weights = _selected(compute_weights(module), self.exclude, context.name)
-        _require_editable(weights, module, context.name)
+        weights = prunable_weights(module, self.exclude, context.name)
         zeros_before = {weight.name: weight.zeros() for weight in weights}
-        groups = [weights] if self.scope == "global" else [[weight] for weight in weights]
-        for group in groups:
-            prune_smallest([weight.tensor for weight in group], self.amount)
+        if self.scope == "global":
+            prune_smallest([weight.tensor for weight in weights], self.amount)
+        else:
+            for weight, share in zip(weights, self._shares(weights, module, context), strict=True):
+                prune_smallest([weight.tensor], share)
         _log_emptied(weights, zeros_before, context)
         return artifact.after(context.name, module)
 
+    def _shares(self, weights: Sequence[Weight], module: nn.Module, context: Context) -> list[float]:
+        """Share of each layer that goes."""
+        if self.scope == "local" or not self.amount:
+            return [self.amount] * len(weights)
+        from compress.pruning.sensitivity import Weights, scan, shares_within
+        from compress.pruning.validation import Judge
 
-def prune_smallest(tensors: Sequence[torch.Tensor], amount: float) -> None:
-    """Zero, in place, the `round(amount * n)` elements of smallest magnitude among all `n` elements of `tensors`.
-
-    The threshold is the k-th smallest magnitude; elements that tie with it go in memory order until k are reached.
-    """
-    import torch
-
-    scores = torch.cat([_magnitudes(tensor) for tensor in tensors])
-    count = round(amount * scores.numel())
-    if count == 0:
-        return
-    threshold = scores.kthvalue(count).values
-    mask = scores < threshold
-    ties = (scores == threshold).nonzero().flatten()
-    mask[ties[: count - int(mask.sum())]] = True
-    with torch.no_grad():
-        for tensor, part in zip(tensors, mask.split([tensor.numel() for tensor in tensors]), strict=True):
-            tensor.masked_fill_(part.view(tensor.shape), 0)
-
-
-def _magnitudes(tensor: torch.Tensor) -> torch.Tensor:
-    """Absolute values, flat `[n]`, in at least float32 (half floats have no `kthvalue` on CPU)."""
-    import torch
-
-    return tensor.detach().abs().flatten().to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _selected(weights: Sequence[Weight], patterns: tuple[str, ...], stage: str) -> list[Weight]:
-    """The weights that no pattern names."""
-    if not weights:
-        raise StageError(
-            f"stage {stage!r}: the model has no convolution or linear layer with stored weights", fix=f"~stage.{stage}"
-        )
-    names = {weight.name: _names_of(weight) for weight in weights}
-    everything = list(dict.fromkeys(name for group in names.values() for name in group))
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in everything):
-            close = difflib.get_close_matches(pattern, everything, n=5, cutoff=0.3) or everything[:5]
-            raise StageError(
-                f"stage {stage!r}: exclude pattern {pattern!r} matches no prunable layer",
-                fix=f"names near it: {', '.join(close)}",
-            )
-    kept = [w for w in weights if not any(fnmatchcase(name, p) for name in names[w.name] for p in patterns)]
-    if not kept:
-        raise StageError(f"stage {stage!r}: exclude leaves no layer to prune", fix=f"~stage.{stage}")
-    return kept
-
-
-def _names_of(weight: Weight) -> list[str]:
-    """What a pattern may say to mean this weight: every enclosing module, the layer, the parameter."""
-    parts = weight.name.split(".")
-    return [*(".".join(parts[:end]) for end in range(1, len(parts) + 1)), weight.layer]
-
-
-def _require_editable(weights: Sequence[Weight], module: torch.nn.Module, stage: str) -> None:
-    from compress.weights import named_tensors
-
-    stored = named_tensors(module)
-    for weight in weights:
-        if stored.get(weight.name) is not weight.tensor or not weight.tensor.is_floating_point():
-            raise StageError(
-                f"stage {stage!r}: the weight of {weight.layer!r} is computed or packed "
-                "(parametrization, weight norm, pruning mask or quantization)",
-                fix=f"make it permanent in the model, or stage.{stage}.exclude=[{weight.layer}]",
-            )
-        if not bool(weight.tensor.isfinite().all()):
-            raise StageError(
-                f"stage {stage!r}: the weight of {weight.layer!r} holds NaN or infinity",
-                fix="check the checkpoint; it did not train to finite values",
-            )
+        judge = Judge(context, self.scan_samples)
+        parts = context.progress.track([Weights(weight) for weight in weights], f"{context.name}: scan")
+        curves = scan(parts, sorted(self.scan_ratios), lambda: judge(module), judge(module))
+        shares = shares_within(curves, self.amount)
+        return [shares[weight.layer] for weight in weights]
 
 
 def _log_emptied(weights: Sequence[Weight], zeros_before: dict[str, int], context: Context) -> None:

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from compress.errors import Refusal, StageError
+from compress.errors import Refusal
 from compress.stage import Context
 from compress.target import Target
 from compress.training.stage import TrainingStage, training_samples, validated
 from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from compress.training.loop import TrainResult
     from compress.training.validate import Validation
 
@@ -60,10 +58,12 @@ class Finetune(TrainingStage):
         Raises:
             StageError: no samples, no teacher, nothing to train, or a loss that is not finite.
         """
-        module = _trainable(artifact.module)
-        _require_batches(module, artifact, context.name)
+        from compress.training.prepare import require_batches, source_teacher, trainable_copy
+
+        module = trainable_copy(artifact.module)
+        require_batches(module, artifact, context.name)
         samples = training_samples(context)
-        teacher = _teacher(context) if self.distill else None
+        teacher = source_teacher(context) if self.distill else None
         before = validated(module, samples[1])
         options = self.train_options(
             momentum=self.momentum, label_smoothing=self.label_smoothing, mixed_precision=self.mixed_precision
@@ -77,43 +77,6 @@ class Finetune(TrainingStage):
             return artifact.after(context.name, copy.deepcopy(artifact.module))
         _log_gain(before, result, context)
         return artifact.after(context.name, module)
-
-
-def _trainable(module: nn.Module) -> nn.Module:
-    """A copy whose floating-point parameters all require a gradient; those of captured and folded ones often do not."""
-    module = copy.deepcopy(module)
-    for parameter in module.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    return module
-
-
-def _require_batches(module: nn.Module, artifact: Artifact, stage: str) -> None:
-    """A graph captured for single images cannot be trained in batches."""
-    import torch
-
-    from compress.quiet import first_line
-    from compress.training.device import home_of
-    from compress.training.forward import logits_of
-    from compress.training.mode import set_training
-
-    set_training(module, False)
-    try:
-        with torch.no_grad():
-            logits_of(module, torch.zeros(2, *artifact.input.shape, device=home_of(module)))
-    except (RuntimeError, AssertionError) as error:
-        raise StageError(
-            f"stage {stage!r}: the model does not take a batch of 2 images: {first_line(error)}",
-            fix="export it with a dynamic batch dimension, or give it as Python code (model=factory)",
-        ) from error
-
-
-def _teacher(context: Context) -> nn.Module:
-    if context.source is None or context.source.format is not Format.TORCH:
-        raise StageError(
-            f"stage {context.name!r}: distillation needs the source model as a PyTorch module",
-            fix=f"stage.{context.name}.distill=false",
-        )
-    return context.source.module
 
 
 def _log_gain(before: Validation | None, result: TrainResult, context: Context) -> None:

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from compress.errors import Refusal, StageError
+from compress.pruning.unstructured import prune_smallest
 from compress.stage import Context
-from compress.stages.prune.magnitude import Magnitude, prune_smallest
+from compress.stages.prune.magnitude import Magnitude
 from compress.types import Artifact, Format, InputSpec, Precision
 from compress.weights import compute_weights
 

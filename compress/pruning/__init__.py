@@ -1,0 +1,1 @@
+"""Pruning: which channels, heads, blocks or weights go, and what that saves."""

@@ -1,0 +1,136 @@
+"""What a layer costs: multiply-accumulates, parameters, or milliseconds on the target.
+
+A cost function is anything that takes a `LayerShape` and gives a number; the cost of a network is the sum.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.errors import ConfigError
+from compress.pruning.shapes import LayerShape
+from compress.target import Target
+from compress.types import Precision
+
+__all__ = ["Cost", "Measured", "Roofline", "macs", "parameters", "read_layer_times", "total"]
+
+Cost = Callable[[LayerShape], float]
+
+_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}
+
+
+def macs(shape: LayerShape) -> float:
+    """Multiply-accumulates for one sample."""
+    return shape.macs
+
+
+def parameters(shape: LayerShape) -> float:
+    """Weights of convolutions and linear layers; biases and normalisation are left out."""
+    return shape.parameters
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """Milliseconds as the roofline model estimates them (Williams et al. 2009): the slower of arithmetic and memory.
+
+    An estimate from the target's published peaks, far below what a runtime reaches, but in proportion: good for
+    comparing layers, not for promising times.
+
+    Attributes:
+        flops: peak arithmetic in operations per second, two for a multiply-accumulate.
+        bandwidth: bytes per second.
+        element_bytes: size of a weight or activation.
+        lanes: channels the kernels compute at a time; a layer of 9 channels costs as much as one of 16.
+    """
+
+    flops: float
+    bandwidth: float
+    element_bytes: int
+    lanes: int = 1
+
+    @classmethod
+    def of(cls, target: Target, precision: Precision, lanes: int) -> Roofline:
+        """From the facts of the target.
+
+        Raises:
+            ConfigError: the target's peak at that precision is not known.
+        """
+        peak = target.peak_flops.get(precision)
+        if peak is None:
+            known = ", ".join(sorted(p.value for p in target.peak_flops)) or "none"
+            raise ConfigError(
+                f"the peak {precision} arithmetic of {target.title} is not known (known: {known}), "
+                "so a latency budget cannot be estimated",
+                fix="of=macs, or give measured layer times with layer_times=<file.json>",
+            )
+        return cls(peak.value, target.bandwidth_bytes_per_s.value, _BYTES[precision], lanes)
+
+    def __call__(self, shape: LayerShape) -> float:
+        arithmetic = 2 * shape.macs * self._padding(shape) / self.flops
+        memory = (shape.parameters + shape.elements) * self.element_bytes / self.bandwidth
+        return 1000 * max(arithmetic, memory)
+
+    def _padding(self, shape: LayerShape) -> float:
+        """How much the channels grow when they are filled up to whole vectors; the first layer's inputs never are."""
+        if shape.groups > 1:
+            return _filled(shape.outputs, self.lanes)
+        inputs = _filled(shape.inputs, self.lanes) if shape.inputs >= self.lanes else 1.0
+        return _filled(shape.outputs, self.lanes) * inputs
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measured milliseconds of each unpruned layer, scaled as another cost does when the layer shrinks.
+
+    Attributes:
+        times_ms: by layer name; layers without one cost nothing.
+        full: the unpruned layers.
+    """
+
+    times_ms: Mapping[str, float]
+    full: Mapping[str, LayerShape]
+    scaling: Cost
+
+    def __call__(self, shape: LayerShape) -> float:
+        whole = self.scaling(self.full[shape.name])
+        if shape.name not in self.times_ms or whole == 0:
+            return 0.0
+        return self.times_ms[shape.name] * self.scaling(shape) / whole
+
+
+def read_layer_times(path: Path, layers: Iterable[str]) -> dict[str, float]:
+    """Milliseconds by layer from a JSON object `{"layer1.0.conv1": 0.31, ...}`.
+
+    Raises:
+        ConfigError: not such a file, or no layer of the network in it.
+    """
+    try:
+        read: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"layer_times={path} cannot be read: {error}", fix='write {"<layer>": <ms>, ...}') from error
+    if not isinstance(read, dict) or not all(_is_time(value) for value in read.values()):
+        raise ConfigError(f"layer_times={path} is not an object of milliseconds", fix='write {"<layer>": <ms>, ...}')
+    names = list(layers)
+    if not set(names) & read.keys():
+        raise ConfigError(
+            f"layer_times={path} names no layer of this model: it has {', '.join(list(read)[:3])}, ...",
+            fix=f"use the model's names: {', '.join(names[:3])}, ...",
+        )
+    return {str(name): float(value) for name, value in read.items()}
+
+
+def total(cost: Cost, shapes: Iterable[LayerShape]) -> float:
+    """Cost of a network."""
+    return sum(cost(shape) for shape in shapes)
+
+
+def _filled(channels: int, lanes: int) -> float:
+    return math.ceil(channels / lanes) * lanes / channels
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0

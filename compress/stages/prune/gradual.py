@@ -1,0 +1,127 @@
+"""Unstructured pruning step by step while the network trains, then fine-tuning with the zeros fixed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from compress.errors import Refusal
+from compress.stage import Context
+from compress.target import Target
+from compress.training.stage import TrainingStage, training_samples, validated
+from compress.types import Artifact, Format, Precision
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.pruning.schedule import GradualPruning
+    from compress.training.loop import TrainResult
+    from compress.training.samples import Samples
+    from compress.training.validate import Validation
+
+__all__ = ["Gradual"]
+
+
+class Gradual(TrainingStage):
+    """Raise the share of zeros from `initial` to `amount` on a cubic curve over the first part of one training.
+
+    The network adapts to every small loss before the next one (Zhu & Gupta 2017). The epoch that is kept is the best on
+    the validation split among those with all the zeros.
+
+    Attributes:
+        amount: share of the weights that are zero afterwards.
+        initial: share at the start of the ramp.
+        ramp: part of the epochs in which the share rises.
+        updates: number of prunings in it.
+        scope: `local` takes the share of every layer, `global` of all layers together.
+        exclude: names or patterns of layers to leave alone.
+        momentum: of SGD.
+        label_smoothing: share of the target spread over all classes.
+        mixed_precision: compute activations in 16 bits on a GPU.
+    """
+
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.TORCH})
+    produces: ClassVar[Format] = Format.TORCH
+    why_not_onnx: ClassVar[str | None] = "the weights of an ONNX file are frozen; train the PyTorch model it came from"
+    data_used: ClassVar[tuple[str, ...]] = ("finetune", "validation")
+
+    amount: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.8
+    initial: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    ramp: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.5
+    updates: Annotated[int, Field(ge=1)] = 50
+    scope: Literal["local", "global"] = "global"
+    exclude: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    epochs: Annotated[int, Field(ge=2)] = 20
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    mixed_precision: bool = True
+    distill: bool = True
+    keep_zeros: Literal[True] = True
+
+    @model_validator(mode="after")
+    def _rises(self) -> Gradual:
+        if self.initial > self.amount:
+            raise ValueError(f"initial={self.initial} must not be above amount={self.amount}")
+        return self
+
+    @property
+    def ramp_epochs(self) -> int:
+        """Epochs in which the share rises; at least one more follows."""
+        return min(max(1, math.ceil(self.ramp * self.epochs)), self.epochs - 1)
+
+    def requires(self, target: Target, precision: Precision, name: str) -> None:
+        """Refuse an input that is no longer FP32: rounded weights do not move by small steps."""
+        if precision is not Precision.FP32:
+            raise Refusal(
+                f"stage {name!r} trains and prunes fp32 weights, but its input is already {precision}",
+                fix=f"prune first: stage.{name}.before=<the stage that makes it {precision}>",
+            )
+
+    def run(self, artifact: Artifact, context: Context) -> Artifact:
+        """Train and prune a copy of the module.
+
+        Raises:
+            StageError: no samples, no teacher, nothing to prune, a pattern that matches nothing, or a loss that is not
+                finite.
+        """
+        from compress.training.prepare import require_batches, source_teacher, trainable_copy
+
+        module = trainable_copy(artifact.module)
+        require_batches(module, artifact, context.name)
+        samples = training_samples(context)
+        teacher = source_teacher(context) if self.distill else None
+        before = validated(module, samples[1])
+        options = self.train_options(
+            momentum=self.momentum, label_smoothing=self.label_smoothing, mixed_precision=self.mixed_precision
+        )
+        hook = self._hook(module, samples[0], context)
+        result = self.fit(module, samples, replace(options, judge_from=self.ramp_epochs), teacher, [hook], context)
+        self._log(before, result, context)
+        return artifact.after(context.name, module)
+
+    def _hook(self, module: nn.Module, samples: Samples, context: Context) -> GradualPruning:
+        from compress.pruning.schedule import GradualPruning, Ramp
+        from compress.pruning.unstructured import prunable_weights
+        from compress.training.shuffle import Shuffled
+
+        names = frozenset(weight.name for weight in prunable_weights(module, self.exclude, context.name))
+        steps = len(Shuffled(samples, size=self.batch_size, seed=context.seed))
+        ramp = Ramp(self.initial, self.amount, self.ramp_epochs * steps, self.updates)
+        return GradualPruning(module, names, ramp, steps, self.scope)
+
+    def _log(self, before: Validation | None, result: TrainResult, context: Context) -> None:
+        after = result.validation
+        if before is None or after is None:
+            context.progress.log(
+                f"{context.name}: trained on {result.device}; without validation samples the last epoch is kept"
+            )
+            return
+        context.progress.log(
+            f"{context.name}: {self.amount:.0%} zeros, validation top-1 {before.top1:.2%} -> {after.top1:.2%} on "
+            f"{after.samples} images (epoch {result.best + 1} of {len(result.epochs)} kept, pruned until epoch "
+            f"{self.ramp_epochs}, trained on {result.device})"
+        )

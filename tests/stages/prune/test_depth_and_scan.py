@@ -1,0 +1,125 @@
+"""Depth pruning and the sensitivity scan as stages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from compress import runtimes
+from compress.config import load_target
+from compress.data import DigitsData, load_splits
+from compress.errors import Refusal, StageError
+from compress.measure.macs import torch_macs
+from compress.models.digits import DigitsNet
+from compress.persist import load_module, save_module
+from compress.stage import Context
+from compress.stages.export.to_onnx import ToOnnx
+from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
+from compress.stages.prune.depth import Depth
+from compress.stages.prune.magnitude import Magnitude
+from compress.stages.prune.prune_scan import PruneScan
+from compress.stages.recover.finetune import Finetune
+from compress.training.validate import validate
+from compress.types import Artifact, Format, InputSpec, Precision
+
+GRAY = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
+
+
+class Log:
+    def __init__(self):
+        self.lines = []
+
+    def track(self, items, description, total=None):
+        yield from items
+
+    def log(self, message):
+        self.lines.append(message)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return load_splits(DigitsData(finetune=480, validation=128), GRAY)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, splits):
+    torch.manual_seed(0)
+    source = Artifact(Format.TORCH, DigitsNet().eval(), Precision.FP32, GRAY)
+    context = Context("t", load_target("raspberry_pi_4", []), splits, tmp_path_factory.mktemp("t"), 0, Log())
+    return Finetune(epochs=3, learning_rate=0.05, device="cpu").run(source, context)
+
+
+@pytest.fixture
+def context(tmp_path, splits):
+    return Context("stage", load_target("raspberry_pi_4", []), splits, tmp_path, 0, Log())
+
+
+def macs(given):
+    return torch_macs(runtimes.load(given, threads=1), np.zeros((1, 1, 8, 8), np.float32))
+
+
+def test_a_branch_goes_and_the_rest_exports_and_is_kept(trained, context, tmp_path):
+    import onnx
+
+    short = Depth(keep=0.9).run(trained, context)
+    assert context.progress.lines[0].startswith("stage: ")
+    assert "dropped 1 of 1 residual branches: blocks.0" in context.progress.lines[0]
+    exported = ToOnnx().run(FoldBatchnorm().run(short, context), context)
+    convolutions = [sum(node.op_type == "Conv" for node in onnx.load(exported.path).graph.node)]
+    convolutions.append(sum(isinstance(m, torch.nn.Conv2d) for m in trained.module.modules()))
+    assert convolutions[1] - convolutions[0] == 2
+    assert macs(short) <= 0.9 * macs(trained)
+    name = save_module(short.module, GRAY, tmp_path, source=trained.module)
+    images = torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(load_module(tmp_path / str(name), source=trained.module)(images), short.module(images))
+
+
+def test_depth_that_cannot_be_reached(trained, context):
+    with pytest.raises(StageError, match=r"20% of the MACs cannot be reached: \d\d% stay when every residual branch"):
+        Depth(keep=0.2).run(trained, context)
+    with pytest.raises(StageError, match="matches no prunable layer"):
+        Depth(exclude=("block.0",)).run(trained, context)
+    with pytest.raises(StageError, match="cannot be reached: 100% stay"):
+        Depth(exclude=("blocks.0",)).run(trained, context)
+    with pytest.raises(Refusal, match="already fp16"):
+        Depth().requires(context.target, Precision.FP16, "depth")
+
+
+@pytest.mark.parametrize("of", ["weights", "channels"])
+def test_the_scan_reports_and_changes_nothing(trained, context, of):
+    before = {name: value.clone() for name, value in trained.module.state_dict().items()}
+    scanned = PruneScan(of=of, ratios=(0.2, 0.9), samples=64).run(trained, context)
+    assert scanned.module is trained.module
+    assert all(torch.equal(value, before[name]) for name, value in scanned.module.state_dict().items())
+    rows = [line.split(",") for line in (context.folder / "report.csv").read_text().splitlines()[1:]]
+    by_share = {share: [float(r[3]) for r in rows if r[2] == share] for share in ("0", "0.2", "0.9")}
+    assert len(set(by_share["0"])) == 1
+    assert np.mean(by_share["0.9"]) < np.mean(by_share["0.2"]) <= by_share["0"][0] + 0.02
+    assert (context.folder / "report.svg").read_text().startswith("<svg")
+    assert len(context.progress.lines) == 1 + len(by_share["0"])
+
+
+def test_sensitivity_spreads_zeros_better_than_the_same_share_everywhere(trained, context, splits):
+    def loss(scope):
+        stage = Magnitude(amount=0.6, scope=scope, scan_ratios=(0.2, 0.4, 0.6, 0.8))
+        pruned = stage.run(trained, context)
+        weights = [p for n, p in pruned.module.named_parameters() if p.ndim > 1]
+        zeros = sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+        assert zeros == pytest.approx(0.6, abs=1e-3)
+        return validate(pruned.module, splits.evaluation.batches(120)).loss
+
+    assert loss("sensitivity") < 0.8 * loss("local")
+
+
+def test_bad_scans(trained, context):
+    with pytest.raises(ValidationError, match="the ratios must rise"):
+        PruneScan(ratios=(0.5, 0.3))
+    with pytest.raises(ValidationError):
+        PruneScan(ratios=())
+    with pytest.raises(StageError, match="matches no prunable layer"):
+        PruneScan(exclude=("nothing",)).run(trained, context)
+    with pytest.raises(Refusal, match="already int8"):
+        PruneScan().requires(context.target, Precision.INT8, "scan")
