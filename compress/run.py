@@ -15,7 +15,14 @@ from compress.compose import Tree, compose_tree, override_keys
 from compress.config import RunConfig, build_stages, load_target, parse_config
 from compress.data import load_splits
 from compress.data.splits import require_classes
-from compress.deliver import assemble, copy_artifacts, write_golden, write_manifest
+from compress.deliver import (
+    assemble,
+    copy_artifacts,
+    delivered_files,
+    write_device_bundle,
+    write_golden,
+    write_manifest,
+)
 from compress.errors import ConfigError
 from compress.execute import Output, Result, Run, execute
 from compress.files import write_bytes
@@ -70,6 +77,7 @@ def run_once(request: Request, progress: Progress) -> Finished:
     def fill(folder: Path) -> None:
         delivered = copy_artifacts(results, folder)
         write_golden(folder, run.source, delivered, run.splits, config.golden_samples)
+        write_device_bundle(folder, pipeline.target, run.source, delivered, run.splits)
         report = _report(request, tree, config, run, results, drift, folder, time.perf_counter() - started)
         write_bytes(folder / REPORT, report.to_json())
         write_manifest(folder, pipeline.target.name, run.source, delivered, run.splits)
@@ -165,7 +173,7 @@ def _report(
         seed=config.seed,
         splits=run.splits,
         measurements=tuple(result.measurement for result in results),
-        files=tuple(summarize_file(folder, path) for path in sorted(folder.iterdir())),
+        files=tuple(summarize_file(folder, path) for path in delivered_files(folder)),
         drift=drift,
         wall_seconds=seconds,
     )
