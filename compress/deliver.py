@@ -11,7 +11,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -24,13 +24,13 @@ from compress.execute import Result
 from compress.files import cannot_write, copy_file, remove_stale_temporaries, sha256_file, write_bytes
 from compress.measure.boundary import int8_exact
 from compress.measure.host import describe_host
-from compress.serialize import to_json
+from compress.serialize import from_json, to_json
 from compress.stage import Splits
 from compress.target import Target
 from compress.types import Artifact, Format, InputSpec, Precision
 
 __all__ = ["BUNDLE", "FileRecord", "Manifest", "assemble", "copy_artifacts", "delivered_files", "write_device_bundle"]
-__all__ += ["write_golden", "write_manifest"]
+__all__ += ["refresh_manifest", "write_golden", "write_manifest"]
 
 GOLDEN = "golden.npz"
 BUNDLE = "bundle"
@@ -154,6 +154,21 @@ def write_manifest(folder: Path, target: str, source: Artifact, delivered: dict[
         files=files,
     )
     write_bytes(folder / MANIFEST, to_json(manifest))
+
+
+def refresh_manifest(folder: Path) -> None:
+    """Bring sizes and checksums of `manifest.json` up to date after files were added to a run folder or rewritten.
+
+    Raises:
+        StageError: the manifest cannot be read or written.
+    """
+    manifest = from_json(Manifest, (folder / MANIFEST).read_bytes())
+    models = {record.path: record for record in manifest.files}
+    found = [_record(folder, path, None, None) for path in delivered_files(folder)]
+    files = tuple(
+        replace(models.get(file.path, file), sha256=file.sha256, size_bytes=file.size_bytes) for file in found
+    )
+    write_bytes(folder / MANIFEST, to_json(replace(manifest, files=files)))
 
 
 def _record(folder: Path, path: Path, stage: str | None, artifact: Artifact | None) -> FileRecord:

@@ -16,6 +16,7 @@ from compress.config import RunConfig, build_stages, load_target, parse_config
 from compress.data import load_splits
 from compress.data.splits import require_classes
 from compress.deliver import (
+    BUNDLE,
     assemble,
     copy_artifacts,
     delivered_files,
@@ -23,7 +24,13 @@ from compress.deliver import (
     write_golden,
     write_manifest,
 )
-from compress.errors import ConfigError
+from compress.device.attach import attach
+from compress.device.fleet import measure_all
+from compress.device.inventory import find_devices
+from compress.device.manifest import read_bundle
+from compress.device.transport import Transport
+from compress.device.visit import BenchOptions, check_device
+from compress.errors import CompressError, ConfigError, DeviceError
 from compress.execute import Output, Result, Run, execute
 from compress.files import write_bytes
 from compress.measure.drift import Drift, measure_drift
@@ -52,10 +59,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that went through: where it lies and what was measured."""
+    """A run that went through: where it lies, what was measured, and which devices failed at it."""
 
     folder: Path
     report: Report
+    failures: tuple[CompressError, ...] = ()
 
 
 def run_once(request: Request, progress: Progress) -> Finished:
@@ -70,6 +78,7 @@ def run_once(request: Request, progress: Progress) -> Finished:
     config = parse_config(tree)
     trusted = _trusted_packages(config, override_keys(request.overrides))
     pipeline = _checked(config, request, trusted.__contains__)
+    devices = _reached(config, pipeline, progress)
     run = _prepare(config, pipeline, trusted.__contains__, progress)
     results = execute(pipeline, run)
     drift = _drift(results, run)
@@ -84,7 +93,30 @@ def run_once(request: Request, progress: Progress) -> Finished:
 
     name = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
     folder = assemble(config.output / pipeline.target.name, name, fill)
-    return Finished(folder, Report.from_json((folder / REPORT).read_bytes()))
+    failures = _measure_on_devices(devices, folder, config, progress)
+    return Finished(folder, Report.from_json((folder / REPORT).read_bytes()), failures)
+
+
+def _reached(config: RunConfig, pipeline: Pipeline, progress: Progress) -> dict[str, Transport]:
+    """The devices that will measure; one that cannot be reached stops the run before any work."""
+    found = find_devices(config.device.names, inventory=config.device.inventory, target=pipeline.target.name)
+    for transport in found.values():
+        progress.log(check_device(transport))
+    return found
+
+
+def _measure_on_devices(
+    devices: dict[str, Transport], folder: Path, config: RunConfig, progress: Progress
+) -> tuple[CompressError, ...]:
+    """Let every device measure the bundle, and put what it found into the report; why some found nothing."""
+    if not devices or not (folder / BUNDLE).is_dir():
+        return ()
+    bundle = read_bundle(folder / BUNDLE)
+    fleet = measure_all(devices, bundle, BenchOptions(seconds=config.device.seconds), progress.log)
+    for line in attach(bundle, fleet.runs):
+        progress.log(line)
+    wrong = [DeviceError(f"{run.name}: a model failed there, see the report") for run in fleet.runs if not run.valid]
+    return (*fleet.failures.values(), *wrong)
 
 
 def _checked(config: RunConfig, request: Request, trusted: Callable[[str], bool]) -> Pipeline:

@@ -23,8 +23,7 @@ LAYERS = [
     {"stages", "measure", "persist"},
     {"pipeline", "store"},
     {"execute"},
-    {"device"},
-    {"deliver", "report", "cli", "compose", "config"},
+    {"deliver", "device", "report", "cli", "compose", "config"},
     {"run"},
     {"__main__"},
 ]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from compress import __version__
 from compress.device.archive import pack
+from compress.device.bundle_agent import AGENT
 from compress.device.manifest import (
     MANIFEST,
     SCHEMA_VERSION,
@@ -32,10 +33,7 @@ from compress.serialize import to_json
 from compress.target import Target
 from compress.types import Artifact, Format, InputSpec
 
-__all__ = ["AGENT", "Content", "write_bundle"]
-
-AGENT = Path(__file__).parent / "agent"
-"""What is copied into every bundle as it is, besides the README, which is a template."""
+__all__ = ["Content", "write_bundle"]
 
 _RUNTIMES = {"onnx": "onnxruntime", "torchscript": "torchscript", "tflite": "litert", "tensorrt": "tensorrt"}
 """What runs a format where the device's profile names nothing else."""

@@ -107,9 +107,10 @@ class Bundle:
     digest: str
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def files(self) -> tuple[BundleFile, ...]:
         """Every file, the manifest last: a device that has it has everything."""
-        return (*(record.path for record in self.manifest.files), MANIFEST)
+        own = BundleFile(MANIFEST, self.digest, (self.folder / MANIFEST).stat().st_size)
+        return (*self.manifest.files, own)
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from compress.device.results import DeviceRun
 from compress.errors import ConfigError, StageError
 from compress.files import sha256_file
 from compress.measure.drift import Drift
@@ -75,6 +76,7 @@ class Report:
         files: what was delivered.
         wall_seconds: of the whole run, measuring included.
         drift: each exported INT8 file against the INT8 graph it was made from.
+        devices: what boards measured themselves with the bundle of this run.
     """
 
     created: str
@@ -92,6 +94,7 @@ class Report:
     files: tuple[ReportFile, ...]
     wall_seconds: float
     drift: tuple[Drift, ...] = ()
+    devices: tuple[DeviceRun, ...] = ()
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def to_json(self) -> bytes:

@@ -15,7 +15,8 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.config import load_target
-from compress.device.bundle import AGENT, Content, write_bundle
+from compress.device.bundle import Content, write_bundle
+from compress.device.bundle_agent import AGENT
 from compress.files import sha256_file
 from compress.types import Artifact, Format, InputSpec, Precision
 

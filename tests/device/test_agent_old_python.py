@@ -12,7 +12,7 @@ import pytest
 from bundle_factory import make_bundle, run_agent
 from platformdirs import user_cache_path
 
-from compress.device.bundle import AGENT
+from compress.device.bundle_agent import AGENT
 
 # ONNX Runtime 1.1.2 is the newest that loads beside numpy 1.13.3; 1.2 and later need numpy 1.16's internals.
 WHEELS = ("numpy==1.13.3", "onnxruntime==1.1.2")

@@ -147,7 +147,7 @@ def command_line(*command: str) -> Optional[str]:
 
 def cpu_fields(root: str = "/") -> Dict[str, str]:
     """First value of every field of /proc/cpuinfo."""
-    fields = {}  # type: Dict[str, str]
+    fields: Dict[str, str] = {}
     for line in (read_text(os.path.join(root, "proc/cpuinfo")) or "").splitlines():
         key, _, value = line.partition(":")
         fields.setdefault(key.strip(), value.strip())
@@ -220,7 +220,7 @@ def throttled(line: Optional[str]) -> Optional[List[str]]:
 
 def watts(root: str = "/") -> Optional[Dict[str, Optional[float]]]:
     """Watts by rail from INA3221 monitors (Jetson): mW files of the older driver, mV x mA of hwmon; or None."""
-    rails = {}  # type: Dict[str, Optional[float]]
+    rails: Dict[str, Optional[float]] = {}
     for path in glob.glob(os.path.join(root, "sys/bus/i2c/drivers/ina3221x/*/iio:device*/in_power*_input")):
         label = read_text(path.replace("in_power", "rail_name_").replace("_input", "")) or os.path.basename(path)
         rails[label] = read_number(path, 1e3)
@@ -258,7 +258,7 @@ def require_flags(model: Json, device: Json) -> None:
         )
 
 
-# --- runtimes: a runner has name, family, batch (None: any), prepare, run and logits ------------------------------------
+# --- runtimes: a runner has name, family, batch (None: any), prepare, run and logits ----------------------------------
 
 
 def missing_runtime(package: str, error: object, install: Optional[str] = None) -> Problem:
@@ -322,7 +322,7 @@ class OnnxRunner(object):
         return self.session.run(None, feed)[0]
 
     def logits(self, images: "Array") -> "Array":
-        outputs = self.run(self.prepare(images)).astype("float32")  # type: Array
+        outputs: Array = self.run(self.prepare(images)).astype("float32")
         return outputs
 
 
@@ -366,7 +366,7 @@ class LiteRtRunner(object):
         return self.interpreter.get_tensor(self.output["index"])
 
     def logits(self, images: "Array") -> "Array":
-        values = self.run(self.prepare(images)).astype("float32")  # type: Array
+        values: Array = self.run(self.prepare(images)).astype("float32")
         scale, zero_point = self.output["quantization"]
         return (values - zero_point) * scale if scale else values
 
@@ -438,7 +438,7 @@ class TorchScriptRunner(object):
             return self.module(feed)
 
     def logits(self, images: "Array") -> "Array":
-        outputs = self.run(self.prepare(images)).float().numpy()  # type: Array
+        outputs: Array = self.run(self.prepare(images)).float().numpy()
         return outputs
 
 
@@ -503,7 +503,7 @@ class TensorRtRunner(object):
         return self.result
 
     def logits(self, images: "Array") -> "Array":
-        outputs = self.run(self.prepare(images)).astype("float32")  # type: Array
+        outputs: Array = self.run(self.prepare(images)).astype("float32")
         return outputs
 
 
@@ -657,7 +657,7 @@ def time_calls(run: Callable[[Any], object], feed: object, count: int, times: Li
 
 def warm_up(run: Callable[[Any], object], feed: object, seconds: float) -> List[float]:
     """Call until the time of a call has settled: at least 3 calls, then until `seconds` or 50 calls are spent."""
-    times = []  # type: List[float]
+    times: List[float] = []
     deadline = time.perf_counter() + seconds
     while len(times) < 3 or (len(times) < 50 and time.perf_counter() < deadline):
         time_calls(run, feed, 1, times)
@@ -675,7 +675,7 @@ def measure(
 
     warm = warm_up(run, feed, min(2.0, seconds / 4))
     chunk = max(1, int(CHUNK_SECONDS / max(min(warm), 1e-6)))
-    times = []  # type: List[float]
+    times: List[float] = []
     started = time.perf_counter()
     gc.collect()
     gc.disable()  # a collection inside a timed call would be charged to the model
@@ -707,8 +707,8 @@ class Watcher(object):
     """Highest temperature and mean power over the readings between chunks, at most one a second."""
 
     def __init__(self) -> None:
-        self.celsius = []  # type: List[float]
-        self.watts = []  # type: List[Dict[str, Optional[float]]]
+        self.celsius: List[float] = []
+        self.watts: List[Dict[str, Optional[float]]] = []
         self.next = 0.0
 
     def __call__(self) -> None:
@@ -838,7 +838,7 @@ def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
 
 
 def chosen(manifest: Json, names: Optional[str]) -> List[Json]:
-    models = manifest["models"]  # type: List[Json]
+    models: List[Json] = manifest["models"]
     if not names:
         return models
     stages = [model["stage"] for model in models]
