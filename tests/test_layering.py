@@ -21,7 +21,7 @@ LAYERS = [
     {"files", "serialize", "resources", "versions", "target", "stage"},
     {"graph", "weights", "parity", "runtimes", "quantization", "onnxfile", "onnx_import", "data", "models", "training"},
     {"stages", "measure", "persist"},
-    {"pipeline", "store"},
+    {"pipeline", "store", "estimate"},
     {"execute"},
     {"deliver", "device", "report", "cli", "compose", "config"},
     {"run"},

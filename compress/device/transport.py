@@ -19,7 +19,7 @@ from compress.errors import ConfigError, DeviceError, Unreachable
 __all__ = ["Channel", "ConnectionLost", "LocalTransport", "SshTransport", "Transport"]
 
 _HOST = re.compile(
-    r"^(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]*)@)?(?P<host>[A-Za-z0-9_][A-Za-z0-9._:-]*?)(?::(?P<port>\d+))?$"
+    r"^(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]*)@)?(?P<host>[A-Za-z0-9_][A-Za-z0-9._-]*)(?::(?P<port>\d+))?$"
 )
 _ALIVE_SECONDS = 5  # three unanswered questions of this spacing end a dead connection
 _CONNECT_SECONDS = 15

@@ -58,14 +58,22 @@ class BenchOptions:
 
 @dataclass
 class _Progress:
-    """How far the visits to one device have come; survives a lost connection."""
+    """How far the visits to one device have come; survives a lost connection.
+
+    Attributes:
+        moved: when a visit last got something done (`time.monotonic`); None before the first.
+    """
 
     say: Callable[[str], None]
     run: str = field(default_factory=lambda: secrets.token_hex(16))
     printed: int = 0
     deaths: int = 0
     last: str = ""
+    moved: float | None = None
     said: set[str] = field(default_factory=set)
+
+    def move(self) -> None:
+        self.moved = time.monotonic()
 
     def once(self, text: str) -> None:
         if text not in self.said:
@@ -126,17 +134,16 @@ def _persist(
     transport: Transport, progress: _Progress, patience_seconds: float, visit: Callable[[CourierLink], T]
 ) -> T:
     """Make visits until one goes through; a device that was reached once gets `patience_seconds` to come back."""
-    reached: float | None = None
     while True:
         try:
             with CourierLink(transport) as link:
-                reached = time.monotonic()
+                progress.moved = progress.moved or time.monotonic()
                 return visit(link)
         except (ConnectionLost, Unreachable) as error:  # noqa: PERF203  that is what the loop is for
-            if reached is None:
+            if progress.moved is None:
                 raise error if isinstance(error, Unreachable) else Unreachable(f"{transport.name}: {error}") from error
-            if time.monotonic() - reached > patience_seconds:
-                reason = f"{transport.name} did not come back within {patience_seconds:.0f} s"
+            if time.monotonic() - progress.moved > patience_seconds:
+                reason = f"{transport.name} did not come back within {patience_seconds:g} s"
                 raise Unreachable(reason, fix="run the same command again: what was copied stays there") from error
             progress.say(f"connection lost ({error}); trying again")
             time.sleep(_RETRY_SECONDS)
@@ -144,16 +151,17 @@ def _persist(
 
 def _prepare(link: CourierLink, bundle: Bundle, progress: _Progress) -> str:
     """Send the files the device lacks, and find or make an environment for them."""
-    sent = _send(link, bundle)
+    sent = _send(link, bundle, progress)
     if sent:
         progress.say(f"copied {sent / 2**20:.1f} MiB")
     modules = sorted({module for model in bundle.manifest.models for module in _MODULES[model.runtime]})
     python, how = link.setup(bundle.digest, modules)
+    progress.move()
     progress.once(f"runs with {python} ({how})")
     return python
 
 
-def _send(link: CourierLink, bundle: Bundle) -> int:
+def _send(link: CourierLink, bundle: Bundle, progress: _Progress) -> int:
     """Send what is missing, each file from where an earlier visit stopped; the number of bytes sent."""
     there = link.have(bundle.digest, bundle.files)
     sent = 0
@@ -166,6 +174,7 @@ def _send(link: CourierLink, bundle: Bundle) -> int:
                 if not content:
                     raise DeviceError(f"{file.path} became shorter while it was sent", fix="run the command again")
                 link.put(bundle.digest, file, offset, content)
+                progress.move()
                 offset, sent = offset + len(content), sent + len(content)
     return sent
 
@@ -192,6 +201,7 @@ def _watch(link: CourierLink, progress: _Progress) -> bool:
     """Show the benchmark's output until it ends; whether it finished."""
     while True:
         state, text, progress.printed = link.poll(progress.run, progress.printed)
+        progress.move()
         progress.lines(text)
         if state != "running":
             return state == "done"

@@ -17,12 +17,12 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from platformdirs import user_cache_path
+from platformdirs import user_cache_path  # noqa: E402
 
-from compress.config import load_target
-from compress.types import Format
-from emulate_pi.board import BOARDS, UserSpace, build, dress
-from emulate_pi.server import start
+from compress.config import load_target  # noqa: E402
+from compress.types import Format  # noqa: E402
+from emulate_pi.board import BOARDS, UserSpace, build, dress  # noqa: E402
+from emulate_pi.server import start  # noqa: E402
 
 
 def user_space(folder: Path | None = None) -> UserSpace:

@@ -102,7 +102,7 @@ def _wait(server: Server) -> None:
             with socket.create_connection((_HOST, server.port), timeout=5) as connection:
                 if connection.recv(4) == b"SSH-":
                     return
-        except OSError:
+        except OSError:  # noqa: PERF203  that is what the loop waits out
             time.sleep(0.2)
     server.stop()
     log = (server.space.folder / "sshd.log").read_text(errors="replace").strip().splitlines()

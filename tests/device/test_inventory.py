@@ -39,7 +39,7 @@ def test_the_inventory_of_the_working_folder_is_found(inventory, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: {hots: x}", "hots"),
+        ("a: {hots: x}", "a.host: Field required"),
         ("a: {host: x, password: y}", "unknown key 'a.password'"),
         ("a: [1]", "write name: {host: user@host}"),
         ("a: {", "is not YAML"),

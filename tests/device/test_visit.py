@@ -58,7 +58,7 @@ def test_a_bundle_is_copied_measured_and_brought_back(bundle, home):
     (row,) = result.results
     assert row.latency is not None
     assert row.golden.identical
-    assert said[0].startswith("copied 0.0 MiB")
+    assert said[0].startswith("copied 0.1 MiB")
     assert "what is there" in said[1]
     copied = home / "bundles" / bundle.digest
     assert {path.name: path.read_bytes() for path in copied.iterdir()} == {
@@ -151,18 +151,19 @@ def test_a_device_that_never_answers_is_not_waited_for(bundle):
 
 def test_a_device_that_stays_away_is_given_up(bundle, home):
     options = BenchOptions(seconds=0.3, patience_seconds=0.5)
-    with pytest.raises(Unreachable, match="did not come back within 0 s|did not come back within 1 s"):
-        measure_on(Breaking(99, 0.2), bundle, options, silent)
+    with pytest.raises(Unreachable, match=r"did not come back within 0\.5 s"):
+        measure_on(Breaking(99, 0.0), bundle, options, silent)
 
 
 def test_another_architecture_is_refused_by_the_device(made, tmp_path, home):
     other = shutil.copytree(made, tmp_path / "bundle")
     edit_manifest(other, lambda document: document["device"].update(architecture="riscv64"))
-    with pytest.raises(DeviceError, match="is for raspberry_pi_4 .riscv64., this machine is"):
+    with pytest.raises(DeviceError, match=r"is for raspberry_pi_4 \(riscv64\), this machine is"):
         measure_on(LocalTransport(), read_bundle(other), BenchOptions(seconds=0.3), silent)
 
 
 def test_two_benchmarks_do_not_overlap(bundle, home):
+    deploy(LocalTransport(), bundle, silent)
     fleet = measure_all({"a": LocalTransport("a"), "b": LocalTransport("b")}, bundle, OPTIONS, silent)
     assert [run.name for run in fleet.runs] == ["a", "b"]
     assert not fleet.failures
