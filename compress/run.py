@@ -31,11 +31,12 @@ from compress.device.manifest import read_bundle
 from compress.device.transport import Transport
 from compress.device.visit import BenchOptions, check_device
 from compress.errors import CompressError, ConfigError, DeviceError
+from compress.estimate.all_files import estimate_all
 from compress.execute import Output, Result, Run, execute
 from compress.files import write_bytes
 from compress.measure.drift import Drift, measure_drift
 from compress.models import FactoryModel, load_model, model_digest, source_format
-from compress.pipeline import Pipeline
+from compress.pipeline import SOURCE, Pipeline
 from compress.report.json_report import Report, create_report, summarize_file
 from compress.stage import Progress
 from compress.store import StageStore, content_key
@@ -181,6 +182,10 @@ class _DriftRows:
     rows: tuple[Drift, ...]
 
 
+def _is_onnx(result: Result) -> bool:
+    return result.measurement.format is Format.ONNX and result.measurement.stage != SOURCE
+
+
 def _is_int8_graph(result: Result) -> bool:
     row = result.measurement
     return row.format is Format.TORCH and row.precision is Precision.INT8
@@ -207,6 +212,7 @@ def _report(
         measurements=tuple(result.measurement for result in results),
         files=tuple(summarize_file(folder, path) for path in delivered_files(folder)),
         drift=drift,
+        estimates=estimate_all(run.target, [result.output.artifact for result in results if _is_onnx(result)]),
         wall_seconds=seconds,
     )
 

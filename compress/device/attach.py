@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from compress.device.calibrate import calibrate
 from compress.device.manifest import Bundle
 from compress.device.results import DeviceRun
 from compress.files import write_bytes
@@ -32,6 +33,9 @@ def attach(bundle: Bundle, runs: Sequence[DeviceRun]) -> Iterator[str]:
         path = home / f"device-{re.sub(r'[^A-Za-z0-9._-]', '_', run.name)}.json"
         write_bytes(path, to_json(run.result))
         yield f"{run.name}: {path}"
+        learnt = calibrate(bundle, run)
+        if learnt:
+            yield f"{run.name}: {learnt} figures calibrate the estimates for {bundle.manifest.target}"
     if runs and (home / _REPORT).is_file():
         _update_report(home, runs)
         yield f"report: {home / _REPORT}"

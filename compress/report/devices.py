@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.device.results import DeviceResult, DeviceRow, DeviceRun
+from compress.estimate.roofline import Estimate
 from compress.report.text import DASH, bytes_text, ms_text
 
-__all__ = ["device_notes", "devices_table"]
+__all__ = ["device_notes", "devices_table", "estimate_lines"]
 
 
 def devices_table(runs: Sequence[DeviceRun]) -> Table:
@@ -35,6 +36,17 @@ def _figures(row: DeviceRow) -> tuple[str, str, str, Text]:
     time = f"{ms_text(row.latency.median_ms)} ({ms_text(row.latency.p90_ms)})"
     close = "identical" if row.golden.identical else f"within tolerance, {row.golden.max_abs_error:.2g} off"
     return time, str(row.latency.runs), bytes_text(row.peak_rss_bytes), Text(close)
+
+
+def estimate_lines(estimates: Iterable[Estimate]) -> list[tuple[str, str]]:
+    """Each file by its stage: the estimate, its range, and what it rests on."""
+    return [(guess.stage, _guess(guess)) for guess in estimates]
+
+
+def _guess(guess: Estimate) -> str:
+    cores = f"{guess.threads} threads" if guess.threads > 1 else "the device's accelerator"
+    span = f"{ms_text(guess.low_ms)} to {ms_text(guess.high_ms)} ms"
+    return f"estimate {ms_text(guess.ms)} ms ({span}) with {cores}; {guess.basis}"
 
 
 def device_notes(runs: Iterable[DeviceRun]) -> list[tuple[str, str]]:

@@ -5,33 +5,32 @@ The user space is fetched from the Debian and Python registries once (see script
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from bundle_factory import edit_manifest, make_bundle
+from bundle_factory import make_bundle
 from onnx import TensorProto, helper, numpy_helper
 from platformdirs import user_cache_path
 
 from compress.config import load_target
 from compress.device.inventory import find_devices
 from compress.device.manifest import read_bundle
+from compress.device.results import read_result
 from compress.device.visit import BenchOptions, check_device, measure_on
 from compress.errors import DeviceError
 from compress.types import Format
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from emulate_pi.board import build, dress  # noqa: E402
-from emulate_pi.server import start  # noqa: E402
+from emulate_pi.board import build, dress
+from emulate_pi.server import start
 
 pytestmark = pytest.mark.emulated
 
@@ -68,14 +67,17 @@ def transport(server):
 
 
 def quantized_network(path: Path, *, activations: type, weights: type, weight_limit: int = 127) -> Path:
-    """Three QDQ convolutions and a QDQ Gemm whose every quantized tensor is also an output."""
+    """Three QDQ convolutions and a QDQ Gemm whose every quantized tensor is also an output.
+
+    Scales are drawn, as calibration gives them: with round ones, sums fall on exact halves, which kernels round apart.
+    """
     random = np.random.default_rng(5)
     low = np.iinfo(activations).min
     zero = np.array(128 + low, activations)
     nodes, stored, outputs = [], {}, []
 
     def quantized(name: str, source: str, scale: float) -> str:
-        stored[f"{name}_s"], stored[f"{name}_z"] = np.float32(scale), zero
+        stored[f"{name}_s"], stored[f"{name}_z"] = np.float32(scale * random.uniform(0.9, 1.1)), zero
         nodes.append(helper.make_node("QuantizeLinear", [source, f"{name}_s", f"{name}_z"], [f"{name}_q"]))
         nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", f"{name}_s", f"{name}_z"], [name]))
         outputs.append((f"{name}_q", activations))
@@ -85,7 +87,8 @@ def quantized_network(path: Path, *, activations: type, weights: type, weight_li
         middle = 128 if weights is np.uint8 else 0
         values = random.integers(-weight_limit, weight_limit + 1, shape) + middle
         stored[f"{name}_q"] = values.astype(weights)
-        stored[f"{name}_s"], stored[f"{name}_z"] = np.float32(0.01), np.array(middle, weights)
+        scale = np.float32(0.01 * random.uniform(0.9, 1.1))
+        stored[f"{name}_s"], stored[f"{name}_z"] = scale, np.array(middle, weights)
         nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", f"{name}_s", f"{name}_z"], [name]))
         return name
 
@@ -122,7 +125,9 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import numpy, onnxruntime
 inputs = numpy.load(sys.argv[1])
 for path in sys.argv[2:]:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     runs = [session.run(None, {"input": image[None]}) for image in inputs]
     numpy.savez(path + "." + os.uname().machine, *[numpy.concatenate(tensors) for tensors in zip(*runs)])
 """
@@ -156,21 +161,6 @@ def largest_difference(path: Path) -> int:
 def test_integer_tensors_are_those_of_the_host(differences):
     assert {name: differences[name] <= limit for name, (_, limit) in SCHEMES.items()} == dict.fromkeys(SCHEMES, True)
     assert differences["u8u8"] == differences["u8s8_reduce_range"] == 0, differences
-
-
-def test_the_whole_way_over_ssh(server, tmp_path):
-    bundle = read_bundle(make_bundle(tmp_path))
-    assert check_device(transport(server)).startswith("pi: aarch64, Python 3.11")
-    said: list[str] = []
-    result = measure_on(transport(server), bundle, OPTIONS, said.append)
-    assert result.device.model == "Raspberry Pi 4 Model B Rev 1.4"
-    assert result.device.emulated.startswith("qemu")
-    assert result.device.cpu_flags == ("fp", "asimd", "evtstrm", "crc32", "cpuid")
-    (row,) = result.results
-    assert row.golden.passed
-    assert row.before.governor == "ondemand"
-    assert row.before.clocks_mhz == (1800.0,) * 4
-    assert [text for text in said if "EMULATED by qemu" in text]
 
 
 def test_a_server_killed_halfway_loses_nothing(server, tmp_path):
@@ -222,24 +212,18 @@ def test_a_key_that_is_not_accepted_is_explained(server, tmp_path):
         check_device(find_devices(["pi"], inventory=None, target=None, ssh_config=config)["pi"])
 
 
-def test_a_golden_mismatch_on_the_device_is_no_number(server, tmp_path):
-    folder = make_bundle(tmp_path)
-    with np.load(folder / "golden.npz") as golden:
-        arrays = dict(golden)
-    np.savez(folder / "golden.npz", **{**arrays, "net": arrays["net"] + 1})
-    edit_manifest(folder, lambda document: None)
-    (row,) = measure_on(transport(server), read_bundle(folder), OPTIONS, lambda text: None).results
-    assert row.latency is None
-    assert "golden outputs do not match" in row.problem
-
-
-def test_the_command_writes_the_result_and_its_exit_code(server, tmp_path):
+def test_the_whole_way_over_ssh(server, tmp_path):
+    """The command as a user types it: copy, set up, run, fetch, and the file it leaves."""
     folder = make_bundle(tmp_path)
     command = [sys.executable, "-m", "compress.device", "bench", "pi", "--ssh-config", str(server.config)]
     options = ["--bundle", str(folder), "--seconds", "1", "--threads", "1"]
-    started = time.monotonic()
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - started < 120
-    result = json.loads((tmp_path / "device-pi.json").read_text())
-    assert result["device"]["architecture"] == "aarch64"
+    assert "EMULATED by qemu" in done.stdout
+    result = read_result((tmp_path / "device-pi.json").read_bytes(), read_bundle(folder), "pi")
+    assert (result.device.model, result.device.architecture) == ("Raspberry Pi 4 Model B Rev 1.4", "aarch64")
+    assert result.device.emulated.startswith("qemu")
+    assert result.device.cpu_flags == ("fp", "asimd", "evtstrm", "crc32", "cpuid")
+    (row,) = result.results
+    assert row.golden.passed
+    assert (row.before.governor, row.before.clocks_mhz) == ("ondemand", (1800.0,) * 4)
