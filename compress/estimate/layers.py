@@ -112,5 +112,5 @@ def _origin(name: str, origins: dict[str, onnx.NodeProto]) -> str:
 def _bytes(tensor: onnx.TensorProto) -> int:
     import onnx
 
-    width: int = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return math.prod(tensor.dims) * width
+    width = int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    return int(math.prod(tensor.dims)) * width
