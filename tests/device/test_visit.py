@@ -258,6 +258,7 @@ def test_the_courier_survives_nonsense(home):
     assert third["ok"]["protocol"] == 1
 
 
+@pytest.mark.slow
 def test_a_missing_runtime_that_cannot_be_installed_says_what_to_do(bundle, home, tmp_path, monkeypatch):
     hidden = tmp_path / "hidden"
     hidden.mkdir()
