@@ -6,9 +6,11 @@
     │   ├── ModelError            the model or checkpoint named by the configuration is unusable
     │   ├── DataError             the data set named by the configuration is unusable
     │   └── MissingExtra          an optional dependency is not installed
-    └── StageError     exit 1     a stage started and failed
-        ├── ParityError           an exported file does not compute what its source computes
-        └── DeviceMissing         a file needs hardware that this machine has not
+    ├── StageError     exit 1     a stage started and failed
+    │   ├── ParityError           an exported file does not compute what its source computes
+    │   └── DeviceMissing         a file needs hardware that this machine has not
+    └── DeviceError    exit 1     a device refuses us, or cannot do what is asked of it
+        └── Unreachable           it does not answer; it may later
 
 A message is complete on its own; `fix` says what to type or change.
 """
@@ -23,12 +25,14 @@ __all__ = [
     "CompressError",
     "ConfigError",
     "DataError",
+    "DeviceError",
     "DeviceMissing",
     "MissingExtra",
     "ModelError",
     "ParityError",
     "Refusal",
     "StageError",
+    "Unreachable",
     "nearest",
 ]
 
@@ -82,6 +86,14 @@ class ParityError(StageError):
 
 class DeviceMissing(StageError):
     """A compiled file needs hardware that this machine has not; what can be read from the file is still measured."""
+
+
+class DeviceError(CompressError):
+    """A device refuses us, lacks something, or gave an answer that cannot be used."""
+
+
+class Unreachable(DeviceError):
+    """A device does not answer."""
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:

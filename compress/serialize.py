@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TypeVar
+from collections.abc import Hashable
+from functools import lru_cache
+from typing import TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -41,6 +43,12 @@ def from_json(kind: type[T], content: bytes) -> T:
 
 
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return cast("TypeAdapter[T]", _built(cast(Hashable, kind)))
+
+
+@lru_cache(maxsize=32)
+def _built(kind: Hashable) -> TypeAdapter[object]:
+    """Building one walks every annotation below `kind`, which takes longer than reading a document with it."""
     return TypeAdapter(kind)
 
 

@@ -35,9 +35,9 @@ LAYERS = [
         "pruning",
     },
     {"stages", "measure", "persist"},
-    {"pipeline", "store"},
+    {"pipeline", "store", "estimate"},
     {"execute"},
-    {"deliver", "report", "cli", "compose", "config"},
+    {"deliver", "device", "report", "cli", "compose", "config"},
     {"run"},
     {"__main__"},
 ]
