@@ -207,7 +207,8 @@ def int8_files(source: Artifact, splits: Splits, folder: Path) -> tuple[Path, Pa
     from compress.stages.quantize.ptq_static import PtqStatic
 
     context = _context("int8", splits, folder)
-    quantized = PtqStatic(placement="litert").run(source, context)
+    recovery = {"observer": "min_max", "equalize": "activations", "rounding": "adaptive", "bias_correction": True}
+    quantized = PtqStatic.model_validate({"placement": "litert", **recovery}).run(source, context)
     onnx_context = Context("int8", load_target("raspberry_pi_4", []), splits, folder, 0, QUIET)
     return ToTflite(io="int8").run(quantized, context).path, ToOnnx().run(quantized, onnx_context).path
 

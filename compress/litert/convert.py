@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from compress.errors import MissingExtra, StageError
-from compress.graph import call_nodes, capture, layer_name
+from compress.graph import bind, call_nodes, capture, layer_name
 from compress.litert.lower import lowered
 from compress.quiet import first_line, quiet_native
 
@@ -57,12 +57,23 @@ def convert_module(module: nn.Module, spec: InputSpec, *, lacks: Collection[str]
     """
     require_converter()
     graph = capture(module, spec, dynamic_batch=False)
+    _store_row_by_row(graph)
     network = lowered(graph, expand_hardswish="HARD_SWISH" in lacks)
     try:
         with quiet_native(), torch.no_grad():
             return _convert(network, spec)
     except Exception as error:  # the converter's stages raise whatever their libraries raise
         raise _untranslatable(error, graph) from error
+
+
+def _store_row_by_row(graph: fx.GraphModule) -> None:
+    """The converter reads a constant's memory and ignores its strides (`channels_last` weights, transposed views)."""
+    for name, value in list(graph.named_parameters()):
+        if not value.is_contiguous():
+            bind(graph, name, value.detach(), trainable=True)
+    for name, value in list(graph.named_buffers()):
+        if not value.is_contiguous():
+            bind(graph, name, value, trainable=False)
 
 
 def _convert(network: ChannelsLast, spec: InputSpec) -> bytes:

@@ -272,3 +272,18 @@ def test_without_the_converter_the_fix_is_named(kit, monkeypatch):
         ToTflite().run(kit.source(Small()), kit.context("raspberry_pi_4"))
     with pytest.raises(MissingExtra, match="stage 'to_tflite'"):  # and it is known before any work
         ToTflite().requires(load_target("coral", []), Precision.INT8, "to_tflite")
+
+
+def test_weights_are_read_by_their_strides(kit):
+    """A transposed view, and `channels_last`: the converter takes a constant's memory as if it lay row by row."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 5)).eval()
+    module[0].weight = nn.Parameter(torch.randn(3, 3, 3, 4).permute(3, 0, 1, 2))
+    given = Artifact(Format.TORCH, module.to(memory_format=torch.channels_last), Precision.FP32, SPEC)
+    assert not module[0].weight.is_contiguous()
+    context = kit.context("raspberry_pi_4")
+    file = ToTflite().run(given, context)
+    x = np.random.default_rng(0).standard_normal((2, *SPEC.shape), dtype=np.float32)
+    np.testing.assert_allclose(
+        runtimes.load(file, threads=1)(x), runtimes.load(given, threads=1)(x), rtol=1e-4, atol=1e-5
+    )
