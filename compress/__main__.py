@@ -60,7 +60,7 @@ def _run(command: cli.Command) -> int:
     if not command.multirun:
         finished = run_once(Request(command.overrides, command.config_folder), RichProgress(console))
         print_run(console, finished.report, finished.folder)
-        return 0
+        return max(map(_fail, finished.failures), default=0)
 
     done: list[Finished] = []
     exit_code = 0
@@ -69,6 +69,7 @@ def _run(command: cli.Command) -> int:
         try:
             done.append(run_once(Request(overrides, command.config_folder), RichProgress(console)))
             print_run(console, done[-1].report, done[-1].folder)
+            exit_code = max([exit_code, *map(_fail, done[-1].failures)])
         except CompressError as error:
             exit_code = max(exit_code, _fail(error))
     print_comparison(console, [finished.report for finished in done])

@@ -24,6 +24,7 @@ _COMMON_OVERRIDES = (
     ("+stage@stage.fp16=fp16 stage.fp16.before=to_onnx", "add a stage"),
     ("data.calibration=256", "images that decide the INT8 ranges"),
     ("measure.threads=4", "threads while measuring latency on this host"),
+    ("device.host=pi@raspberrypi", "let the board measure the result, over SSH; device.hosts=[a,b] for several"),
     ("resume=false", "recompute every stage instead of reusing finished ones"),
     ("output=results", "folder for results"),
 )

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from compress.compose import Tree
 from compress.data import DataConfig
+from compress.device.config import DeviceConfig
 from compress.errors import ConfigError, nearest
 from compress.measure.boundary import MeasureConfig
 from compress.models import ModelConfig
@@ -49,6 +50,7 @@ class RunConfig(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     golden_samples: Annotated[int, Field(ge=1, le=1024)]
     trust: tuple[str, ...]
+    device: DeviceConfig = DeviceConfig()
     stage: dict[str, dict[str, object]]
 
 

@@ -11,7 +11,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -19,15 +19,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress import __version__, runtimes
+from compress.device.bundle import Content, write_bundle
 from compress.execute import Result
 from compress.files import cannot_write, copy_file, remove_stale_temporaries, sha256_file, write_bytes
-from compress.serialize import to_json
+from compress.measure.boundary import int8_exact
+from compress.measure.host import describe_host
+from compress.serialize import from_json, to_json
 from compress.stage import Splits
+from compress.target import Target
 from compress.types import Artifact, Format, InputSpec, Precision
 
-__all__ = ["FileRecord", "Manifest", "assemble", "copy_artifacts", "write_golden", "write_manifest"]
+__all__ = ["BUNDLE", "FileRecord", "Manifest", "assemble", "copy_artifacts", "delivered_files", "write_device_bundle"]
+__all__ += ["refresh_manifest", "write_golden", "write_manifest"]
 
 GOLDEN = "golden.npz"
+BUNDLE = "bundle"
 MANIFEST = "manifest.json"
 
 
@@ -112,10 +118,31 @@ def write_golden(folder: Path, source: Artifact, delivered: dict[str, Artifact],
     write_bytes(folder / GOLDEN, buffer.getvalue())
 
 
+def write_device_bundle(
+    folder: Path, target: Target, source: Artifact, delivered: dict[str, Artifact], splits: Splits
+) -> None:
+    """Write `bundle/` and `bundle.tar.gz`: what the device needs to check and time the exported files itself."""
+    if not delivered:
+        return
+    host = describe_host()
+    exact = frozenset(
+        stage
+        for stage, artifact in delivered.items()
+        if artifact.format is not Format.ONNX or artifact.precision is not Precision.INT8 or int8_exact(artifact, host)
+    )
+    content = Content(target, source.input, splits.classes, delivered, folder / GOLDEN, exact)
+    write_bundle(content, folder / BUNDLE)
+
+
+def delivered_files(folder: Path) -> list[Path]:
+    """Every file of a run folder but its manifest, in order."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+
+
 def write_manifest(folder: Path, target: str, source: Artifact, delivered: dict[str, Artifact], splits: Splits) -> None:
     """Write `manifest.json` over all files in `folder`, last."""
-    by_name = {artifact.path.name: (stage, artifact) for stage, artifact in delivered.items()}
-    files = tuple(_record(path, *by_name.get(path.name, (None, None))) for path in sorted(folder.iterdir()))
+    by_path = {artifact.path: (stage, artifact) for stage, artifact in delivered.items()}
+    files = tuple(_record(folder, path, *by_path.get(path, (None, None))) for path in delivered_files(folder))
     manifest = Manifest(
         schema_version=1,
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -129,9 +156,24 @@ def write_manifest(folder: Path, target: str, source: Artifact, delivered: dict[
     write_bytes(folder / MANIFEST, to_json(manifest))
 
 
-def _record(path: Path, stage: str | None, artifact: Artifact | None) -> FileRecord:
+def refresh_manifest(folder: Path) -> None:
+    """Bring sizes and checksums of `manifest.json` up to date after files were added to a run folder or rewritten.
+
+    Raises:
+        StageError: the manifest cannot be read or written.
+    """
+    manifest = from_json(Manifest, (folder / MANIFEST).read_bytes())
+    models = {record.path: record for record in manifest.files}
+    found = [_record(folder, path, None, None) for path in delivered_files(folder)]
+    files = tuple(
+        replace(models.get(file.path, file), sha256=file.sha256, size_bytes=file.size_bytes) for file in found
+    )
+    write_bytes(folder / MANIFEST, to_json(replace(manifest, files=files)))
+
+
+def _record(folder: Path, path: Path, stage: str | None, artifact: Artifact | None) -> FileRecord:
     return FileRecord(
-        path=path.name,
+        path=path.relative_to(folder).as_posix(),
         sha256=sha256_file(path),
         size_bytes=path.stat().st_size,
         stage=stage,

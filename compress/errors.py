@@ -6,8 +6,10 @@
     │   ├── ModelError            the model or checkpoint named by the configuration is unusable
     │   ├── DataError             the data set named by the configuration is unusable
     │   └── MissingExtra          an optional dependency is not installed
-    └── StageError     exit 1     a stage started and failed
-        └── ParityError           an exported file does not compute what its source computes
+    ├── StageError     exit 1     a stage started and failed
+    │   └── ParityError           an exported file does not compute what its source computes
+    └── DeviceError    exit 1     a device refuses us, or cannot do what is asked of it
+        └── Unreachable           it does not answer; it may later
 
 A message is complete on its own; `fix` says what to type or change.
 """
@@ -22,11 +24,13 @@ __all__ = [
     "CompressError",
     "ConfigError",
     "DataError",
+    "DeviceError",
     "MissingExtra",
     "ModelError",
     "ParityError",
     "Refusal",
     "StageError",
+    "Unreachable",
     "nearest",
 ]
 
@@ -76,6 +80,14 @@ class StageError(CompressError):
 
 class ParityError(StageError):
     """An exported file does not reproduce its source's outputs within tolerance; it was not handed over."""
+
+
+class DeviceError(CompressError):
+    """A device refuses us, lacks something, or gave an answer that cannot be used."""
+
+
+class Unreachable(DeviceError):
+    """A device does not answer."""
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:

@@ -15,13 +15,28 @@ from compress.compose import Tree, compose_tree, override_keys
 from compress.config import RunConfig, build_stages, load_target, parse_config
 from compress.data import load_splits
 from compress.data.splits import require_classes
-from compress.deliver import assemble, copy_artifacts, write_golden, write_manifest
-from compress.errors import ConfigError
+from compress.deliver import (
+    BUNDLE,
+    assemble,
+    copy_artifacts,
+    delivered_files,
+    write_device_bundle,
+    write_golden,
+    write_manifest,
+)
+from compress.device.attach import attach
+from compress.device.fleet import measure_all
+from compress.device.inventory import find_devices
+from compress.device.manifest import read_bundle
+from compress.device.transport import Transport
+from compress.device.visit import BenchOptions, check_device
+from compress.errors import CompressError, ConfigError, DeviceError
+from compress.estimate.all_files import estimate_all
 from compress.execute import Output, Result, Run, execute
 from compress.files import write_bytes
 from compress.measure.drift import Drift, measure_drift
 from compress.models import FactoryModel, load_model, model_digest, source_format
-from compress.pipeline import Pipeline
+from compress.pipeline import SOURCE, Pipeline
 from compress.report.json_report import Report, create_report, summarize_file
 from compress.stage import Progress
 from compress.store import StageStore, content_key
@@ -45,10 +60,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that went through: where it lies and what was measured."""
+    """A run that went through: where it lies, what was measured, and which devices failed at it."""
 
     folder: Path
     report: Report
+    failures: tuple[CompressError, ...] = ()
 
 
 def run_once(request: Request, progress: Progress) -> Finished:
@@ -63,6 +79,7 @@ def run_once(request: Request, progress: Progress) -> Finished:
     config = parse_config(tree)
     trusted = _trusted_packages(config, override_keys(request.overrides))
     pipeline = _checked(config, request, trusted.__contains__)
+    devices = _reached(config, pipeline, progress)
     run = _prepare(config, pipeline, trusted.__contains__, progress)
     results = execute(pipeline, run)
     drift = _drift(results, run)
@@ -70,13 +87,37 @@ def run_once(request: Request, progress: Progress) -> Finished:
     def fill(folder: Path) -> None:
         delivered = copy_artifacts(results, folder)
         write_golden(folder, run.source, delivered, run.splits, config.golden_samples)
+        write_device_bundle(folder, pipeline.target, run.source, delivered, run.splits)
         report = _report(request, tree, config, run, results, drift, folder, time.perf_counter() - started)
         write_bytes(folder / REPORT, report.to_json())
         write_manifest(folder, pipeline.target.name, run.source, delivered, run.splits)
 
     name = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
     folder = assemble(config.output / pipeline.target.name, name, fill)
-    return Finished(folder, Report.from_json((folder / REPORT).read_bytes()))
+    failures = _measure_on_devices(devices, folder, config, progress)
+    return Finished(folder, Report.from_json((folder / REPORT).read_bytes()), failures)
+
+
+def _reached(config: RunConfig, pipeline: Pipeline, progress: Progress) -> dict[str, Transport]:
+    """The devices that will measure; one that cannot be reached stops the run before any work."""
+    found = find_devices(config.device.names, inventory=config.device.inventory, target=pipeline.target.name)
+    for transport in found.values():
+        progress.log(check_device(transport))
+    return found
+
+
+def _measure_on_devices(
+    devices: dict[str, Transport], folder: Path, config: RunConfig, progress: Progress
+) -> tuple[CompressError, ...]:
+    """Let every device measure the bundle, and put what it found into the report; why some found nothing."""
+    if not devices or not (folder / BUNDLE).is_dir():
+        return ()
+    bundle = read_bundle(folder / BUNDLE)
+    fleet = measure_all(devices, bundle, BenchOptions(seconds=config.device.seconds), progress.log)
+    for line in attach(bundle, fleet.runs):
+        progress.log(line)
+    wrong = [DeviceError(f"{run.name}: a model failed there, see the report") for run in fleet.runs if not run.valid]
+    return (*fleet.failures.values(), *wrong)
 
 
 def _checked(config: RunConfig, request: Request, trusted: Callable[[str], bool]) -> Pipeline:
@@ -141,6 +182,10 @@ class _DriftRows:
     rows: tuple[Drift, ...]
 
 
+def _is_onnx(result: Result) -> bool:
+    return result.measurement.format is Format.ONNX and result.measurement.stage != SOURCE
+
+
 def _is_int8_graph(result: Result) -> bool:
     row = result.measurement
     return row.format is Format.TORCH and row.precision is Precision.INT8
@@ -165,8 +210,9 @@ def _report(
         seed=config.seed,
         splits=run.splits,
         measurements=tuple(result.measurement for result in results),
-        files=tuple(summarize_file(folder, path) for path in sorted(folder.iterdir())),
+        files=tuple(summarize_file(folder, path) for path in delivered_files(folder)),
         drift=drift,
+        estimates=estimate_all(run.target, [result.output.artifact for result in results if _is_onnx(result)]),
         wall_seconds=seconds,
     )
 

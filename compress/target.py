@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from compress.errors import Refusal
 from compress.types import Format, Precision
 
-__all__ = ["Fact", "Int8Scheme", "Support", "Target"]
+__all__ = ["Deployment", "Fact", "Int8Scheme", "Support", "Target"]
 
 T = TypeVar("T")
 _STRICT = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +53,20 @@ class Int8Scheme(BaseModel):
     source: Annotated[str, Field(min_length=8)]
 
 
+class Deployment(BaseModel):
+    """What runs one file format on the device, and how to get it there.
+
+    Attributes:
+        runtime: as the device's agent calls it.
+        packages: pinned for the device's Python and architecture (`numpy==2.2.6`); none where the system brings it.
+    """
+
+    model_config = _STRICT
+    runtime: Literal["onnxruntime", "litert", "edgetpu", "tensorrt", "torchscript"]
+    packages: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9.+]+$")], ...] = ()
+    source: Annotated[str, Field(min_length=8)]
+
+
 class Target(BaseModel):
     """A device profile (policy). The recipe (which stages to run) lives apart, in `conf/target/<device>.yaml`."""
 
@@ -71,6 +85,7 @@ class Target(BaseModel):
     formats: dict[Format, Support]
     onnx_opset_max: Fact[int] | None = None
     int8: Int8Scheme | None = None
+    deployment: dict[Format, Deployment] = {}
 
     def require_precision(self, precision: Precision, *, stage: str) -> None:
         """Refuse `stage` with the device's own reason when it does not compute in `precision`."""

@@ -21,9 +21,9 @@ LAYERS = [
     {"files", "serialize", "resources", "versions", "target", "stage"},
     {"graph", "weights", "parity", "runtimes", "quantization", "onnxfile", "onnx_import", "data", "models", "training"},
     {"stages", "measure", "persist"},
-    {"pipeline", "store"},
+    {"pipeline", "store", "estimate"},
     {"execute"},
-    {"deliver", "report", "cli", "compose", "config"},
+    {"deliver", "device", "report", "cli", "compose", "config"},
     {"run"},
     {"__main__"},
 ]

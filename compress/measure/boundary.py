@@ -22,7 +22,7 @@ from compress.types import Artifact, Format, InputSpec, Latency, Measurement, Pr
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["MeasureConfig", "ReferenceLogits", "measure"]
+__all__ = ["MeasureConfig", "ReferenceLogits", "int8_exact", "measure"]
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _caveats(artifact: Artifact, host: Host) -> dict[str, str]:
     emulation = _emulation(artifact.format, artifact.precision, host)
     if emulation:
         notes["latency"] = f"emulated: {emulation}"
-    if artifact.format is Format.ONNX and artifact.precision is Precision.INT8 and not _int8_exact(artifact, host):
+    if artifact.format is Format.ONNX and artifact.precision is Precision.INT8 and not int8_exact(artifact, host):
         notes["accuracy"] = (
             f"not to be trusted: 8-bit products may saturate on this CPU ({host.label}), which shows no VNNI or AMX; "
             "the device may differ"
@@ -204,7 +204,8 @@ def _emulation(format: Format, precision: Precision, host: Host) -> str | None:
     return None
 
 
-def _int8_exact(artifact: Artifact, host: Host) -> bool:
+def int8_exact(artifact: Artifact, host: Host) -> bool:
+    """Whether 8-bit products of an ONNX file are computed here without saturating."""
     if int8_trusted(host, reduce_range=False):
         return True
     from compress.measure.onnx_graph import weights_in_7_bits

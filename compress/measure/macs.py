@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-__all__ = ["onnx_macs", "torch_macs"]
+__all__ = ["node_macs", "onnx_macs", "torch_macs", "value_shapes"]
 
 _FLOPS_PER_MAC = 2  # torch.utils.flop_counter counts a multiply and an add
 
@@ -46,12 +46,16 @@ def onnx_macs(model: onnx.ModelProto) -> int:
     from compress.measure.onnx_graph import require_plain_operators
 
     require_plain_operators(model)
-    shapes = _shapes(model)
-    return sum(_node_macs(node, shapes) for node in model.graph.node)
+    shapes = value_shapes(model)
+    return sum(node_macs(node, shapes) for node in model.graph.node)
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, Shape]:
-    """Shapes of all values that are fully known once the batch is one."""
+def value_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
+    """Shapes of all values that are fully known once the batch is one.
+
+    Raises:
+        NotMeasured: ONNX shape inference fails.
+    """
     import onnx
 
     single = onnx.ModelProto()
@@ -73,7 +77,12 @@ def _shapes(model: onnx.ModelProto) -> dict[str, Shape]:
     return known
 
 
-def _node_macs(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
+def node_macs(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
+    """Multiply-accumulates of one node; 0 for those that have none.
+
+    Raises:
+        NotMeasured: a needed shape is unknown, or the node's arithmetic is.
+    """
     match node.op_type:
         case "Conv" | "ConvInteger":
             return _conv(_shape(node.output[0], shapes), _shape(node.input[1], shapes))

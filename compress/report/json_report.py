@@ -17,7 +17,9 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from compress.device.results import DeviceRun
 from compress.errors import ConfigError, StageError
+from compress.estimate.roofline import Estimate
 from compress.files import sha256_file
 from compress.measure.drift import Drift
 from compress.measure.host import Host, describe_host
@@ -75,6 +77,8 @@ class Report:
         files: what was delivered.
         wall_seconds: of the whole run, measuring included.
         drift: each exported INT8 file against the INT8 graph it was made from.
+        estimates: what the exported ONNX files may take on the device, where no board measured it.
+        devices: what boards measured themselves with the bundle of this run.
     """
 
     created: str
@@ -92,6 +96,8 @@ class Report:
     files: tuple[ReportFile, ...]
     wall_seconds: float
     drift: tuple[Drift, ...] = ()
+    devices: tuple[DeviceRun, ...] = ()
+    estimates: tuple[Estimate, ...] = ()
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def to_json(self) -> bytes:
@@ -130,6 +136,7 @@ def create_report(
     files: tuple[ReportFile, ...],
     wall_seconds: float,
     drift: tuple[Drift, ...] = (),
+    estimates: tuple[Estimate, ...] = (),
 ) -> Report:
     """A report of this run, with the facts of this machine, its libraries and the current folder's repository."""
     return Report(
@@ -148,6 +155,7 @@ def create_report(
         files=files,
         wall_seconds=wall_seconds,
         drift=drift,
+        estimates=estimates,
     )
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from compress.measure.host import Host
 from compress.report.compare import final_row, in_words
+from compress.report.devices import device_notes, devices_table, estimate_lines
 from compress.report.json_report import Report
 from compress.report.tables import FULL_WIDTH, changes_table, comparison_table, drift_table, measurements_table
 from compress.report.text import seconds_text
@@ -68,6 +69,14 @@ def run_view(report: Report, width: int) -> RenderableType:
     if report.drift:
         title = "Drift of the exported INT8 files from the INT8 graph in PyTorch"
         parts += [Text(title, style="bold"), drift_table(report.drift), Text()]
+    if report.estimates:
+        parts += [
+            Text("Estimate for the device (not measured)", style="bold"),
+            _listed(estimate_lines(report.estimates)),
+        ]
+    if report.devices:
+        parts += [Text("Measured on the device itself", style="bold"), devices_table(report.devices), Text()]
+        parts.append(_listed(device_notes(report.devices)))
     notes = _grouped_notes(rows)
     if notes:
         parts += [Text("Notes", style="bold"), _listed(notes)]

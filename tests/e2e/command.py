@@ -43,7 +43,8 @@ def checked_manifest(folder: Path) -> dict:
     """The manifest, after comparing every file it names with its checksum and size."""
     manifest = json.loads((folder / "manifest.json").read_text())
     listed = {record["path"] for record in manifest["files"]}
-    assert listed == {path.name for path in folder.iterdir()} - {"manifest.json"}
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert listed == present - {"manifest.json"}
     for record in manifest["files"]:
         content = (folder / record["path"]).read_bytes()
         assert len(content) == record["size_bytes"]

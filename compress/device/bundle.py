@@ -1,0 +1,197 @@
+"""Write a bundle: everything the device needs, and nothing that changes from one run to the next.
+
+bundle/             the exported models, golden.npz, benchmark.py, requirements.txt, README.md, manifest.json
+bundle.tar.gz       the same; equal files give equal bytes
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress import __version__
+from compress.device.archive import pack
+from compress.device.bundle_agent import AGENT
+from compress.device.manifest import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    BundleFile,
+    BundleModel,
+    Expected,
+    Golden,
+    Manifest,
+)
+from compress.device.tolerance import tolerances
+from compress.files import copy_file, make_folder, sha256_file, write_bytes
+from compress.serialize import to_json
+from compress.target import Target
+from compress.types import Artifact, Format, InputSpec
+
+__all__ = ["Content", "write_bundle"]
+
+_RUNTIMES = {"onnx": "onnxruntime", "torchscript": "torchscript", "tflite": "litert", "tensorrt": "tensorrt"}
+"""What runs a format where the device's profile names nothing else."""
+
+_CPU_FLAGS = {"aarch64": ("asimd",), "armv7l": ("neon",)}
+"""Without them the kernels of every runtime die of SIGILL: Armv8-A wheels assume ASIMD, armv7l ones NEON. On x86 the
+runtimes look before they choose."""
+
+_ONNXRUNTIME_FOR_OPSET = dict(
+    zip(range(13, 21), ("1.6", "1.8", "1.10", "1.11", "1.12", "1.14", "1.15", "1.17"), strict=True)
+)
+"""The first release that reads an opset: onnxruntime.ai/docs/reference/compatibility.html. Older opsets need none."""
+
+_SCRIPTS = ("benchmark.py",)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What goes into a bundle.
+
+    Attributes:
+        models: exported files by the stage that wrote them.
+        golden: an `.npz` with `inputs`, and each model's outputs by stage.
+        exact: stages whose golden outputs were computed without saturating 8-bit products.
+        extra: further files for the device, each written at the bundle's top.
+    """
+
+    target: Target
+    input: InputSpec
+    classes: tuple[str, ...]
+    models: Mapping[str, Artifact]
+    golden: Path
+    exact: frozenset[str]
+    extra: tuple[Path, ...] = ()
+
+
+def write_bundle(content: Content, folder: Path) -> None:
+    """Write the bundle's folder, and the archive beside it.
+
+    Raises:
+        StageError: the file system refuses.
+    """
+    make_folder(folder)
+    models = _models(content)
+    for path in (*(artifact.path for artifact in content.models.values()), content.golden, *content.extra):
+        _place(path, folder / path.name)
+    for name in _SCRIPTS:
+        copy_file(AGENT / name, folder / name)
+    packages = _packages(content)
+    write_bytes(folder / "requirements.txt", _requirements(content.target, packages).encode())
+    write_bytes(folder / "README.md", _readme(content, models).encode())
+    manifest = _manifest(content, models, packages, folder)
+    write_bytes(folder / MANIFEST, to_json(manifest))
+    pack(folder, folder.with_name(folder.name + ".tar.gz"))
+
+
+def _place(source: Path, path: Path) -> None:
+    """A second name for the same file; a copy where the file system has no such thing."""
+    try:
+        os.link(source, path)
+    except OSError:
+        copy_file(source, path)
+
+
+def _models(content: Content) -> tuple[BundleModel, ...]:
+    with np.load(content.golden, allow_pickle=False) as golden:
+        return tuple(
+            _model(stage, artifact, content, golden[stage]) for stage, artifact in sorted(content.models.items())
+        )
+
+
+def _model(stage: str, artifact: Artifact, content: Content, golden: NDArray[np.float32]) -> BundleModel:
+    here = _RUNTIMES[artifact.format.value]
+    deployment = content.target.deployment.get(artifact.format)
+    opset = _opset(artifact)
+    return BundleModel(
+        stage=stage,
+        path=artifact.path.name,
+        format=artifact.format,
+        precision=artifact.precision,
+        runtime=deployment.runtime if deployment else here,
+        dynamic_batch=artifact.dynamic_batch,
+        sample_shape=content.input.shape,
+        tolerance=tolerances(artifact.precision, here, golden, exact=stage in content.exact),
+        opset=opset,
+        needs=_needs(opset),
+        cpu_flags=_CPU_FLAGS,
+        history=artifact.history,
+    )
+
+
+def _opset(artifact: Artifact) -> int | None:
+    if artifact.format is not Format.ONNX:
+        return None
+    import onnx
+
+    model = onnx.load(artifact.path, load_external_data=False)
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
+
+
+def _needs(opset: int | None) -> dict[str, str]:
+    release = _ONNXRUNTIME_FOR_OPSET.get(opset) if opset else None
+    return {"onnxruntime": release} if release else {}
+
+
+def _packages(content: Content) -> tuple[str, ...]:
+    """Pinned packages of the runtimes that the bundle's models need, as the device's profile lists them."""
+    formats = {artifact.format for artifact in content.models.values()}
+    deployments = (entry for kind, entry in content.target.deployment.items() if kind in formats)
+    return tuple(sorted({package for entry in deployments for package in entry.packages}))
+
+
+def _requirements(target: Target, packages: Sequence[str]) -> str:
+    head = f"# {target.title}: Python {target.python.value} on {target.architecture}; {target.runtime.value}\n"
+    if not packages:
+        head += "# The runtime comes with the device's system; benchmark.py says what is missing.\n"
+    return head + "".join(f"{package}\n" for package in packages)
+
+
+def _readme(content: Content, models: Sequence[BundleModel]) -> str:
+    target, spec = content.target, content.input
+    rows = (f"| `{model.stage}` | `{model.path}` | {model.precision} | {model.runtime} |" for model in models)
+    return Template((AGENT / "README.md").read_text(encoding="utf-8")).substitute(
+        target=target.name,
+        title=target.title,
+        python=target.python.value,
+        architecture=target.architecture,
+        runtime=target.runtime.value,
+        models="\n".join(rows),
+        layout="NCHW",
+        shape=list(spec.shape),
+        channel_order=spec.channel_order,
+        mean=list(spec.mean),
+        std=list(spec.std),
+    )
+
+
+def _manifest(content: Content, models: tuple[BundleModel, ...], packages: tuple[str, ...], folder: Path) -> Manifest:
+    target = content.target
+    paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
+    with np.load(content.golden, allow_pickle=False) as golden:
+        samples = len(golden["inputs"])
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        producer=f"edge-compress {__version__}",
+        target=target.name,
+        device=Expected(
+            title=target.title,
+            architecture=target.architecture,
+            python=target.python.value,
+            runtime=target.runtime.value,
+            isa_flags=target.isa_flags.value,
+            packages=packages,
+        ),
+        layout="NCHW",
+        input=content.input,
+        classes=content.classes,
+        golden=Golden(content.golden.name, samples),
+        models=models,
+        files=tuple(BundleFile(path.name, sha256_file(path), path.stat().st_size) for path in paths),
+    )

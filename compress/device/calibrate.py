@@ -1,0 +1,58 @@
+"""Let real boards calibrate the estimates of their kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from compress.config import load_target
+from compress.device.manifest import Bundle
+from compress.device.results import DeviceRun
+from compress.errors import ConfigError
+from compress.estimate.calibration import Point, add_points
+from compress.estimate.roofline import estimate
+from compress.measure.unmeasured import NotMeasured
+from compress.types import Format
+
+__all__ = ["calibrate"]
+
+
+def calibrate(bundle: Bundle, run: DeviceRun) -> int:
+    """Keep what a board measured as calibration points of its profile; how many there were.
+
+    Emulated boards, virtual machines and other architectures than the bundle's teach nothing.
+
+    Raises:
+        StageError: the points cannot be written.
+    """
+    device = run.result.device
+    if device.emulated or device.virtual_machine or device.architecture != bundle.manifest.device.architecture:
+        return 0
+    points = list(_points(bundle, run))
+    if points:
+        add_points(bundle.manifest.target, points)
+    return len(points)
+
+
+def _points(bundle: Bundle, run: DeviceRun) -> Iterator[Point]:
+    try:
+        target = load_target(bundle.manifest.target, [])
+    except ConfigError:
+        return  # a profile of the user's own folder, which is not known here
+    models = {model.stage: model for model in bundle.manifest.models if model.format is Format.ONNX}
+    for row in run.result.results:
+        model = models.get(row.stage)
+        if model is None or row.latency is None or row.batch != 1 or row.threads != run.result.device.cores:
+            continue
+        try:
+            guess = estimate(model.stage, bundle.folder / model.path, model.precision, target)
+        except NotMeasured:
+            continue
+        yield Point(
+            manifest_sha256=bundle.digest,
+            stage=row.stage,
+            precision=model.precision,
+            device=run.result.device.model,
+            runtime=row.runtime or "",
+            estimate_ms=guess.ms,
+            measured_ms=row.latency.median_ms,
+        )

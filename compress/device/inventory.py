@@ -1,0 +1,97 @@
+"""`devices.yaml`: names for boards, so that a run says `device.host=kitchen_pi`.
+
+    kitchen_pi: {host: pi@192.168.1.20, target: raspberry_pi_4}
+    bench_nano: {host: "nvidia@nano:2222", identity: ~/.ssh/bench}
+
+There is no place for a password: keys, an agent, or ~/.ssh/config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from compress.device.transport import LocalTransport, SshTransport, Transport
+from compress.errors import ConfigError, nearest
+
+__all__ = ["INVENTORY", "Board", "find_devices", "read_inventory"]
+
+INVENTORY = Path("devices.yaml")
+
+
+class Board(BaseModel):
+    """One entry.
+
+    Attributes:
+        host: `user@host[:port]`, an alias of the SSH configuration, or `local`.
+        target: the device profile it is; a bundle for another is refused before it is copied.
+        identity: file of a private key.
+        ssh_config: file to read instead of ~/.ssh/config.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    host: str
+    target: str | None = None
+    identity: Path | None = None
+    ssh_config: Path | None = None
+
+
+def read_inventory(path: Path) -> dict[str, Board]:
+    """The boards of a file by name.
+
+    Raises:
+        ConfigError: there is no such file, or it says something else than the example above.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"cannot read the inventory {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    try:
+        return TypeAdapter(dict[str, Board]).validate_python(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{path}: unknown key {where!r}: {nearest(where, Board.model_fields)}") from error
+        raise ConfigError(f"{path}: {where}: {first['msg']}", fix="write name: {host: user@host}") from error
+
+
+def find_devices(
+    names: Sequence[str],
+    *,
+    inventory: Path | None,
+    target: str | None,
+    identity: Path | None = None,
+    ssh_config: Path | None = None,
+) -> dict[str, Transport]:
+    """The way to each device, by the name it was given: by its name in the inventory, or as `user@host[:port]`.
+
+    Args:
+        target: of the bundle; None where any device will do.
+
+    Raises:
+        ConfigError: the inventory is unusable, a name is neither in it nor a host, or a board is of another target.
+    """
+    boards = read_inventory(inventory or INVENTORY) if inventory or INVENTORY.is_file() else {}
+    return {name: _transport(name, boards.get(name), target, identity, ssh_config) for name in names}
+
+
+def _transport(
+    name: str, board: Board | None, target: str | None, identity: Path | None, config: Path | None
+) -> Transport:
+    if board is None:
+        return LocalTransport() if name == "local" else SshTransport(name, identity, config)
+    if target is not None and board.target not in (None, target):
+        raise ConfigError(
+            f"the bundle is for {target}, and the inventory says that {name} is a {board.target}",
+            fix=f"make a bundle for it: target={board.target}",
+        )
+    if board.host == "local":
+        return LocalTransport(name)
+    key, own = board.identity or identity, board.ssh_config or config
+    return SshTransport(board.host, key.expanduser() if key else None, own.expanduser() if own else None)

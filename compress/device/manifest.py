@@ -1,0 +1,151 @@
+"""`manifest.json` of a bundle: what is in it, how to feed it, and what the device's outputs are compared with.
+
+The agent (`agent/benchmark.py`) reads the same file on the device with nothing but the standard library, so a field
+added here may be missing there: give it a default on both sides, or raise `SCHEMA_VERSION` on both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from compress.errors import ConfigError, StageError
+from compress.files import inside, sha256_file
+from compress.serialize import from_json
+from compress.types import Format, InputSpec, Precision
+
+__all__ = ["MANIFEST", "SCHEMA_VERSION", "Bundle", "BundleFile", "BundleModel", "Expected", "Golden", "Manifest"]
+__all__ += ["read_bundle"]
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+_COPY_AGAIN = "make the bundle again, or copy it again"
+
+
+@dataclass(frozen=True)
+class BundleFile:
+    """A file of the bundle, `path` relative to it."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class BundleModel:
+    """A model of the bundle.
+
+    Attributes:
+        stage: that wrote it; also the name of its outputs in the golden file.
+        runtime: what is expected to run it on the device.
+        opset: of an ONNX file.
+        sample_shape: `(channels, height, width)` of one golden input.
+        needs: oldest version that can load the file, by runtime.
+        cpu_flags: features of /proc/cpuinfo that its runtime cannot do without, by architecture.
+        tolerance: by runtime, or `any`: how far outputs may be from the golden ones (`abs_error`, `relative_error` of
+            the largest output, `sqnr_db`).
+    """
+
+    stage: str
+    path: str
+    format: Format
+    precision: Precision
+    runtime: str
+    dynamic_batch: bool
+    sample_shape: tuple[int, int, int]
+    tolerance: Mapping[str, Mapping[str, float]]
+    opset: int | None = None
+    needs: Mapping[str, str] = field(default_factory=dict)
+    cpu_flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    history: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Golden:
+    """The file of golden inputs `[n, C, H, W]` and outputs `[n, classes]` by stage, all float32."""
+
+    path: str
+    samples: int
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the device is expected to be; `packages` are pinned for its Python and architecture."""
+
+    title: str
+    architecture: str
+    python: str
+    runtime: str
+    isa_flags: tuple[str, ...]
+    packages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole manifest; `manifest.json` itself is not among `files`."""
+
+    schema_version: int
+    producer: str
+    target: str
+    device: Expected
+    layout: str
+    input: InputSpec
+    classes: tuple[str, ...]
+    golden: Golden
+    models: tuple[BundleModel, ...]
+    files: tuple[BundleFile, ...]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose files were all compared with its manifest; `digest` is the manifest's SHA-256."""
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+
+    @property
+    def files(self) -> tuple[BundleFile, ...]:
+        """Every file, the manifest last: a device that has it has everything."""
+        own = BundleFile(MANIFEST, self.digest, (self.folder / MANIFEST).stat().st_size)
+        return (*self.manifest.files, own)
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read and verify a bundle.
+
+    Raises:
+        ConfigError: there is none, its manifest is damaged or names a path outside, or a file is not what it says.
+    """
+    try:
+        content = (folder / MANIFEST).read_bytes()
+        manifest = from_json(Manifest, content)
+        for name in (*(file.path for file in manifest.files), *(model.path for model in manifest.models)):
+            inside(folder, name)
+        inside(folder, manifest.golden.path)
+    except OSError as error:
+        reason = f"no bundle in {folder}: {error.strerror}"
+        raise ConfigError(reason, fix="give the folder that holds manifest.json") from error
+    except StageError as error:
+        raise ConfigError(f"{folder / MANIFEST}: {error.problem}", fix=_COPY_AGAIN) from error
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise ConfigError(f"the bundle has schema {manifest.schema_version}, this program reads {SCHEMA_VERSION}")
+    _verify(folder, manifest)
+    return Bundle(folder, manifest, hashlib.sha256(content).hexdigest())
+
+
+def _verify(folder: Path, manifest: Manifest) -> None:
+    recorded = {file.path: file for file in manifest.files}
+    for name in (*(model.path for model in manifest.models), manifest.golden.path):
+        if name not in recorded:
+            raise ConfigError(f"the manifest has no checksum for {name!r}", fix=_COPY_AGAIN)
+    for file in manifest.files:
+        path = inside(folder, file.path)
+        if not path.is_file():
+            raise ConfigError(f"{file.path} is missing from the bundle {folder}", fix=_COPY_AGAIN)
+        if sha256_file(path) != file.sha256:
+            raise ConfigError(
+                f"{file.path} in {folder} is not the file its manifest names: its SHA-256 differs", fix=_COPY_AGAIN
+            )

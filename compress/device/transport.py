@@ -1,0 +1,203 @@
+"""Ways to a device: a program that runs there, with a pipe to its input and one from its output."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from compress.device.bundle_agent import COURIER
+from compress.errors import ConfigError, DeviceError, Unreachable
+
+__all__ = ["Channel", "ConnectionLost", "LocalTransport", "SshTransport", "Transport"]
+
+_HOST = re.compile(
+    r"^(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]*)@)?(?P<host>[A-Za-z0-9_][A-Za-z0-9._-]*)(?::(?P<port>\d+))?$"
+)
+_ALIVE_SECONDS = 5  # three unanswered questions of this spacing end a dead connection
+_CONNECT_SECONDS = 15
+_SSH_FAILED = 255  # ssh(1): an error of its own, not of the command
+_NOT_FOUND = 127  # POSIX shells: no such command
+
+
+class ConnectionLost(Exception):
+    """The pipe broke; the device may come back."""
+
+
+class Channel:
+    """A courier that runs on the device."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        if process.stdin is None or process.stdout is None or process.stderr is None:
+            raise ValueError("the process needs pipes")
+        self._process = process
+        self.input: IO[bytes] = process.stdin
+        self.output: IO[bytes] = process.stdout
+        self._errors: IO[bytes] = process.stderr
+
+    def close(self) -> None:
+        """End the courier; a benchmark it started goes on."""
+        for stream in (self.input, self.output, self._errors):
+            with suppress(OSError):  # flushing into a broken pipe
+                stream.close()
+        self._process.terminate()
+        self._process.wait()
+
+    def complaint(self) -> tuple[int, str]:
+        """Exit code and error output of a courier that ended."""
+        text = self._errors.read().decode(errors="replace")
+        return self._process.wait(), text
+
+
+class Transport(Protocol):
+    """How to get a courier running on one device."""
+
+    @property
+    def name(self) -> str: ...
+
+    def open(self) -> Channel:
+        """Start a courier.
+
+        Raises:
+            Unreachable: the device does not answer.
+            DeviceError: it answers, and refuses us or has no Python.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LocalTransport:
+    """This very machine: for those who work on the board itself."""
+
+    name: str = "local"
+
+    def open(self) -> Channel:
+        return Channel(_spawn([sys.executable, "-u", str(COURIER)]))
+
+
+@dataclass(frozen=True)
+class SshTransport:
+    """A device behind the system's own OpenSSH, with the user's keys, agent and ~/.ssh/config.
+
+    Host keys are always checked and never accepted here; passwords are never asked for.
+
+    Attributes:
+        host: `user@host[:port]` or an alias of the configuration.
+        identity: file of a private key.
+        config: file to read instead of ~/.ssh/config.
+    """
+
+    host: str
+    identity: Path | None = None
+    config: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not _HOST.match(self.host):
+            raise ConfigError(f"{self.host!r} is not a device", fix="write user@host, user@host:port, or local")
+
+    @property
+    def name(self) -> str:
+        return self.host
+
+    def open(self) -> Channel:
+        channel = self._courier()
+        if channel is not None:
+            return channel
+        self._send_courier()
+        channel = self._courier()
+        if channel is None:
+            raise DeviceError(
+                f"{self.host}: the courier was copied and is not there", fix="look at ~/.cache on the device"
+            )
+        return channel
+
+    def _courier(self) -> Channel | None:
+        """A running courier, or None when the device does not have this one yet."""
+        channel = Channel(_spawn(self._command(f"exec python3 -u {_remote_path()}")))
+        with suppress(OSError):  # its end of the pipe may be gone: reading finds out why
+            channel.input.write(b'{"do": "hello"}\n')
+            channel.input.flush()
+        if channel.output.readline():
+            return channel
+        code, text = channel.complaint()
+        channel.close()
+        if code == _SSH_FAILED:
+            raise _explained(self.host, text)
+        if code == _NOT_FOUND:
+            raise DeviceError(f"{self.host} has no python3", fix="on the device: sudo apt install python3 python3-venv")
+        if "No such file" in text or "can't open file" in text:
+            return None
+        raise DeviceError(f"{self.host}: {_last_line(text)}", fix="see that python3 runs on the device")
+
+    def _send_courier(self) -> None:
+        place = _remote_path()
+        command = f"umask 077; mkdir -p {_REMOTE_FOLDER} && cat > {place}.part && mv {place}.part {place}"
+        process = _spawn(self._command(command))
+        _, errors = process.communicate(COURIER.read_bytes())
+        if process.returncode == _SSH_FAILED:
+            raise _explained(self.host, errors.decode(errors="replace"))
+        if process.returncode:
+            reason = _last_line(errors.decode(errors="replace"))
+            raise DeviceError(
+                f"{self.host}: nothing can be written in the home folder: {reason}", fix="free some space"
+            )
+
+    def _command(self, remote: str) -> list[str]:
+        """`remote` is made of constants of this module and reaches the device's shell as it is."""
+        match = _HOST.match(self.host)
+        assert match is not None
+        options = ["-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"]
+        options += ["-o", f"ServerAliveInterval={_ALIVE_SECONDS}", "-o", f"ConnectTimeout={_CONNECT_SECONDS}"]
+        options += ["-F", str(self.config)] if self.config else []
+        options += ["-i", str(self.identity), "-o", "IdentitiesOnly=yes"] if self.identity else []
+        options += ["-p", match["port"]] if match["port"] else []
+        options += ["-l", match["user"]] if match["user"] else []
+        return ["ssh", *options, "--", match["host"], remote]
+
+
+_REMOTE_FOLDER = ".cache/edge-compress"
+
+
+def _remote_path() -> str:
+    """Named after its content: a device that has it needs no copy, and another release brings its own."""
+    return f"{_REMOTE_FOLDER}/courier-{hashlib.sha256(COURIER.read_bytes()).hexdigest()[:16]}.py"
+
+
+def _spawn(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    environment = {**os.environ, "LC_ALL": "C", "ORT_DISABLE_TELEMETRY": "1"}
+    try:
+        return subprocess.Popen(  # noqa: S603  a list of arguments, no shell
+            command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, start_new_session=True
+        )
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"the program {command[0]!r} is not installed here", fix="install OpenSSH's client"
+        ) from error
+
+
+def _explained(host: str, text: str) -> DeviceError:
+    """OpenSSH's complaint as one line with what to do."""
+    if "Host key verification failed" in text or "host key" in text.lower():
+        changed = "REMOTE HOST IDENTIFICATION HAS CHANGED" in text
+        what = "shows another host key than the one you know" if changed else "shows a host key you do not know yet"
+        fix = "compare the fingerprint with the device's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then "
+        fix += "remove the old one: ssh-keygen -R host" if changed else "connect once by hand: ssh " + host
+        return DeviceError(f"{host} {what}; nothing was sent", fix=fix)
+    if "Permission denied" in text:
+        return DeviceError(f"{host} accepts none of your keys; passwords are not used", fix=f"ssh-copy-id {host}")
+    return Unreachable(
+        f"{host} cannot be reached: {_last_line(text)}", fix="see that it is switched on and `ssh` gets there"
+    )
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no answer"

@@ -1,0 +1,1 @@
+"""Latency on a device nobody has at hand: a roofline over the exported graph, always labelled `estimate`."""

@@ -1,0 +1,36 @@
+"""Estimates of everything a run exported, with what is known from measured boards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from compress.estimate.calibration import read_points, summarize
+from compress.estimate.roofline import Estimate, estimate
+from compress.measure.unmeasured import NotMeasured
+from compress.target import Target
+from compress.types import Artifact
+
+__all__ = ["estimate_all"]
+
+
+def estimate_all(target: Target, artifacts: Iterable[Artifact]) -> tuple[Estimate, ...]:
+    """One estimate for each ONNX file whose arithmetic can be counted; layers are left out."""
+    points = read_points(target.name)
+    found = []
+    for artifact in artifacts:
+        known = summarize(points, artifact.precision)
+        try:
+            guess = estimate(
+                artifact.history[-1],
+                artifact.path,
+                artifact.precision,
+                target,
+                factor=known.factor,
+                band=known.band,
+                basis=known.basis,
+            )
+        except NotMeasured:
+            continue
+        found.append(replace(guess, layers=()))
+    return tuple(found)

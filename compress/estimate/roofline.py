@@ -1,0 +1,116 @@
+"""Time of a network on a device from its peak and bandwidth (Williams, Waterman, Patterson 2009, roofline model).
+
+    t(layer) = operations / (peak * efficiency(kind)) + bytes / (bandwidth * share) + overhead
+
+Small in-order-ish cores overlap little of computing and moving, so the two add up. The five constants were fitted to
+six published Raspberry Pi 4 times (ncnn, benchmark/README.md, 1.8 GHz, 4 threads, FP32: SqueezeNet 1.1, MNASNet,
+RegNetY-400MF, GoogLeNet, AlexNet, VGG-16); `scripts/bench_estimates.py` judges them by six others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.estimate.layers import Kind, Layer, read_layers
+from compress.target import Target
+from compress.types import Precision
+
+__all__ = ["BAND", "Estimate", "LayerTime", "estimate"]
+
+_EFFICIENCY: dict[Kind, float] = {"dense": 0.31, "winograd": 1.20, "depthwise": 0.13, "elementwise": 0.13}
+"""Share of the peak by kind. Winograd's F(2x2, 3x3) saves 2.25 of the multiplications (Lavin, Gray 2016), so that 3x3
+convolutions pass the peak of the direct method."""
+
+_BANDWIDTH_SHARE = 0.43
+_OVERHEAD_SECONDS = 88e-6
+"""Starting a layer that computes, and waiting for the slowest of its threads."""
+
+_ACTIVATION_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}
+
+BAND = 2.0
+"""An estimate that nothing was calibrated with is stated as a range, from half to twice the value: the largest error on
+the six networks that were held out is 1.5, and another runtime or device adds its own."""
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer's share; `bound` is what it waits for."""
+
+    name: str
+    operator: str
+    ms: float
+    bound: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Estimated time of one sample. Never a measurement.
+
+    Attributes:
+        low_ms, high_ms: where the real value is expected.
+        basis: what the numbers rest on, in words.
+    """
+
+    stage: str
+    ms: float
+    low_ms: float
+    high_ms: float
+    threads: int
+    basis: str
+    layers: tuple[LayerTime, ...] = ()
+
+
+def estimate(
+    stage: str,
+    path: Path,
+    precision: Precision,
+    target: Target,
+    *,
+    factor: float = 1.0,
+    band: float = BAND,
+    basis: str = "",
+) -> Estimate:
+    """Estimate an ONNX file on `target`, all its cores.
+
+    Args:
+        factor, band, basis: of a calibration (`compress.estimate.calibration`).
+
+    Raises:
+        NotMeasured: the graph cannot be counted, or the target states no peak for the precision.
+    """
+    layers = tuple(_time(layer, precision, target, factor) for layer in read_layers(path))
+    total = sum(layer.ms for layer in layers)
+    words = basis or f"roofline of {target.title}, not calibrated"
+    return Estimate(stage, total, total / band, total * band, _threads(target), words, layers)
+
+
+def slowest(layers: Sequence[LayerTime], count: int = 5) -> list[LayerTime]:
+    """The layers that take longest."""
+    return sorted(layers, key=lambda layer: -layer.ms)[:count]
+
+
+def _time(layer: Layer, precision: Precision, target: Target, factor: float) -> LayerTime:
+    peak = _peak(target, precision) * _EFFICIENCY[layer.kind]
+    moved = layer.weight_bytes + layer.elements * _ACTIVATION_BYTES[precision]
+    arithmetic = layer.operations / peak if layer.kind != "elementwise" else 0.0
+    memory = moved / (target.bandwidth_bytes_per_s.value * _BANDWIDTH_SHARE)
+    overhead = _OVERHEAD_SECONDS if layer.kind != "elementwise" else 0.0
+    bound = "arithmetic" if arithmetic > memory else "memory"
+    return LayerTime(layer.name, layer.operator, 1e3 * factor * (arithmetic + memory + overhead), bound)
+
+
+def _peak(target: Target, precision: Precision) -> float:
+    from compress.measure.unmeasured import NotMeasured
+
+    fact = target.peak_flops.get(precision)
+    if fact is None:
+        raise NotMeasured(f"{target.title} states no {precision} peak")
+    return fact.value
+
+
+def _threads(target: Target) -> int:
+    """Cores that the peak counts, where the profile begins with them (`4x Cortex-A72`); 1 for a GPU."""
+    count = target.compute.value.partition("x")[0]
+    return int(count) if count.isdigit() else 1

@@ -1,0 +1,77 @@
+"""What boards measured themselves, as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from compress.device.results import DeviceResult, DeviceRow, DeviceRun
+from compress.estimate.roofline import Estimate
+from compress.report.text import DASH, bytes_text, ms_text
+
+__all__ = ["device_notes", "devices_table", "estimate_lines"]
+
+
+def devices_table(runs: Sequence[DeviceRun]) -> Table:
+    """One row per model, thread count and batch size of every device."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, header_style="")
+    table.add_column("device", overflow="fold")
+    table.add_column("model", overflow="fold")
+    for name in ("threads", "batch", "ms p50 (p90)", "n", "peak RSS"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("golden outputs", overflow="fold")
+    for run in runs:
+        for row in run.result.results:
+            emulated = Text(" emulated", style="yellow") if run.result.device.emulated else Text()
+            table.add_row(Text(run.name) + emulated, row.stage, str(row.threads), str(row.batch), *_figures(row))
+    return table
+
+
+def _figures(row: DeviceRow) -> tuple[str, str, str, Text]:
+    if row.latency is None or row.golden is None:
+        return DASH, DASH, DASH, Text(row.problem or "not measured", style="red")
+    time = f"{ms_text(row.latency.median_ms)} ({ms_text(row.latency.p90_ms)})"
+    close = "identical" if row.golden.identical else f"within tolerance, {row.golden.max_abs_error:.2g} off"
+    return time, str(row.latency.runs), bytes_text(row.peak_rss_bytes), Text(close)
+
+
+def estimate_lines(estimates: Iterable[Estimate]) -> list[tuple[str, str]]:
+    """Each file by its stage: the estimate, its range, and what it rests on."""
+    return [(guess.stage, _guess(guess)) for guess in estimates]
+
+
+def _guess(guess: Estimate) -> str:
+    cores = f"{guess.threads} threads" if guess.threads > 1 else "the device's accelerator"
+    span = f"{ms_text(guess.low_ms)} to {ms_text(guess.high_ms)} ms"
+    return f"estimate {ms_text(guess.ms)} ms ({span}) with {cores}; {guess.basis}"
+
+
+def device_notes(runs: Iterable[DeviceRun]) -> list[tuple[str, str]]:
+    """Each device by name: what it is, and what makes its times worth less."""
+    return [(run.name, "; ".join([_facts(run.result), *_cautions(run.result)])) for run in runs]
+
+
+def _facts(result: DeviceResult) -> str:
+    device = result.device
+    governors = sorted({row.before.governor for row in result.results if row.before.governor})
+    parts = [device.model, device.architecture, f"Python {device.python}", *(f"governor {name}" for name in governors)]
+    heat = max((row.peak_celsius for row in result.results if row.peak_celsius is not None), default=None)
+    return ", ".join(parts if heat is None else [*parts, f"up to {heat:.0f} °C"])
+
+
+def _cautions(result: DeviceResult) -> list[str]:
+    device = result.device
+    found = []
+    if device.emulated:
+        found.append(f"emulated by {device.emulated}: outputs are real, times mean nothing")
+    elif device.virtual_machine:
+        found.append("a virtual machine")
+    flags = {flag for row in result.results for flag in row.after.throttled or () if "since boot" not in flag}
+    if flags:
+        found.append(f"throttled while measuring: {', '.join(sorted(flags))}")
+    if any(row.latency and not row.latency.settled for row in result.results):
+        found.append("some medians had not settled within 2 %")
+    return found

@@ -1,0 +1,116 @@
+"""Small but complete bundles: a real ONNX network, its outputs computed here, packed by the real code."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from compress.config import load_target
+from compress.device.bundle import Content, write_bundle
+from compress.device.bundle_agent import AGENT
+from compress.files import sha256_file
+from compress.types import Artifact, Format, InputSpec, Precision
+
+SPEC = InputSpec((3, 8, 8))
+CLASSES = tuple("abcd")
+
+
+def load_agent():
+    """The agent as a module, for its functions."""
+    spec = importlib.util.spec_from_file_location("benchmark_agent", AGENT / "benchmark.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def onnx_network(path: Path, *, opset: int = 17, dynamic: bool = False, seed: int = 0) -> Path:
+    """Conv 3x3 -> Relu -> GlobalAveragePool -> Flatten -> Gemm, random weights."""
+    random = np.random.default_rng(seed)
+    weights = {"w": random.normal(size=(8, 3, 3, 3)), "g": random.normal(size=(4, 8)), "b": random.normal(size=4)}
+    batch = "n" if dynamic else 1
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["input", "w"], ["c"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", ["c"], ["r"]),
+            helper.make_node("GlobalAveragePool", ["r"], ["p"]),
+            helper.make_node("Flatten", ["p"], ["f"]),
+            helper.make_node("Gemm", ["f", "g", "b"], ["logits"], transB=1),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [batch, *SPEC.shape])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, len(CLASSES)])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    model.ir_version = 6 if opset < 12 else 8
+    onnx.save(model, path)
+    return path
+
+
+def images(count: int = 4) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(count, *SPEC.shape)).astype(np.float32)
+
+
+def onnx_outputs(path: Path, inputs: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {"input": image[None]})[0] for image in inputs])
+
+
+def make_bundle(folder: Path, *, target: str = "raspberry_pi_4", opset: int = 17, dynamic: bool = False) -> Path:
+    """`folder/bundle` with one FP32 model `net`, for the given target."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = onnx_network(folder / "net.onnx", opset=opset, dynamic=dynamic)
+    inputs = images()
+    golden = folder / "golden.npz"
+    np.savez_compressed(golden, inputs=inputs, labels=np.zeros(len(inputs), np.int64), net=onnx_outputs(model, inputs))
+    artifact = Artifact(Format.ONNX, model, Precision.FP32, SPEC, dynamic_batch=dynamic, history=("net",))
+    content = Content(load_target(target, []), SPEC, CLASSES, {"net": artifact}, golden, frozenset({"net"}))
+    write_bundle(content, folder / "bundle")
+    return folder / "bundle"
+
+
+def edit_manifest(bundle: Path, change) -> None:
+    """Apply `change(document)` to the manifest, bringing the checksums of changed files up to date."""
+    path = bundle / "manifest.json"
+    document = json.loads(path.read_text())
+    for record in document["files"]:
+        record["sha256"] = sha256_file(bundle / record["path"])
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+@dataclass(frozen=True)
+class AgentRun:
+    code: int
+    out: str
+    err: str
+    result: dict | None
+
+
+def run_agent(bundle: Path, *arguments: str, python: str = sys.executable, environment=None) -> AgentRun:
+    """The bundle's own benchmark.py in a process of its own."""
+    result = bundle.parent / "result.json"
+    done = subprocess.run(
+        [python, str(bundle / "benchmark.py"), "--json", str(result), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=environment,
+        cwd=bundle.parent,
+    )
+    return AgentRun(
+        done.returncode, done.stdout, done.stderr, json.loads(result.read_text()) if result.exists() else None
+    )
+
+
+QUICK = ("--any-device", "--seconds", "0.3", "--threads", "1")

@@ -1,0 +1,56 @@
+import json
+import os
+from dataclasses import replace
+
+import pytest
+from bundle_factory import make_bundle
+
+from compress.device.attach import attach
+from compress.device.manifest import read_bundle
+from compress.device.results import DeviceFacts, DeviceLatency, DeviceResult, DeviceRow, DeviceRun, GoldenCheck
+from compress.estimate.calibration import read_points
+
+
+@pytest.fixture(autouse=True)
+def data_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return read_bundle(make_bundle(tmp_path))
+
+
+def run(bundle, **facts):
+    latency = DeviceLatency(2.0, 1.9, 2.1, 2.2, 2.4, 1.8, 100, 20, True, 500.0)
+    row = DeviceRow("net", "fp32", 4, 1, None, "onnxruntime 1.31.1", 1.0, GoldenCheck(True), latency)
+    device = DeviceFacts("Pi", "aarch64", 4, "Linux", "3.11.2", **facts)
+    return DeviceRun("pi@kitchen", DeviceResult(1, bundle.digest, "raspberry_pi_4", "now", device, (row,), True))
+
+
+def test_the_result_lies_beside_the_bundle(bundle, tmp_path):
+    lines = list(attach(bundle, [run(bundle)]))
+    assert json.loads((tmp_path / "device-pi_kitchen.json").read_text())["device"]["model"] == "Pi"
+    assert lines[0] == f"pi@kitchen: {tmp_path / 'device-pi_kitchen.json'}"
+
+
+def test_a_real_board_calibrates_its_kind(bundle):
+    lines = list(attach(bundle, [run(bundle)]))
+    (point,) = read_points("raspberry_pi_4")
+    assert (point.stage, point.device, point.measured_ms) == ("net", "Pi", 2.0)
+    assert 0 < point.estimate_ms < 2
+    assert "1 figures calibrate the estimates for raspberry_pi_4" in lines[1]
+
+
+@pytest.mark.parametrize("facts", [{"emulated": "qemu"}, {"virtual_machine": True}])
+def test_what_is_no_board_calibrates_nothing(bundle, facts):
+    list(attach(bundle, [run(bundle, **facts)]))
+    assert read_points("raspberry_pi_4") == ()
+
+
+def test_another_machine_calibrates_nothing(bundle):
+    other = run(bundle)
+    facts = replace(other.result.device, architecture="x86_64")
+    list(attach(bundle, [replace(other, result=replace(other.result, device=facts))]))
+    assert read_points("raspberry_pi_4") == ()
+    assert os.environ["XDG_DATA_HOME"]
