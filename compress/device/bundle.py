@@ -1,6 +1,7 @@
 """Write a bundle: everything the device needs, and nothing that changes from one run to the next.
 
-bundle/             the exported models, golden.npz, benchmark.py, requirements.txt, README.md, manifest.json
+bundle/             the exported models, golden.npz, benchmark.py, requirements.txt, README.md, manifest.json; for
+                    TensorRT build_engine.py, as its engines are built where they run
 bundle.tar.gz       the same; equal files give equal bytes
 """
 
@@ -47,7 +48,8 @@ _ONNXRUNTIME_FOR_OPSET = dict(
 )
 """The first release that reads an opset: onnxruntime.ai/docs/reference/compatibility.html. Older opsets need none."""
 
-_SCRIPTS = ("benchmark.py",)
+_SCRIPTS = {"benchmark.py": None, "build_engine.py": "tensorrt"}
+"""Scripts that run on the device, each with the runtime it is for; None goes into every bundle."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def write_bundle(content: Content, folder: Path) -> None:
     models = _models(content)
     for path in (*(artifact.path for artifact in content.models.values()), content.golden, *content.extra):
         _place(path, folder / path.name)
-    for name in _SCRIPTS:
+    runtimes = {model.runtime for model in models}
+    for name in (name for name, runtime in _SCRIPTS.items() if runtime is None or runtime in runtimes):
         copy_file(AGENT / name, folder / name)
     packages = _packages(content)
     write_bytes(folder / "requirements.txt", _requirements(content.target, packages).encode())
