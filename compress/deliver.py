@@ -95,6 +95,8 @@ def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifac
         artifact = result.output.artifact
         path = folder / artifact.path.name
         copy_file(artifact.path, path)
+        if artifact.deferred:
+            continue  # the bundle takes it along; there is nothing to run here
         delivered[result.measurement.stage] = artifact.after(result.measurement.stage, path)
     return delivered
 
@@ -130,7 +132,8 @@ def write_device_bundle(
         for stage, artifact in delivered.items()
         if artifact.format is not Format.ONNX or artifact.precision is not Precision.INT8 or int8_exact(artifact, host)
     )
-    content = Content(target, source.input, splits.classes, delivered, folder / GOLDEN, exact)
+    extra = tuple(sorted(path for path in folder.iterdir() if path.name.endswith((PLAN_SUFFIX, CALIBRATION_SUFFIX))))
+    content = Content(target, source.input, splits.classes, delivered, folder / GOLDEN, exact, extra)
     write_bundle(content, folder / BUNDLE)
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "PLAN_SUFFIX",
     "Accuracy",
     "Artifact",
     "Fidelity",
@@ -24,12 +25,17 @@ __all__ = [
 ]
 
 
+PLAN_SUFFIX = ".plan.json"
+"""Name's end of a file that says how the device builds what no other machine can build for it."""
+
+
 class Format(str, Enum):
     """What an artifact is: a live module, or a file in an exchange format."""
 
     TORCH = "torch"
     ONNX = "onnx"
     TORCHSCRIPT = "torchscript"
+    TENSORRT = "tensorrt"
 
     def __str__(self) -> str:
         return self.value
@@ -108,6 +114,11 @@ class Artifact:
         if isinstance(self.model, Path):
             raise TypeError(f"a {self.format} artifact holds a file, not a module")
         return self.model
+
+    @property
+    def deferred(self) -> bool:
+        """Whether the file is a plan by which the device makes its own: it cannot be run, and nothing is measured."""
+        return isinstance(self.model, Path) and self.model.name.endswith(PLAN_SUFFIX)
 
     @property
     def path(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -52,6 +52,8 @@ def measure(
     Raises:
         StageError: the artifact does not load or run.
     """
+    if artifact.deferred:
+        return _deferred(artifact, stage)
     from compress.runtimes import load
 
     host = describe_host()
@@ -78,6 +80,19 @@ def measure(
         fidelity=evaluation.fidelity if evaluation else None,
         feed=_feed(artifact, stage),
         notes=notes,
+    )
+
+
+def _deferred(artifact: Artifact, stage: str) -> Measurement:
+    """The row of something that only the device can make."""
+    missing = ("size_bytes", "latency", "accuracy", "fidelity", "parameters", "macs", "sparsity")
+    return Measurement(
+        stage=stage,
+        format=artifact.format,
+        precision=artifact.precision,
+        runtime=f"{artifact.format}, on the device",
+        feed=_feed(artifact, stage),
+        notes={**dict.fromkeys(missing, "built on the device"), **artifact.notes},
     )
 
 
@@ -129,6 +144,8 @@ def _one_sample(spec: InputSpec) -> np.ndarray[tuple[int, ...], np.dtype[np.floa
 def _readers(artifact: Artifact, run: Runner) -> _Readers:
     if artifact.format is Format.TORCH:
         return _module_readers(artifact, run)
+    if artifact.format is Format.TENSORRT:
+        return _engine_readers(artifact)
     return _onnx_readers(artifact) if artifact.format is Format.ONNX else _script_readers(artifact, run)
 
 
@@ -173,6 +190,13 @@ def _script_readers(artifact: Artifact, run: Runner) -> _Readers:
     )
 
 
+def _engine_readers(artifact: Artifact) -> _Readers:
+    def opaque() -> NoReturn:
+        raise NotMeasured("an engine does not show its weights; see the ONNX file it was built from")
+
+    return _Readers(size=lambda: file_size([artifact.path]), parameters=opaque, sparsity=opaque, macs=opaque)
+
+
 def _load_onnx(artifact: Artifact) -> onnx.ModelProto:
     import onnx
 
@@ -195,6 +219,8 @@ def _caveats(artifact: Artifact, host: Host) -> dict[str, str]:
 
 def _emulation(format: Format, precision: Precision, host: Host) -> str | None:
     """Why the time of this artifact is not that of its precision's own arithmetic; None if it is."""
+    if format is Format.TENSORRT:
+        return None
     if precision is Precision.INT8 and format is not Format.ONNX:
         return "Q/DQ around float32 arithmetic; INT8 kernels run only in the exported file"
     if precision is Precision.FP16 and format is Format.ONNX and host.architecture.lower() in ("x86_64", "amd64"):

@@ -83,19 +83,29 @@ def import_tensorrt() -> Any:
     return tensorrt
 
 
+LOGS: List[Any] = []  # TensorRT keeps the first logger of a process for all that follows: it must live as long
+
+
 def make_log(tensorrt: Any) -> Any:
     """A logger that keeps what the parser and the builder complain about, to be told once and in one line."""
+    if LOGS:
+        del LOGS[0].errors[:], LOGS[0].warnings[:]
+        return LOGS[0]
 
     class Log(tensorrt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             tensorrt.ILogger.__init__(self)
             self.errors: List[str] = []
+            self.warnings: List[str] = []
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (tensorrt.ILogger.ERROR, tensorrt.ILogger.INTERNAL_ERROR):
                 self.errors.append(message.strip())
+            elif severity == tensorrt.ILogger.WARNING:
+                self.warnings.append(message.strip())
 
-    return Log()
+    LOGS.append(Log())
+    return LOGS[0]
 
 
 def build(tensorrt: Any, plan: Plan) -> Json:
@@ -103,14 +113,17 @@ def build(tensorrt: Any, plan: Plan) -> Json:
     started = time.time()
     log = make_log(tensorrt)
     tensorrt.init_libnvinfer_plugins(log, "")
-    builder = tensorrt.Builder(log)
+    try:
+        builder = tensorrt.Builder(log)
+    except TypeError:  # what the bindings make of a builder that could not be created
+        raise Problem("TensorRT cannot start: %s" % complaint(log), "check the CUDA driver: nvidia-smi, or tegrastats")
     network = builder.create_network(network_flags(tensorrt))
     parser = tensorrt.OnnxParser(network, log)  # keeps the weights alive: it must outlive the build
     parse(parser, plan.onnx, log)
     config = configure(tensorrt, builder, network, plan)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
-        raise Problem("%s was not built: %s" % (os.path.basename(plan.engine), last(log.errors)), advice(log.errors))
+        raise Problem("%s was not built: %s" % (os.path.basename(plan.engine), complaint(log)), advice(log.errors))
     content = bytes(serialized)
     write(plan.engine, content)
     save_timing_cache(config, plan)
@@ -138,7 +151,7 @@ def parse(parser: Any, path: str, log: Any) -> None:
     if parser.parse(content):
         return
     found = [parser.get_error(i) for i in range(parser.num_errors)]
-    reasons = [parser_reason(error) for error in found] or [last(log.errors)]
+    reasons = [parser_reason(error) for error in found] or [complaint(log)]
     fix = "export with a lower opset, or leave that operator out of the network: the parser has no other way to run it"
     raise Problem("TensorRT's parser does not take %s: %s" % (os.path.basename(path), "; ".join(reasons[:3])), fix)
 
@@ -251,9 +264,10 @@ def count_precisions(layers: Sequence[Json]) -> Dict[str, int]:
     return counts
 
 
-def last(errors: Sequence[str]) -> str:
-    """The builder's first complaint: the ones after it follow from it."""
-    return " ".join(errors[0].split())[:300] if errors else "the builder gave no reason"
+def complaint(log: Any) -> str:
+    """The first error: the ones after it follow from it. A missing driver is only warned of."""
+    lines = log.errors[:1] or log.warnings[-1:] or ["no reason was given"]
+    return " ".join(lines[0].split())[:300]
 
 
 def advice(errors: Sequence[str]) -> str:
