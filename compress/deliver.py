@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from compress import __version__, runtimes
 from compress.device.bundle import Content, write_bundle
+from compress.engine.plan import CALIBRATION_SUFFIX
 from compress.execute import Result
 from compress.files import cannot_write, copy_file, remove_stale_temporaries, sha256_file, write_bytes
 from compress.measure.boundary import int8_exact
@@ -27,7 +28,7 @@ from compress.measure.host import describe_host
 from compress.serialize import from_json, to_json
 from compress.stage import Splits
 from compress.target import Target
-from compress.types import Artifact, Format, InputSpec, Precision
+from compress.types import PLAN_SUFFIX, Artifact, Format, InputSpec, Precision
 
 __all__ = ["BUNDLE", "FileRecord", "Manifest", "assemble", "copy_artifacts", "delivered_files", "write_device_bundle"]
 __all__ += ["refresh_manifest", "write_golden", "write_manifest"]
@@ -95,6 +96,8 @@ def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifac
         artifact = result.output.artifact
         path = folder / artifact.path.name
         copy_file(artifact.path, path)
+        for beside in artifact.path.parent.glob(f"*{CALIBRATION_SUFFIX}"):
+            copy_file(beside, folder / beside.name)
         if artifact.deferred:
             continue  # the bundle takes it along; there is nothing to run here
         delivered[result.measurement.stage] = artifact.after(result.measurement.stage, path)

@@ -20,6 +20,7 @@ LAYERS = [
     {"errors", "types", "quiet"},
     {"files", "serialize", "resources", "versions", "target", "stage"},
     {"graph", "weights", "parity", "runtimes", "quantization", "onnxfile", "onnx_import", "data", "models", "training"},
+    {"engine"},
     {"stages", "measure", "persist"},
     {"pipeline", "store", "estimate"},
     {"execute"},

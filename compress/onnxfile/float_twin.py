@@ -55,7 +55,8 @@ def _dequantized(node: onnx.NodeProto, stored: dict[str, onnx.TensorProto]) -> N
     if scale.ndim and scale.size > 1:
         shape = [-1 if index == axis % codes.ndim else 1 for index in range(codes.ndim)]
         scale, zero = scale.reshape(shape), zero.reshape(shape)
-    return ((codes.astype(np.int32) - zero.astype(np.int32)) * scale).astype(np.float32)
+    weight: NDArray[np.float32] = ((codes.astype(np.int32) - zero.astype(np.int32)) * scale).astype(np.float32)
+    return weight
 
 
 def _rewire(graph: onnx.GraphProto, renamed: dict[str, str]) -> None:

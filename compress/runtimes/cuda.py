@@ -146,7 +146,8 @@ def pinned(gpu: Gpu, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.gen
     gpu.call("cuMemAllocHost_v2", ctypes.byref(address), ctypes.c_size_t(size))
     assert address.value is not None
     memory = (ctypes.c_char * size).from_address(address.value)
-    return np.frombuffer(memory, dtype=kind).reshape(shape)
+    array: NDArray[np.generic] = np.frombuffer(memoryview(memory), dtype=kind).reshape(shape)
+    return array
 
 
 def _pointer(array: NDArray[np.generic]) -> ctypes.c_void_p:

@@ -1,4 +1,4 @@
-"""TensorRT engines, run on this machine's GPU: TensorRT 8.5 or later for tensors, the CUDA driver for memory and time."""
+"""TensorRT engines on this machine's GPU: TensorRT 8.5 or later, with the CUDA driver for memory and time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TYPES = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "INT32": np.
 
 @dataclass(frozen=True)
 class CallTimes:
-    """Milliseconds of single calls by the GPU's own clock, in order: copying images in, computing, copying logits out."""
+    """Milliseconds of single calls by the GPU's clock, in order: copying images in, computing, copying logits out."""
 
     upload_ms: tuple[float, ...]
     compute_ms: tuple[float, ...]
@@ -120,7 +120,7 @@ class TensorRTRunner:
         context.set_tensor_address(self._output, self._device_out.address)
         times: dict[str, list[float]] = {}
 
-        class Profiler(trt.IProfiler):  # type: ignore[misc]
+        class Profiler(trt.IProfiler):  # type: ignore[name-defined]
             def __init__(self) -> None:
                 trt.IProfiler.__init__(self)
 

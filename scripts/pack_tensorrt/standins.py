@@ -1,4 +1,4 @@
-"""Stand-ins for the CUDA libraries that TensorRT 8's plugin library is linked to but convolution networks never call."""
+"""Stand-ins for CUDA libraries that TensorRT 8's plugin library is linked to but convolution networks never call."""
 
 from __future__ import annotations
 

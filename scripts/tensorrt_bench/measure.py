@@ -1,6 +1,6 @@
 """Build and time every engine on a real GPU; results are written after each, so that a run that is stopped is no loss.
 
-Runs where only Python 3.8 or later, numpy and TensorRT 8.5 are: no torch, no onnx. Engines are built by the device's own
+Runs where only Python 3.10, numpy and TensorRT 8.5 are: no torch, no onnx. Engines are built by the device's own
 build_engine.py and run by compress.runtimes.tensorrt.
 """
 
@@ -86,7 +86,10 @@ def three(net: str) -> tuple[Engine, ...]:
 
 def sparse(net: str) -> tuple[Engine, ...]:
     file = f"{net}-2to4.onnx"
-    return (Engine("fp16 2:4 sparse", file, "fp16", "", sparse=True), Engine("fp16 2:4 dense kernels", file, "fp16", ""))
+    return (
+        Engine("fp16 2:4 sparse", file, "fp16", "", sparse=True),
+        Engine("fp16 2:4 dense kernels", file, "fp16", ""),
+    )
 
 
 class Bench:
@@ -127,7 +130,7 @@ class Bench:
         started = time.monotonic()
         try:
             found = build_engine.build(tensorrt, self.plan(group, engine, calibration))
-        except Exception as error:  # noqa: BLE001  one engine less, not the end of the run
+        except Exception as error:
             traceback.print_exc()
             found = {"problem": f"{type(error).__name__}: {error}"}
         found["seconds"] = round(time.monotonic() - started, 1)
@@ -183,7 +186,9 @@ class Bench:
         self.results["groups"][group.name] = rows
         self.save()
 
-    def closeness(self, group: Group, engine: Engine, found: NDArray[np.float32], count: int) -> dict[str, float] | None:
+    def closeness(
+        self, group: Group, engine: Engine, found: NDArray[np.float32], count: int
+    ) -> dict[str, float] | None:
         """Against torch on the same images; None for an engine that has no reference."""
         if not engine.golden:
             return None

@@ -1,4 +1,4 @@
-"""On the GPU machine, before measuring: the float twins of the INT8 files, and a 2:4 sparse one. Needs onnx and numpy."""
+"""On the GPU machine, first: the float twins of the INT8 files, and a 2:4 sparse one. Needs onnx and numpy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from compress.onnxfile.float_twin import float_twin  # noqa: E402
+from compress.onnxfile.float_twin import float_twin
 
 
 def two_of_four(model: onnx.ModelProto) -> None:

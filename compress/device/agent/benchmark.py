@@ -444,11 +444,14 @@ class TorchScriptRunner(object):
         return outputs
 
 
+# tensorrt.nptype of TensorRT 8 asks numpy for names that numpy 1.24 took away
+TENSOR_TYPES = {"FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "INT64": "int64"}
+
+
 class TensorRtRunner(object):
     """A TensorRT engine, built on this device: engines move neither between GPUs nor between TensorRT versions."""
 
     family = "tensorrt"
-    TYPES = {"FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
 
     def __init__(self, path: str, model: Json, threads: int) -> None:
         try:
@@ -475,7 +478,7 @@ class TensorRtRunner(object):
         self.smallest, self.largest = self.batches()
         self.batch = self.largest if self.smallest == self.largest else None
         shapes = [(self.largest,) + tuple(entry[1][1:]) for entry in (self.input, self.output)]
-        self.types = [numpy.dtype(self.TYPES[entry[3].name]) for entry in (self.input, self.output)]
+        self.types = [numpy.dtype(TENSOR_TYPES[entry[3].name]) for entry in (self.input, self.output)]
         self.result = numpy.empty(shapes[1], self.types[1])
         self.addresses = [self.cuda.allocate(numpy.zeros(s, t).nbytes) for s, t in zip(shapes, self.types)]
         if self.named:

@@ -92,7 +92,7 @@ def make_log(tensorrt: Any) -> Any:
         del LOGS[0].errors[:], LOGS[0].warnings[:]
         return LOGS[0]
 
-    class Log(tensorrt.ILogger):  # type: ignore[misc]
+    class Log(tensorrt.ILogger):
         def __init__(self) -> None:
             tensorrt.ILogger.__init__(self)
             self.errors: List[str] = []
@@ -162,7 +162,12 @@ def parser_reason(error: Any) -> str:
     name = error.node_name() if hasattr(error, "node_name") else ""
     found = re.search(r"op(?:erator)?: ?(\w+)", text)
     operator = error.node_operator() if hasattr(error, "node_operator") else found.group(1) if found else ""
-    return "node %s%s%s: %s" % (error.node(), " %s" % name if name else "", " (%s)" % operator if operator else "", text)
+    return "node %s%s%s: %s" % (
+        error.node(),
+        " %s" % name if name else "",
+        " (%s)" % operator if operator else "",
+        text,
+    )
 
 
 def configure(tensorrt: Any, builder: Any, network: Any, plan: Plan) -> Any:
@@ -246,7 +251,7 @@ def layer_list(tensorrt: Any, content: bytes, log: Any) -> List[Json]:
 
 
 def layer_precision(layer: Json) -> str:
-    """By what the layer reads: TensorRT names formats like `Thirty-two wide channel vectorized row major Int8 format`."""
+    """By what the layer reads: formats are named like `Thirty-two wide channel vectorized row major Int8 format`."""
     formats = " ".join(str(entry.get("Format/Datatype", "")) for entry in layer.get("Inputs", [])[:1]).lower()
     for mark, precision in (("int8", "int8"), ("fp16", "fp16"), ("half", "fp16"), ("fp32", "fp32"), ("float", "fp32")):
         if mark in formats:
@@ -349,9 +354,23 @@ def require_memory(workspace: int, model_bytes: int) -> None:
 # --- plans ------------------------------------------------------------------------------------------------------------
 
 
+def asked_for(folder: str, manifest: Json) -> Dict[str, Json]:
+    """What the maker asked for, by ONNX file: the bundle's `*.plan.json`."""
+    found = {}
+    for record in manifest["files"]:
+        if record["path"].endswith(".plan.json"):
+            with open(os.path.join(folder, record["path"])) as stream:
+                plan = json.load(stream)
+            found[plan["onnx"]] = plan
+    return found
+
+
 def plans(folder: str, manifest: Json, options: argparse.Namespace, gpu: Json) -> List[Tuple[Json, Plan]]:
-    """What to build: every chosen ONNX file in its own precision, and FP16 of the float files to race INT8 with."""
-    models = chosen(manifest, options.models)
+    """What to build: every chosen ONNX file in its own precision, and FP16 of the float files to race INT8 with.
+
+    An option on the command line goes before what the maker's plan says.
+    """
+    models, planned = chosen(manifest, options.models), asked_for(folder, manifest)
     race = any(model["precision"] == "int8" for model in models)
     found = []
     for model in models:
@@ -361,15 +380,18 @@ def plans(folder: str, manifest: Json, options: argparse.Namespace, gpu: Json) -
         for precision in precisions:
             path = os.path.join(folder, model["path"])
             mark = "" if precision == model["precision"] else "." + precision
+            asked = planned.get(model["path"], {})
+            batch = options.batch or tuple(asked.get("batch", (1, 1, 1)))
+            dla_core = asked.get("dla_core") if options.dla_core is None else options.dla_core
             plan = Plan(
                 onnx=path,
                 engine=os.path.splitext(path)[0] + mark + ".engine",
                 precision=precision,
-                workspace=choose_workspace(options.workspace_mib, gpu["free_bytes"]),
-                batch=options.batch,
-                dla_core=options.dla_core,
+                workspace=choose_workspace(options.workspace_mib or asked.get("workspace_mib"), gpu["free_bytes"]),
+                batch=batch if model.get("dynamic_batch") else (1, 1, 1),
+                dla_core=dla_core,
                 timing_cache=os.path.join(folder, "timing.cache"),
-                sparse=options.sparse,
+                sparse=options.sparse or bool(asked.get("sparse")),
                 tactics=tuple(options.tactics),
             )
             found.append((model, plan))
@@ -425,7 +447,7 @@ def build_model(folder: str, manifest: Json, model: Json, plan: Plan, seconds: f
 
 
 def check(runner: TensorRtRunner, folder: str, manifest: Json, model: Json, plan: Plan) -> Json:
-    """The golden outputs are of the file in its own precision; FP16 arithmetic on a float file may differ as FP16 may."""
+    """Golden outputs are of the file in its own precision; FP16 arithmetic on a float file may differ as FP16 may."""
     import numpy
 
     inputs, expected = read_golden(folder, manifest, model)
@@ -506,7 +528,7 @@ def parse_arguments(arguments: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument("--sha256", metavar="HEX", help="what FILE must be")
     parser.add_argument("--engine", metavar="FILE", help="with --onnx: where the engine goes; default: beside it")
     parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), help="default: the file's own")
-    parser.add_argument("--batch", type=batches, default=(1, 1, 1), metavar="1,8,32", help="smallest,usual,largest")
+    parser.add_argument("--batch", type=batches, metavar="1,8,32", help="smallest,usual,largest")
     parser.add_argument("--workspace-mib", type=int, metavar="N", help="default: a quarter of the free memory")
     parser.add_argument("--dla-core", type=int, choices=(0, 1), help="run on this DLA (Xavier), the rest on the GPU")
     parser.add_argument("--sparse", action="store_true", help="allow kernels for 2:4 sparse weights (Ampere and later)")
@@ -522,14 +544,16 @@ def build_file(options: argparse.Namespace) -> int:
     if options.sha256:
         with open(options.onnx, "rb") as stream:
             if hashlib.sha256(stream.read()).hexdigest() != options.sha256:
-                raise Problem("%s is not the file it should be (its SHA-256 differs)" % options.onnx, "copy it again", 2)
+                raise Problem(
+                    "%s is not the file it should be (its SHA-256 differs)" % options.onnx, "copy it again", 2
+                )
     tensorrt, gpu = import_tensorrt(), Cuda().describe()
     plan = Plan(
         onnx=options.onnx,
         engine=options.engine or os.path.splitext(options.onnx)[0] + ".engine",
         precision=options.precision or "fp16",
         workspace=choose_workspace(options.workspace_mib, gpu["free_bytes"]),
-        batch=options.batch,
+        batch=options.batch or (1, 1, 1),
         dla_core=options.dla_core,
         timing_cache=os.path.join(os.path.dirname(os.path.abspath(options.onnx)), "timing.cache"),
         sparse=options.sparse,
@@ -589,7 +613,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return build_file(options) if options.onnx else build_bundle(options)
     except Problem as error:
         print("error: %s" % error, file=sys.stderr)
-        return error.code
+        return int(error.code)
     except (OSError, IOError) as error:
         print("error: %s: %s" % (error.filename, error.strerror), file=sys.stderr)
         return 1
