@@ -9,7 +9,7 @@ from pathlib import Path
 
 __all__ = ["source_digest", "tool_versions"]
 
-_TOOLS = ("torch", "torchvision", "torchao", "onnx", "onnxruntime", "onnxscript", "numpy", "hydra-core")
+_TOOLS = ("torch", "torchvision", "torchao", "onnx", "onnxruntime", "onnxscript", "numpy", "hydra-core", "tensorrt")
 
 
 def tool_versions() -> dict[str, str]:

@@ -52,6 +52,12 @@ _SCRIPTS = {"benchmark.py": None, "build_engine.py": "tensorrt"}
 """Scripts that run on the device, each with the runtime it is for; None goes into every bundle."""
 
 
+_ENGINES = """Engines first: `python3 build_engine.py` builds them here, on the device they run on, checks them, and
+says which is fastest. `benchmark.py` then times those, each under the name of its ONNX file.
+
+"""
+
+
 @dataclass(frozen=True)
 class Content:
     """What goes into a bundle.
@@ -165,6 +171,7 @@ def _readme(content: Content, models: Sequence[BundleModel]) -> str:
         python=target.python.value,
         architecture=target.architecture,
         runtime=target.runtime.value,
+        engines=_ENGINES if any(model.runtime == "tensorrt" for model in models) else "",
         models="\n".join(rows),
         layout="NCHW",
         shape=list(spec.shape),

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import torch
 import torchvision
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from torch import nn
 
 from compress import runtimes
 from compress.config import load_target
+from compress.onnxfile.calibration_cache import calibration_cache
 from compress.report.progress import RichProgress
 from compress.stage import Batch, Context
 from compress.stages.export.to_onnx import ToOnnx
@@ -32,8 +34,8 @@ SPEC = InputSpec((3, 224, 224))
 CALIBRATION_IMAGES = 32
 GOLDEN_IMAGES = 32
 TARGET = "jetson_xavier_nx"
+TENSORRT = (8, 5, 3)  # what pack_tensorrt packs
 RESIDUAL = 0.25
-NETS = ("resnet18", "resnet50", "mobilenet_v2")
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,9 @@ def make(names: Sequence[str], folder: Path, placements: Sequence[str] = ("tenso
             quantized = PtqStatic.model_validate(options).run(folded, context("ptq"))
             title = f"{name}-{policy}{'-float' if keep else ''}"
             golden[f"int8:{title}"] = runtimes.load(quantized, threads=2)(inputs)
-            ToOnnx(dynamic_batch=True, parity_samples=2).run(quantized, context(title))
+            made = ToOnnx(dynamic_batch=True, parity_samples=2).run(quantized, context(title))
+            if placement == "tensorrt":
+                cache = calibration_cache(onnx.load(made.path), TENSORRT)
+                (folder / f"{name}.calibration.cache").write_text(cache)
         del golden["inputs"]
         np.savez_compressed(folder / f"{name}.npz", **golden)

@@ -22,8 +22,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "compress/device/agent")]
 
 import build_engine  # noqa: E402  the device's own script
 
+from compress.engine.race import Candidate, describe, fastest, race  # noqa: E402
+from compress.parity import TOLERANCES  # noqa: E402
 from compress.runtimes.cuda import DeviceBuffer, Stream, open_gpu  # noqa: E402
 from compress.runtimes.tensorrt import interleaved, load_engine  # noqa: E402
+from compress.types import Precision  # noqa: E402
 
 TACTICS = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
 """The others call cuBLAS and cuDNN, which stand-ins replace where those of TensorRT 8's time are missing."""
@@ -33,7 +36,8 @@ MARGIN_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Engine:
-    """One engine: which file, in which arithmetic; `implicit` lets TensorRT calibrate and place INT8 itself."""
+    """One engine: which file, in which arithmetic; `implicit` lets TensorRT place INT8 itself, and calibrate it unless
+    `cache` gives it our scales."""
 
     title: str
     file: str
@@ -41,6 +45,7 @@ class Engine:
     golden: str
     implicit: bool = False
     sparse: bool = False
+    cache: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,15 +65,15 @@ class Group:
 def groups() -> list[Group]:
     """The most telling first."""
     return [
-        Group("resnet18", 32, (*three("resnet18"), ours("resnet18", "tensorrt_pool"))),
+        Group("resnet18", 32, three("resnet18")),
         Group("resnet18", 1, three("resnet18")),
-        Group("mobilenet_v2", 32, (*three("mobilenet_v2"), ours("mobilenet_v2", "tensorrt-float"))),
-        Group("resnet50", 32, (*three("resnet50"), *sparse("resnet50"))),
+        Group("resnet50", 32, three("resnet50")),
         Group("mobilenet_v2", 1, three("mobilenet_v2")),
-        Group("resnet50", 1, three("resnet50")),
+        Group("resnet18", 32, (ours("resnet18"), cached("resnet18")), ", our cache"),
         Group("resnet18", 1, (Engine("fp32", "resnet18-twin.onnx", "fp32", "fp32"),), ", float"),
-        Group("resnet50", 32, (fp16("resnet50"), ours("resnet50"), ours("resnet50", "tensorrt_pool")), ", pools"),
-        Group("resnet18", 32, (fp16("resnet18"), ours("resnet18"), ours("resnet18", "tensorrt-float")), ", conv1"),
+        Group("resnet50", 1, three("resnet50")),
+        Group("resnet50", 32, (fp16("resnet50"), *sparse("resnet50")), ", sparse"),
+        Group("mobilenet_v2", 32, three("mobilenet_v2")),
     ]
 
 
@@ -82,6 +87,11 @@ def fp16(net: str) -> Engine:
 
 def three(net: str) -> tuple[Engine, ...]:
     return (fp16(net), ours(net), Engine("int8 implicit", f"{net}-twin.onnx", "int8", "fp32", implicit=True))
+
+
+def cached(net: str) -> Engine:
+    """Implicit INT8 with our scales, from the calibration cache that to_tensorrt writes."""
+    return Engine("int8 our cache", f"{net}-twin.onnx", "int8", f"int8:{net}-tensorrt", implicit=True, cache=True)
 
 
 def sparse(net: str) -> tuple[Engine, ...]:
@@ -147,7 +157,8 @@ class Bench:
         return (max(same[-3:]) if same else max([one["seconds"] for _, one in known[-3:]], default=20.0)) + 5.0
 
     def plan(self, group: Group, engine: Engine, calibration: NDArray[np.float32]) -> build_engine.Plan:
-        cache = self.output / f"calibration-{group.net}.cache"
+        found = self.models / f"{group.net}.calibration.cache"
+        cache = found if engine.cache else self.output / f"calibration-{group.net}.cache"
         return build_engine.Plan(
             onnx=str(self.models / engine.file),
             engine=str(self.engine_path(group, engine)),
@@ -184,7 +195,24 @@ class Bench:
             print(f"    {group.name:22} {engine.title:22} {rows[engine.title]['median_ms']:.4f} ms", end=" ")
             print(rows[engine.title]["passes_ms"], rows[engine.title]["output"], flush=True)
         self.results["groups"][group.name] = rows
+        self.race(group, images)
         self.save()
+
+    def race(self, group: Group, images: NDArray[np.float32]) -> None:
+        """What the stage to_tensorrt would hand over and say."""
+        candidates = [
+            Candidate(precision, path, TOLERANCES[Precision.INT8])
+            for precision, engine in ((Precision.FP16, fp16(group.net)), (Precision.INT8, ours(group.net)))
+            if (path := self.engine_path(group, engine)).exists()
+        ]
+        if len(candidates) < 2 or group.about:
+            return
+        with np.load(self.models / f"{group.net}.npz") as golden:
+            reference = golden[ours(group.net).golden]
+        found = race(candidates, images, reference, group.batch)
+        said = describe(found, fastest(found))
+        self.results.setdefault("races", {})[group.name] = said
+        print(f"    {said}", flush=True)
 
     def closeness(
         self, group: Group, engine: Engine, found: NDArray[np.float32], count: int

@@ -129,7 +129,9 @@ def test_standin_a_parser_failure_names_node_operator_and_reason(jetson, bundle)
     problem = "In node 5 (importFallbackPluginImporter): UNSUPPORTED_NODE: No importer registered for op: GridSample"
     done = jetson(bundle, parser=problem)
     assert done.returncode == 1
-    assert "net.engine: NOT USED: TensorRT's parser does not take net.onnx: node 5 (GridSample): In node 5" in done.stdout
+    assert (
+        "net.engine: NOT USED: TensorRT's parser does not take net.onnx: node 5 (GridSample): In node 5" in done.stdout
+    )
     assert "export with a lower opset, or leave that operator out" in done.stdout
 
 

@@ -179,6 +179,8 @@ def configure(tensorrt: Any, builder: Any, network: Any, plan: Plan) -> Any:
     for name in builder_flags(plan):
         if hasattr(tensorrt.BuilderFlag, name):  # TensorRT 11: the graph alone says the precision
             config.set_flag(getattr(tensorrt.BuilderFlag, name))
+    if plan.precision == "fp32" and hasattr(tensorrt.BuilderFlag, "TF32"):
+        config.clear_flag(tensorrt.BuilderFlag.TF32)  # on by default since Ampere: 10 bits of mantissa are not FP32
     if plan.dla_core is not None:
         config.default_device_type = tensorrt.DeviceType.DLA
         config.DLA_core = plan.dla_core
@@ -418,6 +420,7 @@ def trtexec(plan: Plan, version: str, input_name: str, sample: Sequence[int]) ->
     workspace = plan.workspace // MIB
     parts = ["trtexec", "--onnx=%s" % os.path.basename(plan.onnx), "--saveEngine=%s" % os.path.basename(plan.engine)]
     parts += ["--%s" % flag.lower() for flag in ("INT8", "FP16") if flag in builder_flags(plan)]
+    parts += ["--noTF32"] * (plan.precision == "fp32")
     old = version_numbers(version) < [8, 4]
     parts.append("--workspace=%d" % workspace if old else "--memPoolSize=workspace:%d" % workspace)
     if plan.batch != (1, 1, 1):

@@ -9,23 +9,23 @@ import os
 __version__ = os.environ.get("STANDIN_VERSION", "8.2.1.8")
 
 
-class ILogger(object):
+class ILogger:
     VERBOSE, INFO, WARNING, ERROR, INTERNAL_ERROR = range(5)
 
 
-class NetworkDefinitionCreationFlag(object):
+class NetworkDefinitionCreationFlag:
     EXPLICIT_BATCH = 0
 
 
-class BuilderFlag(object):
+class BuilderFlag:
     FP16, INT8, GPU_FALLBACK, SPARSE_WEIGHTS = range(4)
 
 
-class DeviceType(object):
+class DeviceType:
     GPU, DLA = range(2)
 
 
-class ParserError(object):
+class ParserError:
     def __init__(self, text):
         self.text = text
 
@@ -36,16 +36,16 @@ class ParserError(object):
         return self.text
 
 
-class Input(object):
+class Input:
     name, shape = "input", (1, 3, 8, 8)
 
 
-class Network(object):
+class Network:
     def get_input(self, index):
         return Input()
 
 
-class Config(object):
+class Config:
     """As of 8.2: no memory pools; flags and DLA settings are only kept."""
 
     def __init__(self):
@@ -55,7 +55,7 @@ class Config(object):
         self.flags.append(flag)
 
 
-class Builder(object):
+class Builder:
     def __init__(self, log):
         self.log = log
 
@@ -68,10 +68,10 @@ class Builder(object):
 
     def build_serialized_network(self, network, config):
         self.log.log(ILogger.ERROR, os.environ.get("STANDIN_BUILDER", "a stand-in builds nothing"))
-        return None
+        return
 
 
-class OnnxParser(object):
+class OnnxParser:
     def __init__(self, network, log):
         self.problem = os.environ.get("STANDIN_PARSER")
         self.num_errors = 1 if self.problem else 0
