@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from compress import __version__, runtimes
 from compress.device.bundle import Content, write_bundle
+from compress.engine.plan import CALIBRATION_SUFFIX
 from compress.errors import DeviceMissing
 from compress.execute import Result
 from compress.files import cannot_write, copy_file, remove_stale_temporaries, sha256_file, write_bytes
@@ -30,7 +31,7 @@ from compress.serialize import from_json, to_json
 from compress.stage import Splits
 from compress.store import StageStore
 from compress.target import Target
-from compress.types import Artifact, Format, InputSpec, Port, Precision
+from compress.types import PLAN_SUFFIX, Artifact, Format, InputSpec, Port, Precision
 
 __all__ = ["BUNDLE", "FileRecord", "Manifest", "assemble", "copy_artifacts", "copy_reports", "delivered_files"]
 __all__ += ["refresh_manifest", "write_device_bundle", "write_golden", "write_manifest"]
@@ -105,6 +106,10 @@ def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifac
         copy_file(artifact.path, path)
         for attached in artifact.attachments:
             copy_file(attached, folder / attached.name)
+        for beside in artifact.path.parent.glob(f"*{CALIBRATION_SUFFIX}"):
+            copy_file(beside, folder / beside.name)
+        if artifact.deferred:
+            continue  # the bundle takes it along; there is nothing to run here
         delivered[result.measurement.stage] = artifact.after(result.measurement.stage, path)
     return delivered
 
@@ -150,7 +155,8 @@ def write_device_bundle(
         for stage, artifact in delivered.items()
         if artifact.format is not Format.ONNX or artifact.precision is not Precision.INT8 or int8_exact(artifact, host)
     )
-    content = Content(target, source.input, splits.classes, delivered, folder / GOLDEN, exact)
+    extra = tuple(sorted(path for path in folder.iterdir() if path.name.endswith((PLAN_SUFFIX, CALIBRATION_SUFFIX))))
+    content = Content(target, source.input, splits.classes, delivered, folder / GOLDEN, exact, extra)
     write_bundle(content, folder / BUNDLE)
 
 

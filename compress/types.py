@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "PLAN_SUFFIX",
     "Accuracy",
     "Artifact",
     "Fidelity",
@@ -25,6 +26,10 @@ __all__ = [
 ]
 
 
+PLAN_SUFFIX = ".plan.json"
+"""Name's end of a file that says how the device builds what no other machine can build for it."""
+
+
 class Format(str, Enum):
     """What an artifact is: a live module, or a file in an exchange format."""
 
@@ -33,6 +38,7 @@ class Format(str, Enum):
     TORCHSCRIPT = "torchscript"
     TFLITE = "tflite"
     EDGETPU = "edgetpu"
+    TENSORRT = "tensorrt"
 
     def __str__(self) -> str:
         return self.value
@@ -113,6 +119,11 @@ class Artifact:
         if isinstance(self.model, Path):
             raise TypeError(f"a {self.format} artifact holds a file, not a module")
         return self.model
+
+    @property
+    def deferred(self) -> bool:
+        """Whether the file is a plan by which the device makes its own: it cannot be run, and nothing is measured."""
+        return isinstance(self.model, Path) and self.model.name.endswith(PLAN_SUFFIX)
 
     @property
     def path(self) -> Path:

@@ -19,6 +19,7 @@ _TOOLS = (
     "numpy",
     "hydra-core",
     "torch-pruning",
+    "tensorrt",
 )
 
 

@@ -44,12 +44,19 @@ def test_every_choice_has_a_description():
 
 
 def test_the_nano_picks_fp16_itself():
-    assert list(stages()) == ["fold_batchnorm", "to_onnx_fp32", "magnitude", "fp16", "to_onnx"]
+    assert list(stages()) == ["fold_batchnorm", "to_onnx_fp32", "magnitude", "fp16", "to_onnx", "to_tensorrt"]
 
 
 def test_precision_swaps_the_stage_in_place():
-    assert list(stages("precision=int8")) == ["fold_batchnorm", "to_onnx_fp32", "magnitude", "ptq_static", "to_onnx"]
-    assert list(stages("precision=fp32")) == ["fold_batchnorm", "to_onnx_fp32", "magnitude", "to_onnx"]
+    assert list(stages("precision=int8")) == [
+        "fold_batchnorm",
+        "to_onnx_fp32",
+        "magnitude",
+        "ptq_static",
+        "to_onnx",
+        "to_tensorrt",
+    ]
+    assert list(stages("precision=fp32"))[-3:] == ["magnitude", "to_onnx", "to_tensorrt"]
 
 
 def test_override_drop_and_add_a_stage():

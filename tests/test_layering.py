@@ -34,6 +34,7 @@ LAYERS = [
         "training",
         "pruning",
     },
+    {"engine"},
     {"stages", "measure", "persist"},
     {"pipeline", "store", "estimate"},
     {"execute"},

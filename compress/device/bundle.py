@@ -1,6 +1,7 @@
 """Write a bundle: everything the device needs, and nothing that changes from one run to the next.
 
-bundle/             the exported models, golden.npz, benchmark.py, requirements.txt, README.md, manifest.json
+bundle/             the exported models, golden.npz, benchmark.py, requirements.txt, README.md, manifest.json; for
+                    TensorRT build_engine.py, as its engines are built where they run
 bundle.tar.gz       the same; equal files give equal bytes
 """
 
@@ -47,7 +48,14 @@ _ONNXRUNTIME_FOR_OPSET = dict(
 )
 """The first release that reads an opset: onnxruntime.ai/docs/reference/compatibility.html. Older opsets need none."""
 
-_SCRIPTS = ("benchmark.py",)
+_SCRIPTS = {"benchmark.py": None, "build_engine.py": "tensorrt"}
+"""Scripts that run on the device, each with the runtime it is for; None goes into every bundle."""
+
+
+_ENGINES = """Engines first: `python3 build_engine.py` builds them here, on the device they run on, checks them, and
+says which is fastest. `benchmark.py` then times those, each under the name of its ONNX file.
+
+"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,8 @@ def write_bundle(content: Content, folder: Path) -> None:
     models = _models(content)
     for path in (*(artifact.path for artifact in content.models.values()), content.golden, *content.extra):
         _place(path, folder / path.name)
-    for name in _SCRIPTS:
+    runtimes = {model.runtime for model in models}
+    for name in (name for name, runtime in _SCRIPTS.items() if runtime is None or runtime in runtimes):
         copy_file(AGENT / name, folder / name)
     packages = _packages(content)
     write_bytes(folder / "requirements.txt", _requirements(content.target, packages).encode())
@@ -162,6 +171,7 @@ def _readme(content: Content, models: Sequence[BundleModel]) -> str:
         python=target.python.value,
         architecture=target.architecture,
         runtime=target.runtime.value,
+        engines=_ENGINES if any(model.runtime == "tensorrt" for model in models) else "",
         models="\n".join(rows),
         layout="NCHW",
         shape=list(spec.shape),

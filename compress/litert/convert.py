@@ -68,12 +68,12 @@ def convert_module(module: nn.Module, spec: InputSpec, *, lacks: Collection[str]
 
 def _store_row_by_row(graph: fx.GraphModule) -> None:
     """The converter reads a constant's memory and ignores its strides (`channels_last` weights, transposed views)."""
-    for name, value in list(graph.named_parameters()):
-        if not value.is_contiguous():
-            bind(graph, name, value.detach(), trainable=True)
-    for name, value in list(graph.named_buffers()):
-        if not value.is_contiguous():
-            bind(graph, name, value, trainable=False)
+    for name, parameter in list(graph.named_parameters()):
+        if not parameter.is_contiguous():
+            bind(graph, name, parameter, trainable=True)
+    for name, buffer in list(graph.named_buffers()):
+        if not buffer.is_contiguous():
+            bind(graph, name, buffer, trainable=False)
 
 
 def _convert(network: ChannelsLast, spec: InputSpec) -> bytes:

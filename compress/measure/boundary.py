@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -56,6 +56,8 @@ def measure(
     Raises:
         StageError: the artifact does not load or run.
     """
+    if artifact.deferred:
+        return _deferred(artifact, stage)
     from compress.runtimes import load
 
     host = describe_host()
@@ -103,6 +105,19 @@ def _read_only(artifact: Artifact, stage: str, notes: dict[str, str], missing: D
         size_gzip_bytes=size.gzip_bytes,
         feed=_feed(artifact, stage),
         notes={**notes, **dict.fromkeys(("latency", "accuracy", "fidelity"), missing.problem)},
+    )
+
+
+def _deferred(artifact: Artifact, stage: str) -> Measurement:
+    """The row of something that only the device can make."""
+    reason = "nothing to measure here: it is made on the device"
+    return Measurement(
+        stage=stage,
+        format=artifact.format,
+        precision=artifact.precision,
+        runtime=f"{artifact.format}, on the device",
+        feed=_feed(artifact, stage),
+        notes={"latency": reason, "accuracy": reason, **artifact.notes},
     )
 
 
@@ -156,6 +171,8 @@ def _readers(artifact: Artifact, run: Runner) -> _Readers:
         return _module_readers(artifact, run)
     if artifact.format is Format.TFLITE:
         return _tflite_readers(artifact)
+    if artifact.format is Format.TENSORRT:
+        return _engine_readers(artifact)
     return _onnx_readers(artifact) if artifact.format is Format.ONNX else _script_readers(artifact, run)
 
 
@@ -227,6 +244,13 @@ def _pattern_note(artifact: Artifact, sparsity: Sparsity) -> dict[str, str]:
     }
 
 
+def _engine_readers(artifact: Artifact) -> _Readers:
+    def opaque() -> NoReturn:
+        raise NotMeasured("an engine does not show its weights; see the ONNX file it was built from")
+
+    return _Readers(size=lambda: file_size([artifact.path]), parameters=opaque, sparsity=opaque, macs=opaque)
+
+
 def _load_onnx(artifact: Artifact) -> onnx.ModelProto:
     import onnx
 
@@ -249,6 +273,8 @@ def _caveats(artifact: Artifact, host: Host) -> dict[str, str]:
 
 def _emulation(format: Format, precision: Precision, host: Host) -> str | None:
     """Why the time of this artifact is not that of its precision's own arithmetic; None if it is."""
+    if format is Format.TENSORRT:
+        return None
     if precision is Precision.INT8 and format not in (Format.ONNX, Format.TFLITE, Format.EDGETPU):
         return "Q/DQ around float32 arithmetic; INT8 kernels run only in the exported file"
     if precision is Precision.FP16 and format is Format.ONNX and host.architecture.lower() in ("x86_64", "amd64"):

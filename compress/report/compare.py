@@ -31,7 +31,7 @@ def feed_of(rows: Sequence[Measurement], row: Measurement) -> Measurement | None
 
 def final_row(rows: Sequence[Measurement]) -> Measurement:
     """What the run delivers: its last exported file, or the last module if nothing was exported."""
-    exported = [row for row in rows if row.format.value != "torch"]
+    exported = [row for row in rows if row.format.value != "torch" and row.size_bytes is not None]
     return (exported or list(rows))[-1]
 
 
@@ -63,6 +63,8 @@ def in_words(rows: Sequence[Measurement]) -> list[tuple[str, str]]:
 
 
 def _sentence(rows: Sequence[Measurement], row: Measurement) -> str:
+    if row.size_bytes is None and row.latency is None:
+        return row.notes.get("latency", "not measured")
     source, feed = rows[0], feed_of(rows, row) or rows[0]
     zeros = _zeros_clause(row, feed)
     clauses = [

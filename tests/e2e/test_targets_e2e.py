@@ -111,3 +111,14 @@ def test_a_second_run_reuses_the_stages(finished):
     assert again != run
     assert all(row["reused"] for row in rows(again).values())
     assert (again / "to_onnx.onnx").read_bytes() == (run / "to_onnx.onnx").read_bytes()
+
+
+def test_what_only_the_device_can_build_is_planned(finished):
+    target, run, done = finished
+    plan = run / "bundle" / "to_tensorrt.plan.json"
+    assert plan.exists() == target.startswith("jetson")
+    if plan.exists():
+        assert (run / "bundle" / json.loads(plan.read_text())["onnx"]).exists()
+        assert (run / "bundle" / "build_engine.py").exists()
+        assert rows(run)["to_tensorrt"]["latency"] is None
+        assert "build_engine.py in the bundle builds to_onnx.onnx on the" in " ".join(done.out.split())

@@ -444,6 +444,10 @@ class TorchScriptRunner(object):
         return outputs
 
 
+# tensorrt.nptype of TensorRT 8 asks numpy for names that numpy 1.24 took away
+TENSOR_TYPES = {"FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "INT64": "int64"}
+
+
 class TensorRtRunner(object):
     """A TensorRT engine, built on this device: engines move neither between GPUs nor between TensorRT versions."""
 
@@ -462,24 +466,29 @@ class TensorRtRunner(object):
             content = stream.read()
         self.engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR)).deserialize_cuda_engine(content)
         if self.engine is None:
-            raise Problem("%s cannot load %s" % (self.name, model["path"]), "build the engine on this device")
+            reason = "%s cannot load %s: it is damaged, or of another TensorRT or GPU" % (self.name, path)
+            raise Problem(reason, "python3 build_engine.py builds it on this device")
         self.context = self.engine.create_execution_context()
+        if self.context is None:
+            raise Problem("too little GPU memory to run %s" % path, "close other programs, or add swap")
+        self.named = hasattr(self.engine, "num_io_tensors")
         entries = self.tensors(tensorrt)
         self.input = next(entry for entry in entries if entry[2])
         self.output = next(entry for entry in entries if not entry[2])
-        self.batch = self.input[1][0] if self.input[1][0] > 0 else 1
-        shapes = [tuple(self.batch if size < 0 else size for size in entry[1]) for entry in (self.input, self.output)]
-        self.types = [numpy.dtype(tensorrt.nptype(entry[3])) for entry in (self.input, self.output)]
+        self.smallest, self.largest = self.batches()
+        self.batch = self.largest if self.smallest == self.largest else None
+        shapes = [(self.largest,) + tuple(entry[1][1:]) for entry in (self.input, self.output)]
+        self.types = [numpy.dtype(TENSOR_TYPES[entry[3].name]) for entry in (self.input, self.output)]
         self.result = numpy.empty(shapes[1], self.types[1])
         self.addresses = [self.cuda.allocate(numpy.zeros(s, t).nbytes) for s, t in zip(shapes, self.types)]
-        if hasattr(self.engine, "num_io_tensors"):
+        if self.named:
             for entry, address in zip((self.input, self.output), self.addresses):
                 self.context.set_tensor_address(entry[0], address)
 
     def tensors(self, tensorrt: Any) -> List[Tuple[Any, Tuple[int, ...], bool, Any]]:
         """`(name, shape, is_input, type)` of every tensor; TensorRT 8.5 renamed bindings, 10 removed the old names."""
         engine = self.engine
-        if hasattr(engine, "num_io_tensors"):
+        if self.named:
             names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
             inputs = [engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT for name in names]
             return [
@@ -491,18 +500,39 @@ class TensorRtRunner(object):
             for i in range(engine.num_bindings)
         ]
 
+    def batches(self) -> Tuple[int, int]:
+        """Smallest and largest batch that the engine's profile takes."""
+        key, shape = self.input[:2]
+        if shape[0] > 0:
+            return shape[0], shape[0]
+        engine = self.engine
+        low, _, high = engine.get_tensor_profile_shape(key, 0) if self.named else engine.get_profile_shape(0, key)
+        return low[0], high[0]
+
     def prepare(self, images: "Array") -> Any:
+        if not self.smallest <= len(images) <= self.largest:
+            reason = "batch %d is outside the engine's profile, %d to %d" % (len(images), self.smallest, self.largest)
+            raise Problem(reason, "python3 build_engine.py --batch 1,%d,%d" % (len(images), len(images)))
         return self.numpy.ascontiguousarray(images.astype(self.types[0]))
 
+    def set_shape(self, shape: Tuple[int, ...]) -> None:
+        """An engine with a free batch is told each time it changes."""
+        if self.input[1][0] < 0:
+            (self.context.set_input_shape if self.named else self.context.set_binding_shape)(self.input[0], shape)
+
     def run(self, feed: Any) -> Any:
+        self.set_shape(feed.shape)
         self.cuda.upload(self.addresses[0], feed)
-        if hasattr(self.engine, "num_io_tensors"):
+        self.execute()
+        self.cuda.download(self.result, self.addresses[1])
+        return self.result[: len(feed)]
+
+    def execute(self) -> None:
+        if self.named:
             self.context.execute_async_v3(0)
         else:
             order = sorted(zip((self.input[0], self.output[0]), self.addresses))
             self.context.execute_v2([address for _, address in order])
-        self.cuda.download(self.result, self.addresses[1])
-        return self.result
 
     def logits(self, images: "Array") -> "Array":
         outputs: Array = self.run(self.prepare(images)).astype("float32")
@@ -510,39 +540,59 @@ class TensorRtRunner(object):
 
 
 class Cuda(object):
-    """The five calls of the CUDA runtime that are needed, so that no further Python package is."""
+    """The few calls of the CUDA driver that are needed, so that no further package is; every GPU's driver has them."""
 
-    TO_DEVICE, TO_HOST = 1, 2
+    MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*, cuda.h
 
     def __init__(self) -> None:
-        names = ["libcudart.so", *sorted(glob.glob("/usr/local/cuda*/lib64/libcudart.so*"))]
-        for name in names:
-            try:
-                self.library = ctypes.CDLL(name)
-                return
-            except OSError:
-                continue
-        raise Problem("libcudart.so is not there", "apt install the CUDA runtime of this JetPack")
+        try:
+            self.library = ctypes.CDLL("libcuda.so.1")
+        except OSError as error:
+            raise Problem("there is no CUDA driver here: %s" % error, "run this on the device itself")
+        self.device, context = ctypes.c_int(), ctypes.c_void_p()
+        self.call("cuInit", 0)
+        self.call("cuDeviceGet", ctypes.byref(self.device), 0)
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), self.device)  # the one that TensorRT uses
+        self.call("cuCtxSetCurrent", context)
 
-    def check(self, code: int) -> None:
+    def call(self, name: str, *arguments: Any) -> None:
+        code = getattr(self.library, name)(*arguments)
         if code:
-            raise Problem("the CUDA runtime answers with error %d" % code)
+            text = ctypes.c_char_p()
+            self.library.cuGetErrorString(code, ctypes.byref(text))
+            said = (text.value or b"unknown").decode("ascii", "replace")
+            raise Problem("the CUDA driver answers %s with error %d: %s" % (name, code, said))
+
+    def describe(self) -> Json:
+        """Name, compute capability and memory of the GPU."""
+        name, numbers = ctypes.create_string_buffer(128), []
+        self.call("cuDeviceGetName", name, len(name), self.device)
+        for attribute in (self.MAJOR, self.MINOR):
+            value = ctypes.c_int()
+            self.call("cuDeviceGetAttribute", ctypes.byref(value), attribute, self.device)
+            numbers.append(value.value)
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self.call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+        return {
+            "name": name.value.decode("utf-8", "replace"),
+            "capability": numbers,
+            "free_bytes": free.value,
+            "total_bytes": total.value,
+        }
 
     def allocate(self, size: int) -> int:
-        address = ctypes.c_void_p()
-        self.check(self.library.cudaMalloc(ctypes.byref(address), ctypes.c_size_t(size)))
-        return address.value or 0
+        address = ctypes.c_uint64()
+        self.call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(size))
+        return address.value
 
     def upload(self, address: int, array: "Array") -> None:
-        self.copy(address, array.ctypes.data, array.nbytes, self.TO_DEVICE)
+        pointer = ctypes.c_void_p(array.ctypes.data)
+        self.call("cuMemcpyHtoD_v2", ctypes.c_uint64(address), pointer, ctypes.c_size_t(array.nbytes))
 
     def download(self, array: "Array", address: int) -> None:
-        self.check(self.library.cudaDeviceSynchronize())
-        self.copy(array.ctypes.data, address, array.nbytes, self.TO_HOST)
-
-    def copy(self, target: int, source: int, size: int, kind: int) -> None:
-        pointers = ctypes.c_void_p(target), ctypes.c_void_p(source)
-        self.check(self.library.cudaMemcpy(pointers[0], pointers[1], ctypes.c_size_t(size), kind))
+        self.call("cuCtxSynchronize")
+        pointer = ctypes.c_void_p(array.ctypes.data)
+        self.call("cuMemcpyDtoH_v2", pointer, ctypes.c_uint64(address), ctypes.c_size_t(array.nbytes))
 
 
 RUNNERS = {
