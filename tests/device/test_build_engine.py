@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bundle_factory import AGENT, edit_manifest, make_bundle
+from bundle_factory import AGENT, edit_manifest, load_agent, make_bundle
 
 STANDIN = Path(__file__).parent / "standin"
 
@@ -178,6 +178,14 @@ def test_standin_trtexec_builds_the_same(jetson, bundle):
         "trtexec --onnx=net.onnx --saveEngine=net.fp16.engine --fp16 --workspace=256 --useDLACore=0 --allowGPUFallback"
         in done.stdout
     )
+
+
+def test_without_an_engine_the_benchmark_names_the_builder(bundle, monkeypatch):
+    agent = load_agent()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (model,) = json.loads((bundle / "manifest.json").read_text())["models"]
+    with pytest.raises(agent.Problem, match=r"net.onnx has no engine yet \| fix: python3 build_engine.py builds it"):
+        agent.load(str(bundle), model, 1)
 
 
 # --- without any device -----------------------------------------------------------------------------------------------

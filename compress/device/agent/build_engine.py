@@ -551,14 +551,15 @@ def build_file(options: argparse.Namespace) -> int:
                     "%s is not the file it should be (its SHA-256 differs)" % options.onnx, "copy it again", 2
                 )
     tensorrt, gpu = import_tensorrt(), Cuda().describe()
+    engine = options.engine or os.path.splitext(options.onnx)[0] + ".engine"
     plan = Plan(
         onnx=options.onnx,
-        engine=options.engine or os.path.splitext(options.onnx)[0] + ".engine",
+        engine=engine,
         precision=options.precision or "fp16",
         workspace=choose_workspace(options.workspace_mib, gpu["free_bytes"]),
         batch=options.batch or (1, 1, 1),
         dla_core=options.dla_core,
-        timing_cache=os.path.join(os.path.dirname(os.path.abspath(options.onnx)), "timing.cache"),
+        timing_cache=os.path.join(os.path.dirname(os.path.abspath(engine)), "timing.cache"),
         sparse=options.sparse,
         tactics=tuple(options.tactics),
     )
