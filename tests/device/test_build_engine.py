@@ -156,6 +156,12 @@ def test_standin_another_version_is_remarked_on(jetson, bundle):
     assert "here is TensorRT 8.0.1.6" in done.stdout
 
 
+def test_standin_a_strongly_typed_tensorrt_cannot_make_fp16_of_a_float_file(jetson, bundle):
+    done = jetson(bundle, "--precision", "fp16", version="11.0.0")
+    assert "TensorRT 11.0.0 takes the precision from the file, and net.onnx has no FP16 in it" in done.stdout
+    assert "export it with precision=fp16" in done.stdout
+
+
 def test_standin_int8_is_refused_on_a_nano_with_the_reason(jetson, bundle):
     edit_manifest(bundle, as_int8)
     done = jetson(bundle, "--json", str(bundle / "engines.json"))

@@ -7,6 +7,7 @@ STANDIN_PARSER (the error that the parser reports) and STANDIN_BUILDER (the erro
 import os
 
 __version__ = os.environ.get("STANDIN_VERSION", "8.2.1.8")
+STRONGLY_TYPED = __version__.startswith("11.")
 
 
 class ILogger:
@@ -60,7 +61,7 @@ class Builder:
         self.log = log
 
     def create_network(self, flags):
-        assert flags == 1 << NetworkDefinitionCreationFlag.EXPLICIT_BATCH
+        assert flags == (0 if STRONGLY_TYPED else 1 << NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
         return Network()
 
     def create_builder_config(self):
