@@ -15,11 +15,14 @@ class ILogger:
 
 
 class NetworkDefinitionCreationFlag:
-    EXPLICIT_BATCH = 0
+    if not STRONGLY_TYPED:
+        EXPLICIT_BATCH = 0
 
 
 class BuilderFlag:
-    FP16, INT8, GPU_FALLBACK, SPARSE_WEIGHTS = range(4)
+    GPU_FALLBACK, SPARSE_WEIGHTS = range(2)
+    if not STRONGLY_TYPED:
+        FP16, INT8 = 2, 3
 
 
 class DeviceType:
@@ -42,6 +45,8 @@ class Input:
 
 
 class Network:
+    num_layers = 0  # so nothing in it is FP16
+
     def get_input(self, index):
         return Input()
 
