@@ -34,7 +34,7 @@ class Built:
 
 
 def build_engine(plan: EnginePlan, onnx: Path, engine: Path) -> Built:
-    """Build `onnx` by `plan` into `engine`. A timing cache beside the ONNX file makes later builds faster.
+    """Build `onnx` by `plan` into `engine`. A timing cache beside the engine makes later builds faster.
 
     Raises:
         StageError: the builder's own reason: the parser does not take a node, no kernel, no memory.

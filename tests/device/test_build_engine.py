@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bundle_factory import AGENT, edit_manifest, make_bundle
+from bundle_factory import AGENT, edit_manifest, load_agent, make_bundle
 
 STANDIN = Path(__file__).parent / "standin"
 
@@ -156,6 +156,12 @@ def test_standin_another_version_is_remarked_on(jetson, bundle):
     assert "here is TensorRT 8.0.1.6" in done.stdout
 
 
+def test_standin_a_strongly_typed_tensorrt_cannot_make_fp16_of_a_float_file(jetson, bundle):
+    done = jetson(bundle, "--precision", "fp16", version="11.0.0")
+    assert "TensorRT 11.0.0 takes the precision from the file, and net.onnx has no FP16 in it" in done.stdout
+    assert "export it with precision=fp16" in done.stdout
+
+
 def test_standin_int8_is_refused_on_a_nano_with_the_reason(jetson, bundle):
     edit_manifest(bundle, as_int8)
     done = jetson(bundle, "--json", str(bundle / "engines.json"))
@@ -178,6 +184,14 @@ def test_standin_trtexec_builds_the_same(jetson, bundle):
         "trtexec --onnx=net.onnx --saveEngine=net.fp16.engine --fp16 --workspace=256 --useDLACore=0 --allowGPUFallback"
         in done.stdout
     )
+
+
+def test_without_an_engine_the_benchmark_names_the_builder(bundle, monkeypatch):
+    agent = load_agent()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (model,) = json.loads((bundle / "manifest.json").read_text())["models"]
+    with pytest.raises(agent.Problem, match=r"net.onnx has no engine yet \| fix: python3 build_engine.py builds it"):
+        agent.load(str(bundle), model, 1)
 
 
 # --- without any device -----------------------------------------------------------------------------------------------

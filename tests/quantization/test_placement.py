@@ -104,7 +104,7 @@ def test_tensorrt_quantizes_inputs_and_the_skip_branch_only(kit):
     assert only(linear) == "output"
     pairs = [node for node in call_nodes(graph) if packet(node) == Q]
     assert {(node.args[2], node.args[3], node.args[4]) for node in pairs} == {(0, -128, 127)}
-    assert len(pairs) == 3  # image (read by conv and by the skip branch), ReLU6 output, pooled features
+    assert len(pairs) == 4  # image (read by conv and skip branch), ReLU6 output, sum to be pooled, pooled features
     assert not any(packet(source) == "conv2d" for node in pairs for source in node.all_input_nodes)
 
 

@@ -19,6 +19,7 @@ import ctypes
 import functools
 import glob
 import hashlib
+import importlib.util
 import json
 import math
 import os
@@ -610,6 +611,8 @@ def load(folder: str, model: Json, threads: int) -> Any:
     kind = model["format"]
     if kind == "onnx" and model.get("runtime") == "tensorrt" and os.path.exists(engine):
         kind, path = "tensorrt", engine
+    elif model.get("runtime") == "tensorrt" and importlib.util.find_spec("onnxruntime") is None:
+        raise Problem("%s has no engine yet" % model["path"], "python3 build_engine.py builds it on this device")
     if kind not in RUNNERS:
         raise Problem("%s has the format %r; this agent runs %s" % (path, kind, ", ".join(sorted(RUNNERS))))
     return RUNNERS[kind](path, model, threads)

@@ -120,6 +120,7 @@ def build(tensorrt: Any, plan: Plan) -> Json:
     network = builder.create_network(network_flags(tensorrt))
     parser = tensorrt.OnnxParser(network, log)  # keeps the weights alive: it must outlive the build
     parse(parser, plan.onnx, log)
+    require_typed(tensorrt, network, plan)
     config = configure(tensorrt, builder, network, plan)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
@@ -168,6 +169,20 @@ def parser_reason(error: Any) -> str:
         " (%s)" % operator if operator else "",
         text,
     )
+
+
+def require_typed(tensorrt: Any, network: Any, plan: Plan) -> None:
+    """TensorRT 11 takes the precision from the file alone: a float file stays float there, whatever is asked for."""
+    if plan.precision != "fp16" or hasattr(tensorrt.BuilderFlag, "FP16"):
+        return
+    outputs = [network.get_layer(i).get_output(0) for i in range(network.num_layers)]
+    if not any(output is not None and output.dtype == tensorrt.DataType.HALF for output in outputs):
+        name = os.path.basename(plan.onnx)
+        reason = "TensorRT %s takes the precision from the file, and %s has no FP16 in it" % (
+            tensorrt.__version__,
+            name,
+        )
+        raise Problem(reason, "export it with precision=fp16")
 
 
 def configure(tensorrt: Any, builder: Any, network: Any, plan: Plan) -> Any:
@@ -551,14 +566,15 @@ def build_file(options: argparse.Namespace) -> int:
                     "%s is not the file it should be (its SHA-256 differs)" % options.onnx, "copy it again", 2
                 )
     tensorrt, gpu = import_tensorrt(), Cuda().describe()
+    engine = options.engine or os.path.splitext(options.onnx)[0] + ".engine"
     plan = Plan(
         onnx=options.onnx,
-        engine=options.engine or os.path.splitext(options.onnx)[0] + ".engine",
+        engine=engine,
         precision=options.precision or "fp16",
         workspace=choose_workspace(options.workspace_mib, gpu["free_bytes"]),
         batch=options.batch or (1, 1, 1),
         dla_core=options.dla_core,
-        timing_cache=os.path.join(os.path.dirname(os.path.abspath(options.onnx)), "timing.cache"),
+        timing_cache=os.path.join(os.path.dirname(os.path.abspath(engine)), "timing.cache"),
         sparse=options.sparse,
         tactics=tuple(options.tactics),
     )

@@ -7,6 +7,7 @@ STANDIN_PARSER (the error that the parser reports) and STANDIN_BUILDER (the erro
 import os
 
 __version__ = os.environ.get("STANDIN_VERSION", "8.2.1.8")
+STRONGLY_TYPED = __version__.startswith("11.")
 
 
 class ILogger:
@@ -14,11 +15,14 @@ class ILogger:
 
 
 class NetworkDefinitionCreationFlag:
-    EXPLICIT_BATCH = 0
+    if not STRONGLY_TYPED:
+        EXPLICIT_BATCH = 0
 
 
 class BuilderFlag:
-    FP16, INT8, GPU_FALLBACK, SPARSE_WEIGHTS = range(4)
+    GPU_FALLBACK, SPARSE_WEIGHTS = range(2)
+    if not STRONGLY_TYPED:
+        FP16, INT8 = 2, 3
 
 
 class DeviceType:
@@ -41,6 +45,8 @@ class Input:
 
 
 class Network:
+    num_layers = 0  # so nothing in it is FP16
+
     def get_input(self, index):
         return Input()
 
@@ -60,7 +66,7 @@ class Builder:
         self.log = log
 
     def create_network(self, flags):
-        assert flags == 1 << NetworkDefinitionCreationFlag.EXPLICIT_BATCH
+        assert flags == (0 if STRONGLY_TYPED else 1 << NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
         return Network()
 
     def create_builder_config(self):
