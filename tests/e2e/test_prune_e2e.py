@@ -40,9 +40,14 @@ def finished(tmp_path_factory):
     return run, done
 
 
+def made_here(run):
+    """Rows of what exists: an engine is built on the device, and its row has no figures."""
+    return {stage: row for stage, row in rows(run).items() if stage != "to_tensorrt"}
+
+
 def test_structure_and_zeros_are_kept_to_the_exported_file(finished):
     run, _ = finished
-    measured = rows(run)
+    measured = made_here(run)
     ratios = {stage: row["macs"] / measured["source"]["macs"] for stage, row in measured.items() if row["macs"]}
     assert ratios["structured"] == pytest.approx(0.6, abs=0.02)
     for stage in ("tune", "two_four", "tune2", "fold_batchnorm", "qat", "to_onnx"):
@@ -56,7 +61,7 @@ def test_structure_and_zeros_are_kept_to_the_exported_file(finished):
 
 def test_the_accuracy_comes_back(finished):
     run, _ = finished
-    top1 = {stage: row["accuracy"]["top1"] for stage, row in rows(run).items()}
+    top1 = {stage: row["accuracy"]["top1"] for stage, row in made_here(run).items()}
     assert top1["structured"] < 0.95 < top1["tune"]
     assert top1["to_onnx"] >= top1["source"] - 0.03
 

@@ -17,7 +17,7 @@ def test_sees_a_peak_that_is_gone_at_the_end():
     before = psutil.Process().memory_info().rss
     with PeakMemory() as memory:
         block = np.ones(100 * MIB, np.uint8)
-        time.sleep(0.05)
+        time.sleep(0.5)  # a sample every 10 ms, also where the other cores are taken
         del block
     assert 95 * MIB < memory.peak_bytes - before < 200 * MIB
 
