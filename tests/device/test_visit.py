@@ -184,7 +184,7 @@ def test_a_benchmark_that_is_killed_is_started_again(bundle, home):
         if "median ms" in text and not killed:
             killed.append(kill_benchmark(bundle.digest))
 
-    options = BenchOptions(seconds=10.0, threads=(1,), any_device=True)
+    options = BenchOptions(seconds=3.0, threads=tuple(range(1, 9)), any_device=True)  # long enough to be met alive
     said = []
     result = measure_on(LocalTransport(), bundle, options, lambda text: (said.append(text), kill_once(text)))
     assert killed == [True]
