@@ -85,6 +85,15 @@ def fp16(net: str) -> Engine:
     return Engine("fp16", f"{net}-twin.onnx", "fp16", "fp32")
 
 
+def choose(names: list[str]) -> list[Group]:
+    """The named groups in the order given; all of them without names."""
+    known = {group.name: group for group in groups()}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SystemExit(f"--groups {unknown[0]!r} is none of: {'; '.join(known)}")
+    return [known[name] for name in names] or list(known.values())
+
+
 def three(net: str) -> tuple[Engine, ...]:
     return (fp16(net), ours(net), Engine("int8 implicit", f"{net}-twin.onnx", "int8", "fp32", implicit=True))
 
@@ -105,8 +114,8 @@ def sparse(net: str) -> tuple[Engine, ...]:
 class Bench:
     """The run: what was measured so far, and how long there is left."""
 
-    def __init__(self, models: Path, output: Path, seconds: float) -> None:
-        self.models, self.output = models, output
+    def __init__(self, models: Path, output: Path, seconds: float, chosen: list[Group]) -> None:
+        self.models, self.output, self.groups = models, output, chosen
         self.deadline = time.monotonic() + seconds
         self.path = output / "tensorrt.json"
         output.mkdir(parents=True, exist_ok=True)
@@ -119,7 +128,7 @@ class Bench:
         if gpu is None:
             raise SystemExit("no NVIDIA GPU answers here: the engines can be built on nothing else")
         self.results["machine"] = {"gpu": gpu.name, "tensorrt": tensorrt.__version__, "capability": gpu.capability}
-        for group in groups():
+        for group in self.groups:
             built = [engine for engine in group.engines if self.build(tensorrt, group, engine, calibration)]
             if built and group.name not in self.results["groups"]:
                 self.time(group, built, images)
@@ -282,8 +291,9 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True, help="folder with the ONNX files and golden outputs")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=400.0, help="no engine is started that would end later")
+    parser.add_argument("--groups", nargs="*", default=[], help="only these, in this order: 'resnet18, batch 1' ...")
     options = parser.parse_args()
-    Bench(options.models, options.output, options.seconds).run(images(2, 32), images(1, 32))
+    Bench(options.models, options.output, options.seconds, choose(options.groups)).run(images(2, 32), images(1, 32))
 
 
 if __name__ == "__main__":
