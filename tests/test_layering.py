@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "compress"
 
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
-    {"errors", "types", "quiet"},
+    {"errors", "types", "quiet", "svg"},
     {"files", "serialize", "resources", "versions", "target", "stage"},
     {
         "graph",
