@@ -39,7 +39,8 @@ LAYERS = [
     {"pipeline", "store", "estimate"},
     {"execute"},
     {"deliver", "device", "report", "cli", "compose", "config"},
-    {"run"},
+    {"request"},
+    {"run", "doctor"},
     {"__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
