@@ -54,7 +54,8 @@ def _run(command: cli.Command) -> int:
     from compress.report.progress import RichProgress
     from compress.report.terminal import console as make_console
     from compress.report.terminal import print_comparison, print_run
-    from compress.run import Finished, Request, run_once
+    from compress.request import Request
+    from compress.run import Finished, run_once
 
     console = make_console()
     if not command.multirun:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from compress import runtimes
-from compress.compose import Tree, compose_tree, override_keys
-from compress.config import RunConfig, build_stages, load_target, parse_config
+from compress.compose import Tree
+from compress.config import RunConfig
 from compress.data import load_splits
 from compress.data.splits import require_classes
 from compress.deliver import (
@@ -31,32 +31,25 @@ from compress.device.inventory import find_devices
 from compress.device.manifest import read_bundle
 from compress.device.transport import Transport
 from compress.device.visit import BenchOptions, check_device
-from compress.errors import CompressError, ConfigError, DeviceError
+from compress.errors import CompressError, DeviceError
 from compress.estimate.all_files import estimate_all
 from compress.execute import Output, Result, Run, execute
 from compress.files import write_bytes
 from compress.measure.drift import Drift, measure_drift
-from compress.models import FactoryModel, load_model, model_digest, source_format
+from compress.models import load_model, model_digest
 from compress.pipeline import SOURCE, Pipeline
 from compress.report.json_report import Report, create_report, summarize_file
+from compress.request import Request, plan_run
 from compress.stage import Progress
 from compress.store import StageStore, content_key
 from compress.types import Artifact, Format, Precision
 
-__all__ = ["Finished", "Request", "run_once"]
+__all__ = ["Finished", "run_once"]
 
 REPORT = "report.json"
 
 _DRIFT_SAMPLES = 128
 """Enough logits for the largest difference to settle; the INT8 reference is slow, as PyTorch emulates it in float."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user typed for one run."""
-
-    overrides: tuple[str, ...]
-    config_folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -76,12 +69,10 @@ def run_once(request: Request, progress: Progress) -> Finished:
         StageError: a stage failed; the stages before it stay in the store for the next run.
     """
     started = time.perf_counter()
-    tree = compose_tree(request.overrides, request.config_folder)
-    config = parse_config(tree)
-    trusted = _trusted_packages(config, override_keys(request.overrides))
-    pipeline = _checked(config, request, trusted.__contains__)
+    plan = plan_run(request)
+    tree, config, pipeline = plan.tree, plan.config, plan.pipeline
     devices = _reached(config, pipeline, progress)
-    run = _prepare(config, pipeline, trusted.__contains__, progress)
+    run = _prepare(config, pipeline, plan.trusted.__contains__, progress)
     results = execute(pipeline, run)
     drift = _drift(results, run)
 
@@ -120,13 +111,6 @@ def _measure_on_devices(
         progress.log(line)
     wrong = [DeviceError(f"{run.name}: a model failed there, see the report") for run in fleet.runs if not run.valid]
     return (*fleet.failures.values(), *wrong)
-
-
-def _checked(config: RunConfig, request: Request, trusted: Callable[[str], bool]) -> Pipeline:
-    """Hold the recipe against the target before anything is loaded."""
-    folders = [request.config_folder / "targets"] if request.config_folder else []
-    target = load_target(config.target.name, folders)
-    return Pipeline.check(target, build_stages(config.stage, trusted), source_format(config.model))
 
 
 def _prepare(config: RunConfig, pipeline: Pipeline, trusted: Callable[[str], bool], progress: Progress) -> Run:
@@ -217,20 +201,3 @@ def _report(
         estimates=estimate_all(run.target, [result.output.artifact for result in results if _is_onnx(result)]),
         wall_seconds=seconds,
     )
-
-
-def _trusted_packages(config: RunConfig, typed: frozenset[str]) -> frozenset[str]:
-    """Packages the user named on the command line; a configuration file cannot extend its own trust.
-
-    Raises:
-        ConfigError: `trust` was set by a configuration file.
-    """
-    if config.trust and "trust" not in typed:
-        raise ConfigError("trust is only honoured on the command line", fix=f"type trust=[{','.join(config.trust)}]")
-    named = set(config.trust)
-    if isinstance(config.model, FactoryModel) and "model.factory" in typed:
-        named.add(config.model.factory.partition(":")[0].partition(".")[0])
-    for name, node in config.stage.items():
-        if f"stage.{name}._target_" in typed:
-            named.add(str(node.get("_target_")).partition(".")[0])
-    return frozenset(named)

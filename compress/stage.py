@@ -132,6 +132,10 @@ class Stage(BaseModel, abc.ABC):
         """What the result depends on besides input, options, data and versions: programs found on this machine."""
         return {}
 
+    def missing_here(self) -> str | None:
+        """What this machine lacks, so that the stage hands part of its work over to another one; None if nothing."""
+        return None
+
     @abc.abstractmethod
     def run(self, artifact: Artifact, context: Context) -> Artifact:
         """Make the output artifact. Raises `StageError` on failure and leaves nothing half-written."""

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "compress"
 
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
-    {"errors", "types", "quiet"},
+    {"errors", "types", "quiet", "svg"},
     {"files", "serialize", "resources", "versions", "target", "stage"},
     {
         "graph",
@@ -39,7 +39,8 @@ LAYERS = [
     {"pipeline", "store", "estimate"},
     {"execute"},
     {"deliver", "device", "report", "cli", "compose", "config"},
-    {"run"},
+    {"request"},
+    {"run", "doctor"},
     {"__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from xml.sax.saxutils import escape
 
 from compress.pruning.sensitivity import Curve
+from compress.svg import GAP, ROW, RowChart, column_of_names, row
 
 __all__ = ["scan_csv", "scan_svg", "scan_table"]
 
-_ROW, _COLUMN, _TOP, _GAP = 22, 64, 66, 10  # pixels: height of a row, width of a column, of the heading, and between
-_CHARACTER = 7.3  # pixels a character of 12 px monospace takes, a little generous
+_COLUMN, _TOP = 64, 66  # pixels: width of a column, height of the heading
 _WORST = 20.0  # points of top-1 that have the full colour
-
-_STYLE = """
-text { font: 12px ui-monospace, monospace; fill: #1f2328; }
-.heading { font: 600 14px system-ui, sans-serif; }
-.note { font: 12px system-ui, sans-serif; fill: #59636e; }
-.cell { fill: #cf222e; }
-@media (prefers-color-scheme: dark) {
-  text { fill: #f0f6fc; } .note { fill: #9198a1; } .cell { fill: #f85149; }
-}
-"""
 
 
 def scan_table(curves: Sequence[Curve]) -> list[str]:
@@ -43,41 +32,28 @@ def scan_csv(curves: Sequence[Curve]) -> str:
 
 def scan_svg(curves: Sequence[Curve], samples: int) -> str:
     """A row per layer, a column per share; the redder a cell, the more top-1 points were lost."""
-    left = round(_CHARACTER * max((len(curve.name) for curve in curves), default=0)) + _GAP
+    left = column_of_names([curve.name for curve in curves])
     shares = [point.share for point in curves[0].points[1:]] if curves else []
-    width, height = left + _COLUMN * len(shares) + _GAP, _TOP + _ROW * len(curves) + _GAP
+    summary = f"Change of top-1 in points on {samples} validation images when only this layer is pruned by this share"
+    width = left + _COLUMN * len(shares) + GAP
+    chart = RowChart("Sensitivity to pruning", summary, summary, width, _TOP, light="#cf222e", dark="#f85149")
     heads = [
         f'<text x="{left + _COLUMN * (place + 0.5):.0f}" y="{_TOP - 8}" text-anchor="middle">{share:.0%}</text>'
         for place, share in enumerate(shares)
     ]
-    rows = [_row(curve, left, _TOP + _ROW * place) for place, curve in enumerate(_ordered(curves))]
-    title = "Sensitivity to pruning"
-    summary = f"Change of top-1 in points on {samples} validation images when only this layer is pruned by this share"
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-            f'height="{height}" role="img" aria-labelledby="title summary">',
-            f'<title id="title">{title}</title>',
-            f'<desc id="summary">{summary}</desc>',
-            f"<style>{_STYLE}</style>",
-            f'<text class="heading" x="0" y="16">{title}</text>',
-            f'<text class="note" x="0" y="34">{summary}</text>',
-            *heads,
-            *rows,
-            "</svg>\n",
-        ]
-    )
+    rows = [_row(curve, left, chart.baseline(place)) for place, curve in enumerate(_ordered(curves))]
+    return chart.draw(rows, heads)
 
 
-def _row(curve: Curve, left: int, top: int) -> str:
-    middle = top + _ROW // 2 + 4
+def _row(curve: Curve, left: int, baseline: int) -> str:
+    top = baseline - ROW // 2 - 4
     cells = "".join(
-        f'<rect class="cell" x="{left + _COLUMN * place}" y="{top + 1}" width="{_COLUMN - 2}" height="{_ROW - 2}" '
+        f'<rect class="mark" x="{left + _COLUMN * place}" y="{top + 1}" width="{_COLUMN - 2}" height="{ROW - 2}" '
         f'fill-opacity="{min(1.0, max(0.0, -change) / _WORST):.2f}"/>'
-        f'<text x="{left + _COLUMN * (place + 0.5):.0f}" y="{middle}" text-anchor="middle">{change:+.1f}</text>'
+        f'<text x="{left + _COLUMN * (place + 0.5):.0f}" y="{baseline}" text-anchor="middle">{change:+.1f}</text>'
         for place, change in enumerate(_changes(curve))
     )
-    return f'<g><text x="{left - _GAP}" y="{middle}" text-anchor="end">{escape(curve.name)}</text>{cells}</g>'
+    return row(curve.name, left, baseline, cells)
 
 
 def _changes(curve: Curve) -> list[float]:

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from xml.sax.saxutils import escape
 
 from compress.quantization.sensitivity import LayerSensitivity
+from compress.svg import ROW, RowChart, column_of_names
+from compress.svg import row as svg_row
 
 __all__ = ["scan_csv", "scan_svg", "scan_table"]
 
-_TITLE = "Sensitivity to INT8 quantization"
-_ROW, _TOP, _GAP = 22, 46, 10  # pixels: height of a row, of the heading, and between the parts of a row
+_TOP = 46  # pixels: height of the heading
 _BARS, _VALUE = 420, 90  # pixels: width of the longest bar and of the number behind it
 _HEADING = "only this layer in INT8"
-_CHARACTER = 7.3  # pixels a character of 12 px monospace takes, a little generous
-
-_STYLE = """
-text { font: 12px ui-monospace, monospace; fill: #1f2328; }
-.heading { font: 600 14px system-ui, sans-serif; }
-.note { font: 12px system-ui, sans-serif; fill: #59636e; }
-.bar { fill: #0969da; }
-@media (prefers-color-scheme: dark) {
-  text { fill: #f0f6fc; } .note { fill: #9198a1; } .bar { fill: #4493f8; }
-}
-"""
 
 
 def scan_table(rows: Sequence[LayerSensitivity]) -> list[str]:
@@ -51,7 +40,13 @@ def scan_svg(rows: Sequence[LayerSensitivity]) -> str:
 
     A layer that changes nothing (infinite SQNR) has a full bar and reads `exact`.
     """
-    return _svg(_ordered(rows))
+    ordered = _ordered(rows)
+    left = column_of_names([row.name for row in rows])
+    note = "SQNR of the output with only this layer in INT8; shorter is worse"
+    title, width = "Sensitivity to INT8 quantization", left + _BARS + _VALUE
+    chart = RowChart(title, _summary(ordered), note, width, _TOP, light="#0969da", dark="#4493f8")
+    longest = max((row.sqnr_db for row in rows if math.isfinite(row.sqnr_db)), default=0.0)
+    return chart.draw([_bar(row, left, chart.baseline(place), longest) for place, row in enumerate(ordered)])
 
 
 def _ordered(rows: Sequence[LayerSensitivity]) -> list[LayerSensitivity]:
@@ -60,26 +55,6 @@ def _ordered(rows: Sequence[LayerSensitivity]) -> list[LayerSensitivity]:
 
 def _decibels(value: float) -> str:
     return "exact" if value == math.inf else f"{value:.1f} dB"  # NaN reads nan, -inf reads -inf
-
-
-def _svg(rows: Sequence[LayerSensitivity]) -> str:
-    left = round(_CHARACTER * max((len(row.name) for row in rows), default=0)) + _GAP
-    width, height = left + _BARS + _VALUE, _TOP + _ROW * len(rows) + _GAP
-    longest = max((row.sqnr_db for row in rows if math.isfinite(row.sqnr_db)), default=0.0)
-    bars = [_bar(row, left, _TOP + _ROW * place, longest) for place, row in enumerate(rows)]
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-            f'height="{height}" role="img" aria-labelledby="title summary">',
-            f'<title id="title">{_TITLE}</title>',
-            f'<desc id="summary">{escape(_summary(rows))}</desc>',
-            f"<style>{_STYLE}</style>",
-            f'<text class="heading" x="0" y="16">{_TITLE}</text>',
-            '<text class="note" x="0" y="34">SQNR of the output with only this layer in INT8; shorter is worse</text>',
-            *bars,
-            "</svg>\n",
-        ]
-    )
 
 
 def _summary(rows: Sequence[LayerSensitivity]) -> str:
@@ -92,14 +67,12 @@ def _summary(rows: Sequence[LayerSensitivity]) -> str:
     )
 
 
-def _bar(row: LayerSensitivity, left: int, top: int, longest: float) -> str:
-    value = longest if row.sqnr_db == math.inf else row.sqnr_db
-    full = longest <= 0 and row.sqnr_db == math.inf
+def _bar(layer: LayerSensitivity, left: int, baseline: int, longest: float) -> str:
+    value = longest if layer.sqnr_db == math.inf else layer.sqnr_db
+    full = longest <= 0 and layer.sqnr_db == math.inf
     share = 1.0 if full else value / longest if longest > 0 and math.isfinite(value) else 0.0
     length = max(1.0, _BARS * max(0.0, share))
-    middle = top + _ROW // 2 + 4
-    return (
-        f'<g><text x="{left - _GAP}" y="{middle}" text-anchor="end">{escape(row.name)}</text>'
-        f'<rect class="bar" x="{left}" y="{top + 3}" width="{length:.1f}" height="{_ROW - 6}" rx="2"/>'
-        f'<text x="{left + length + 6:.1f}" y="{middle}">{escape(_decibels(row.sqnr_db))}</text></g>'
-    )
+    top = baseline - ROW // 2 - 1
+    bar = f'<rect class="mark" x="{left}" y="{top}" width="{length:.1f}" height="{ROW - 6}" rx="2"/>'
+    number = f'<text x="{left + length + 6:.1f}" y="{baseline}">{_decibels(layer.sqnr_db)}</text>'
+    return svg_row(layer.name, left, baseline, bar + number)

@@ -6,13 +6,15 @@ Free of torch at import, so that a configuration can be checked without loading 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from compress.errors import StageError
 from compress.stage import Context, Stage
 from compress.training.options import Device, Optimizer, Padding, TrainOptions
+from compress.types import Artifact, Format
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from compress.training.samples import Samples
     from compress.training.validate import Validation
 
-__all__ = ["TrainingStage", "training_samples", "validated"]
+__all__ = ["FloatTrainingStage", "Start", "TrainingStage", "log_unvalidated", "training_samples", "validated"]
 
 _CHECKPOINT = "checkpoint.pt"
 _VALIDATION_BATCH = 256
@@ -140,6 +142,61 @@ class TrainingStage(Stage):
         return result
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a training begins with.
+
+    Attributes:
+        module: the copy that is trained.
+        samples: for training, and for choosing the epoch to keep (may be empty).
+        teacher: what is distilled from; None without distillation.
+        before: the validation result of the module as it came in; None without validation samples.
+    """
+
+    module: nn.Module
+    samples: tuple[Samples, Samples]
+    teacher: nn.Module | None
+    before: Validation | None
+    options: TrainOptions
+
+
+class FloatTrainingStage(TrainingStage):
+    """Base of the stages that train FP32 weights. With `distill` the teacher is the model as loaded.
+
+    Attributes:
+        momentum: of SGD.
+        label_smoothing: share of the target spread over all classes.
+        mixed_precision: compute activations in 16 bits on a GPU.
+    """
+
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.TORCH})
+    produces: ClassVar[Format] = Format.TORCH
+    why_not_onnx: ClassVar[str | None] = "the weights of an ONNX file are frozen; train the PyTorch model it came from"
+    data_used: ClassVar[tuple[str, ...]] = ("finetune", "validation")
+
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    mixed_precision: bool = True
+
+    def start(self, artifact: Artifact, context: Context) -> Start:
+        """A copy of the module to train, and what it is trained with.
+
+        Raises:
+            StageError: no samples, no teacher, nothing to train, or a graph that takes no batches.
+        """
+        from compress.training.prepare import require_batches, source_teacher, trainable_copy
+
+        module = trainable_copy(artifact.module)
+        require_batches(module, artifact, context.name)
+        samples = training_samples(context)
+        teacher = source_teacher(context) if self.distill else None
+        options = self.train_options(
+            momentum=self.momentum, label_smoothing=self.label_smoothing, mixed_precision=self.mixed_precision
+        )
+        return Start(module, samples, teacher, validated(module, samples[1]), options)
+
+
 def training_samples(context: Context) -> tuple[Samples, Samples]:
     """The fine-tuning and the validation split, decoded images kept in memory.
 
@@ -160,3 +217,10 @@ def validated(module: nn.Module, samples: Samples) -> Validation | None:
     from compress.training.validate import validate
 
     return validate(module, samples.batches(_VALIDATION_BATCH)) if len(samples) else None
+
+
+def log_unvalidated(result: TrainResult, context: Context) -> None:
+    """Say that nothing chose among the epochs."""
+    context.progress.log(
+        f"{context.name}: trained on {result.device}; without validation samples the last epoch is kept"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from doubles import GRAY
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ from compress.data.splits import divide, require_classes
 from compress.errors import DataError
 from compress.types import InputSpec
 
-GRAY = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
 PREPROCESS = Preprocess(GRAY)
 NAMES = ("calibration", "validation", "finetune", "evaluation")
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from doubles import ArraySplit, Log
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,33 +14,6 @@ from compress.errors import DataError, StageError
 from compress.measure.accuracy import evaluate, wilson_interval
 from compress.measure.reference import ReferenceLogits, _write
 from compress.measure.unmeasured import NotMeasured
-from compress.stage import Batch
-
-
-class Quiet:
-    def track(self, items, description, total=None):
-        yield from items
-
-    def log(self, message):
-        pass
-
-
-class ArraySplit:
-    name = "evaluation"
-
-    def __init__(self, images, labels):
-        self.images, self.labels, self.largest = images, labels, 0
-
-    def __len__(self):
-        return len(self.labels)
-
-    def batches(self, size):
-        for start in range(0, len(self), size):
-            self.largest = max(self.largest, size)
-            yield Batch(self.images[start : start + size], self.labels[start : start + size])
-
-    def digest(self):
-        return "0" * 64
 
 
 class Scores:
@@ -54,14 +28,14 @@ class Scores:
         return images.reshape(len(images), -1)[:, :3] + np.float32(self.shift)
 
 
-OPTIONS = {"batch_size": 4, "progress": Quiet()}
+OPTIONS = {"batch_size": 4, "progress": Log()}
 
 
 def split(count=10):
     images = np.zeros((count, 1, 2, 2), np.float32)
     labels = np.arange(count) % 3
     images.reshape(count, 4)[np.arange(count), labels] = 1
-    return ArraySplit(images, labels.astype(np.int64))
+    return ArraySplit(images, labels.astype(np.int64), "evaluation")
 
 
 def test_counts_right_answers_over_all_batches():
@@ -74,7 +48,7 @@ def test_counts_right_answers_over_all_batches():
 
 def test_reference_is_written_in_batches_and_compared(tmp_path):
     data, path = split(10), tmp_path / "deep" / "reference.npy"
-    _write(Scores(), data, path, 4, Quiet())
+    _write(Scores(), data, path, 4, Log())
     reference = ReferenceLogits(path).open()
     assert isinstance(reference, np.memmap)
     assert np.array_equal(reference, data.images.reshape(10, -1)[:, :3])
@@ -90,7 +64,7 @@ def test_reference_is_written_in_batches_and_compared(tmp_path):
 def test_an_existing_reference_is_not_computed_again(tmp_path):
     path = tmp_path / "reference.npy"
     np.save(path, np.zeros((10, 3), np.float32))
-    assert ReferenceLogits.compute(None, split(), path, None, Quiet()).path == path
+    assert ReferenceLogits.compute(None, split(), path, None, Log()).path == path
 
 
 def test_answers_that_are_not_numbers_are_wrong_and_cannot_be_compared():

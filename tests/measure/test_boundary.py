@@ -10,43 +10,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from doubles import Log, noise
 from torch import nn
 
 from compress.measure import boundary
 from compress.measure.boundary import MeasureConfig, ReferenceLogits, measure
 from compress.measure.host import describe_host
-from compress.stage import Batch
 from compress.types import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
 CONFIG = MeasureConfig(batch_size=8, latency_runs=5, latency_warmup=1, latency_seconds=0.5)
 
 
-class Quiet:
-    def track(self, items, description, total=None):
-        yield from items
-
-    def log(self, message):
-        pass
-
-
-class RandomSplit:
-    name = "evaluation"
-
-    def __len__(self):
-        return 20
-
-    def batches(self, size):
-        random = np.random.default_rng(0)
-        images = random.standard_normal((20, 1, 8, 8), dtype=np.float32)
-        for start in range(0, 20, size):
-            yield Batch(images[start : start + size], np.zeros(len(images[start : start + size]), np.int64))
-
-    def digest(self):
-        return "0" * 64
-
-
-SPLITS = SimpleNamespace(evaluation=RandomSplit())
+SPLITS = SimpleNamespace(evaluation=noise(20, SPEC.shape, name="evaluation"))
 
 
 def network():
@@ -55,7 +31,7 @@ def network():
 
 
 def run(artifact, stage, reference):
-    return measure(artifact, stage=stage, reference=reference, splits=SPLITS, config=CONFIG, progress=Quiet())
+    return measure(artifact, stage=stage, reference=reference, splits=SPLITS, config=CONFIG, progress=Log())
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +42,7 @@ def source():
 @pytest.fixture(scope="module")
 def reference(source, tmp_path_factory):
     path = tmp_path_factory.mktemp("reference") / "reference.npy"
-    return ReferenceLogits.compute(source, SPLITS.evaluation, path, CONFIG, Quiet())
+    return ReferenceLogits.compute(source, SPLITS.evaluation, path, CONFIG, Log())
 
 
 def test_the_source(source, reference):

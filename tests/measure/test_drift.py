@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
+from doubles import Log, noise
 from torch import nn
 
 from compress.measure.drift import measure_drift, output_scale
@@ -14,33 +14,10 @@ from compress.quantization.observers.min_max import MinMax
 from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy
 from compress.quantization.ptq import calibrate, convert, float_graph, prepare
-from compress.stage import Batch
 from compress.types import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((3, 8, 8))
-
-
-class Quiet:
-    def track(self, items, description, total=None):
-        yield from items
-
-    def log(self, message):
-        pass
-
-
-class Split:
-    name = "evaluation"
-
-    def __init__(self, count):
-        self.images = np.random.default_rng(1).standard_normal((count, *SPEC.shape), dtype=np.float32)
-
-    def __len__(self):
-        return len(self.images)
-
-    def batches(self, size, *, order=None):
-        for start in range(0, len(self), size):
-            part = self.images[start : start + size]
-            yield Batch(part, np.zeros(len(part), np.int64))
+EVALUATION = noise(40, SPEC.shape, seed=1, name="evaluation")
 
 
 def quantized(policy):
@@ -62,8 +39,8 @@ def exported(reference, path):
 
 
 def drift(reference, files, samples=24):
-    splits = SimpleNamespace(evaluation=Split(40))
-    return measure_drift(reference, files, splits, samples, Quiet())
+    splits = SimpleNamespace(evaluation=EVALUATION)
+    return measure_drift(reference, files, splits, samples, Log())
 
 
 def test_an_onnx_file_stays_within_a_step_of_its_graph(tmp_path):
@@ -74,7 +51,7 @@ def test_an_onnx_file_stays_within_a_step_of_its_graph(tmp_path):
     assert found.agreement == 1.0
     assert 0 <= found.mean_lsb <= found.max_lsb < 2
     assert found.lsb_from == "logit range"
-    logits = reference.module(torch.from_numpy(Split(40).images[:24])).detach().numpy()
+    logits = reference.module(torch.from_numpy(EVALUATION.images[:24])).detach().numpy()
     assert found.lsb == pytest.approx((max(logits.max(), 0) - min(logits.min(), 0)) / 255, rel=1e-5)
 
 

@@ -139,7 +139,7 @@ def test_the_scan_is_told_in_three_forms():
     assert scan_csv(curves).splitlines()[1] == "robust,100,0,1.000000,0.000000"
     svg = scan_svg(curves, 128)
     assert "frail&lt;1&gt;" in svg
-    assert svg.count('class="cell"') == 6
+    assert svg.count('class="mark"') == 6
     assert 'fill-opacity="1.00"' in svg
 
 

@@ -36,15 +36,6 @@ class Residual(nn.Module):
         return self.head(self.pool(torch.relu(self.branch(x) + x)).flatten(1))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small only wait for the other threads, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def images(count=32, seed=0):
     return torch.randn(count, 3, 12, 12, generator=torch.Generator().manual_seed(seed))
 

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from conftest import make_recipe
+from doubles import Log
+from recipes import make_recipe
 from torch import fx, nn
 
 from compress.quantization.ladder import Made, Rung, Settings, climb, in_words
 from compress.quantization.static import Recovery
 from compress.quantization.verdict import Verdict
-
-
-class Log:
-    def __init__(self):
-        self.lines = []
-
-    def log(self, message):
-        self.lines.append(message)
 
 
 def verdict(lost, sqnr=30.0):

@@ -4,40 +4,20 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import numpy as np
 import pytest
 import torch
-from conftest import make_recipe, sqnr_db
+from doubles import Log, noise
+from recipes import make_recipe, sqnr_db
 from torch import nn
 
 from compress.errors import StageError
 from compress.quantization import static
 from compress.quantization.ptq import convert, float_graph
 from compress.quantization.static import CalibrationImages, Recovery, layers_matching, quantize
-from compress.stage import Batch
 from compress.types import InputSpec
 
 SPEC = InputSpec((3, 8, 8))
-
-
-class Quiet:
-    def track(self, items, description, total=None):
-        yield from items
-
-    def log(self, message):
-        pass
-
-
-class Split:
-    name = "calibration"
-    images = np.random.default_rng(0).standard_normal((20, *SPEC.shape), dtype=np.float32)
-
-    def __len__(self):
-        return len(self.images)
-
-    def batches(self, size, *, order=None):
-        for start in range(0, len(self), size):
-            yield Batch(self.images[start : start + size], np.zeros(0, np.int64))
+IMAGES = noise(20, SPEC.shape)
 
 
 def network():
@@ -60,18 +40,18 @@ def uneven():
 def run(recovery, module, **options):
     graph = float_graph(module, SPEC)
     recipe = make_recipe(**options)
-    calibrated = quantize(graph, recipe, recovery, CalibrationImages(Split(), 8), Quiet())
+    calibrated = quantize(graph, recipe, recovery, CalibrationImages(IMAGES, 8), Log())
     return convert(calibrated.prepared), calibrated.did
 
 
 def test_images_start_over_and_know_their_batches():
-    images = CalibrationImages(Split(), 8)
+    images = CalibrationImages(IMAGES, 8)
     assert [len(batch) for batch in images()] == [len(batch) for batch in images()] == [8, 8, 4]
     assert len(images) == 3
 
 
 def test_equalization_undoes_uneven_channels():
-    x = torch.from_numpy(Split.images)
+    x = torch.from_numpy(IMAGES.images)
     reference = network()(x)
     plain, did = run(Recovery(), uneven(), per_channel=False)
     assert did == ()
@@ -95,7 +75,7 @@ def test_steps_run_in_order_and_each_says_what_it_did(monkeypatch):
     assert order == ["_rescale", "prepare", "calibrate", "_round", "_correct"]
     assert [phrase.split()[0] for phrase in did] == ["equalized", "smoothed", "rounded", "corrected"]
     assert did[1] == "smoothed 0 normalisations"
-    x = torch.from_numpy(Split.images)
+    x = torch.from_numpy(IMAGES.images)
     assert sqnr_db(network()(x), graph(x)) > 25
 
 

@@ -7,27 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from doubles import ArraySplit
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from compress.errors import DataError, StageError
 from compress.quantization.verdict import Judge, Verdict
-from compress.stage import Batch
 
 
-class Split:
-    name = "validation"
-
-    def __init__(self, images, labels):
-        self.images, self.labels = np.asarray(images, np.float32), np.asarray(labels, np.int64)
-
-    def __len__(self):
-        return len(self.labels)
-
-    def batches(self, size):
-        for start in range(0, len(self), size):
-            yield Batch(self.images[start : start + size], self.labels[start : start + size])
+def split(images, labels):
+    return ArraySplit(np.asarray(images, np.float32), np.asarray(labels, np.int64), "validation")
 
 
 class Flip(nn.Module):
@@ -43,7 +33,7 @@ class Flip(nn.Module):
 
 def test_answers_are_paired_image_by_image():
     images = [[1, 0], [2, 1], [3, 2], [0, 5], [0, 6]]  # the float model says 0 0 0 1 1
-    judge = Judge(nn.Identity(), Split(images, [0, 1, 0, 1, 1]), batch_size=2)
+    judge = Judge(nn.Identity(), split(images, [0, 1, 0, 1, 1]), batch_size=2)
     verdict = judge(Flip(1.5))  # flips the first two: one right answer lost, one gained
     assert (verdict.samples, verdict.float_correct, verdict.lost, verdict.gained) == (5, 4, 1, 1)
     assert verdict.agreement == 0.6
@@ -86,6 +76,6 @@ def test_law_the_interval_holds_the_change_and_narrows_with_samples(samples, dat
 
 def test_nothing_to_judge_by():
     with pytest.raises(StageError, match=r"validation split is empty.*data.validation="):
-        Judge(nn.Identity(), Split(np.zeros((0, 2)), []), 4)
+        Judge(nn.Identity(), split(np.zeros((0, 2)), []), 4)
     with pytest.raises(DataError, match="label 7, but the model gives 2 classes"):
-        Judge(nn.Identity(), Split([[1, 0]], [7]), 4)
+        Judge(nn.Identity(), split([[1, 0]], [7]), 4)

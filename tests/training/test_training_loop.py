@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from doubles import GRAY, Log
 from torch import nn
 
 from compress.data import DigitsData, load_splits
@@ -18,29 +19,6 @@ from compress.training.masks import KeepZeros
 from compress.training.options import TrainOptions
 from compress.training.samples import Samples
 from compress.training.shuffle import Shuffled
-from compress.types import InputSpec
-
-GRAY = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
-
-
-class Log:
-    def __init__(self):
-        self.lines = []
-
-    def track(self, items, description, total=None):
-        yield from items
-
-    def log(self, message):
-        self.lines.append(message)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small only wait for the other threads, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

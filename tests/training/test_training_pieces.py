@@ -1,67 +1,30 @@
-"""The small pieces of training: schedule, distillation, masks, averages, shuffling, augmentation, modes."""
+"""The small pieces of training a network: schedule, distillation, masks, averages, options, modes, statistics."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from doubles import GRAY
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from compress.errors import DataError, StageError
+from compress.errors import StageError
 from compress.graph import capture
 from compress.stage import Batch
-from compress.training.augment import Augment, augmented
 from compress.training.average import WeightAverage
 from compress.training.batchnorm import reestimate, running_statistics
 from compress.training.device import choose_device, seeded
 from compress.training.distill import distillation_loss
-from compress.training.forward import logits_of, require_scores
 from compress.training.masks import KeepZeros
 from compress.training.mode import set_batchnorm_training, set_training
 from compress.training.optimizer import build_optimizer
 from compress.training.options import TrainOptions
-from compress.training.samples import Samples
 from compress.training.schedule import cosine_factor
-from compress.training.shuffle import Shuffled
-from compress.training.validate import Validation, validate
-from compress.types import InputSpec
-
-GRAY = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
-
-
-@dataclass
-class ArraySplit:
-    """A split that counts how often a sample was decoded."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    name: str = "finetune"
-    decoded: list[int] = field(default_factory=list)
-
-    def __len__(self):
-        return len(self.labels)
-
-    def batches(self, size, *, order=None):
-        positions = list(range(len(self))) if order is None else list(order)
-        for start in range(0, len(positions), size):
-            chosen = positions[start : start + size]
-            self.decoded += chosen
-            yield Batch(self.images[chosen], self.labels[chosen])
-
-    def digest(self):
-        return "0" * 64
-
-
-def numbered(count, side=2):
-    """Image i is filled with i and labelled i."""
-    images = np.arange(count, dtype=np.float32)[:, None, None, None] * np.ones((1, 1, side, side), np.float32)
-    return ArraySplit(images, np.arange(count, dtype=np.int64))
 
 
 def network():
@@ -181,6 +144,20 @@ def test_average_takes_running_statistics_but_no_other_buffer():
     }
 
 
+def test_averaged_weights_are_judged_with_their_zeros():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 4, bias=False))
+    average = WeightAverage(module, 0.9)
+    with torch.no_grad():
+        module[0].weight[:2] = 0  # pruned after the average began
+    hook = KeepZeros(module)
+    with average.applied(module):
+        assert (module[0].weight[:2] != 0).all()
+        hook.at_judgement(module)
+        assert (module[0].weight[:2] == 0).all()
+        assert (module[0].weight[2:] != 0).all()
+
+
 # optimizer and options
 
 
@@ -218,74 +195,9 @@ def test_a_seeded_block_leaves_the_random_state_outside_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
-# samples and shuffling
-
-
-def test_small_splits_are_decoded_once_and_large_ones_at_every_reading():
-    small = numbered(10)
-    samples = Samples(small)
-    assert samples.cached
-    for _ in range(3):
-        assert [list(b.labels) for b in samples.batches(4, order=[9, 0, 3, 3, 1])] == [[9, 0, 3, 3], [1]]
-    assert small.decoded == [0, *range(10)]  # one to know the size
-    large = numbered(10)
-    samples = Samples(large, cache_bytes=10 * 4 * 4 - 1)
-    assert not samples.cached
-    assert [list(b.images[:, 0, 0, 0]) for b in samples.batches(2, order=[9, 0, 3])] == [[9, 0], [3]]
-    assert large.decoded == [0, 9, 0, 3]
-
-
-@settings(max_examples=50)
-@given(count=st.integers(0, 40), size=st.integers(1, 12), seed=st.integers(-5, 5), epoch=st.integers(0, 3))
-def test_law_an_epoch_has_every_sample_at_most_once_in_full_batches(count, size, seed, epoch):
-    shuffled = Shuffled(Samples(numbered(count)), size=size, seed=seed)
-    batches = list(shuffled(epoch))
-    labels = [int(label) for batch in batches for label in batch.labels]
-    assert len(batches) == len(shuffled)
-    assert len(set(labels)) == len(labels)
-    assert count - len(labels) < size
-    assert {len(batch.labels) for batch in batches} <= {min(size, count)}
-    assert all(np.array_equal(batch.images[:, 0, 0, 0], batch.labels) for batch in batches)
-
-
-def test_the_order_follows_from_seed_and_epoch_with_and_without_cache():
-    def order(seed, epoch, **options):
-        return [
-            int(x)
-            for batch in Shuffled(Samples(numbered(32), **options), size=8, seed=seed)(epoch)
-            for x in batch.labels
-        ]
-
-    assert order(1, 2) == order(1, 2) == order(1, 2, cache_bytes=0)
-    assert len({tuple(order(seed, epoch)) for seed in (-1, 0, 1) for epoch in (0, 1)}) == 6
-
-
-# augmentation
-
-
-def test_every_image_is_mirrored_and_moved_by_itself():
-    image = np.arange(1, 26, dtype=np.float32).reshape(1, 1, 5, 5)
-    batch = Batch(np.repeat(image, 200, axis=0), np.arange(200, dtype=np.int64))
-    (changed,) = augmented([batch], Augment(flip=True, shift=1), np.random.default_rng(0))
-    allowed = {}
-    padded = np.pad(image[0, 0], 1)
-    for top in range(3):
-        for left in range(3):
-            window = padded[top : top + 5, left : left + 5]
-            allowed[window.tobytes()] = allowed[window[:, ::-1].tobytes()] = (top, left)
-    counts = [allowed[picture[0].tobytes()] for picture in changed.images]
-    assert len(set(counts)) == 9
-    assert np.array_equal(batch.images, np.repeat(image, 200, axis=0))
-    assert np.array_equal(changed.labels, batch.labels)
-    assert changed.images.dtype == np.float32
-
-
-def test_reflected_edges_bring_in_no_new_value_and_no_option_changes_nothing():
-    batch = Batch(np.random.default_rng(0).random((9, 3, 6, 6), dtype=np.float32) + 1, np.zeros(9, np.int64))
-    (moved,) = augmented([batch], Augment(shift=3, padding="reflect"), np.random.default_rng(1))
-    assert moved.images.min() >= 1
-    (same,) = augmented([batch], Augment(), np.random.default_rng(1))
-    assert same.images is batch.images
+def test_options_refuse_a_judgement_after_the_end():
+    with pytest.raises(ValueError, match=r"judge_from=3 must be from 0 to less than epochs=3"):
+        TrainOptions(epochs=3, learning_rate=0.1, judge_from=3)
 
 
 # modes
@@ -332,39 +244,6 @@ def test_a_graph_with_fixed_statistics_is_refused():
         set_training(program.module(check_guards=False), True)
 
 
-# validation
-
-
-def test_validation_counts_and_leaves_inference_mode():
-    class Score(nn.Module):
-        def forward(self, images):
-            return F.one_hot(images[:, 0, 0, 0].long() % 3, 3).float()
-
-    split = numbered(6)
-    split.labels[:] = [0, 1, 2, 0, 1, 0]
-    module = Score()
-    result = validate(module, split.batches(4))
-    assert (result.top1, result.samples, module.training) == (5 / 6, 6, False)
-    right, wrong = math.log(math.e + 2) - 1, math.log(math.e + 2)
-    assert result.loss == pytest.approx((5 * right + wrong) / 6, rel=1e-6)
-    with pytest.raises(DataError, match="no sample to validate on"):
-        validate(module, [])
-
-
-def test_equal_counts_are_decided_by_the_loss_and_nan_never_wins():
-    assert Validation(0.9, 0.2, 10).better_than(Validation(0.9, 0.3, 10))
-    assert not Validation(0.9, 0.2, 10).better_than(Validation(0.9, 0.2, 10))
-    assert not Validation(0.9, math.nan, 10).better_than(Validation(0.9, 0.3, 10))
-    assert Validation(0.9, 0.3, 10).better_than(Validation(0.9, math.nan, 10))
-
-
-def test_outputs_that_are_no_scores_and_labels_beyond_them_are_named():
-    with pytest.raises(StageError, match=r"the model gives shape \[2, 1, 3, 3\] for 2 images"):
-        logits_of(nn.Identity(), torch.zeros(2, 1, 3, 3))
-    with pytest.raises(DataError, match=r"label 3, but the model gives 3 classes \(0 to 2\)"):
-        require_scores(torch.zeros(2, 3), np.array([0, 3]))
-
-
 # batch normalisation
 
 
@@ -398,36 +277,3 @@ def test_without_batches_the_statistics_stay():
     assert reestimate(module, []) == 0
     assert torch.equal(module[1].running_var, torch.ones(4))
     assert running_statistics(nn.Sequential(nn.BatchNorm2d(2, track_running_stats=False))) == []
-
-
-def test_blended_images_are_mostly_themselves_and_keep_their_labels():
-    images = np.stack([np.full((1, 4, 4), value, np.float32) for value in range(8)])
-    batch = Batch(images, np.arange(8, dtype=np.int64))
-    (mixed,) = augmented([batch], Augment(blend=0.4), np.random.default_rng(0))
-    assert mixed.images.dtype == np.float32
-    assert np.array_equal(mixed.labels, batch.labels)
-    assert not np.array_equal(mixed.images, images)
-    assert np.abs(mixed.images - images).max() <= 0.4 * 7
-    assert mixed.images.min() >= 0
-    assert mixed.images.max() <= 7
-    with pytest.raises(ValueError, match=r"blend=0.5 must be from 0 to below 0.5"):
-        Augment(blend=0.5)
-
-
-def test_averaged_weights_are_judged_with_their_zeros():
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(4, 4, bias=False))
-    average = WeightAverage(module, 0.9)
-    with torch.no_grad():
-        module[0].weight[:2] = 0  # pruned after the average began
-    hook = KeepZeros(module)
-    with average.applied(module):
-        assert (module[0].weight[:2] != 0).all()
-        hook.at_judgement(module)
-        assert (module[0].weight[:2] == 0).all()
-        assert (module[0].weight[2:] != 0).all()
-
-
-def test_options_refuse_a_judgement_after_the_end():
-    with pytest.raises(ValueError, match=r"judge_from=3 must be from 0 to less than epochs=3"):
-        TrainOptions(epochs=3, learning_rate=0.1, judge_from=3)

@@ -58,6 +58,11 @@ class ToEdgetpu(Stage):
 
         return {"compiler": str(find_compiler())}
 
+    def missing_here(self) -> str | None:
+        from compress.edgetpu.compiler import PROGRAM, find_compiler
+
+        return None if find_compiler() else f"no {PROGRAM} on the PATH"
+
     def run(self, artifact: Artifact, context: Context) -> Artifact:
         """Predict, then compile if there is a compiler.
 

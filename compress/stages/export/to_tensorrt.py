@@ -73,14 +73,17 @@ class ToTensorRT(Stage):
                 fix=f"stage.{name}.dla_core=null",
             )
 
+    def missing_here(self) -> str | None:
+        from compress.runtimes.tensorrt import unavailable
+
+        return unavailable()
+
     def run(self, artifact: Artifact, context: Context) -> Artifact:
         """Build, or plan.
 
         Raises:
             StageError: the batch does not fit the file, or the builder's own reason (node, operator, memory).
         """
-        from compress.runtimes.tensorrt import unavailable
-
         if self.batch != (1, 1, 1) and not artifact.dynamic_batch:
             raise StageError(
                 f"batch={list(self.batch)}, but {artifact.path.name} takes batch 1 only",
@@ -88,7 +91,7 @@ class ToTensorRT(Stage):
             )
         plan = self._plan(artifact, context.target)
         self._write_calibration(artifact, context)
-        reason = unavailable()
+        reason = self.missing_here()
         if reason is not None:
             return self._deferred(artifact, plan, reason, context)
         return self._built(artifact, plan, context)

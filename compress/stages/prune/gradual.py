@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from compress.errors import Refusal
 from compress.stage import Context
 from compress.target import Target
-from compress.training.stage import TrainingStage, training_samples, validated
-from compress.types import Artifact, Format, Precision
+from compress.training.stage import FloatTrainingStage, log_unvalidated
+from compress.types import Artifact, Precision
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Gradual"]
 
 
-class Gradual(TrainingStage):
+class Gradual(FloatTrainingStage):
     """Raise the share of zeros from `initial` to `amount` on a cubic curve over the first part of one training.
 
     The network adapts to every small loss before the next one (Zhu & Gupta 2017). The epoch that is kept is the best on
@@ -38,15 +38,7 @@ class Gradual(TrainingStage):
         updates: number of prunings in it.
         scope: `local` takes the share of every layer, `global` of all layers together.
         exclude: names or patterns of layers to leave alone.
-        momentum: of SGD.
-        label_smoothing: share of the target spread over all classes.
-        mixed_precision: compute activations in 16 bits on a GPU.
     """
-
-    accepts: ClassVar[frozenset[Format]] = frozenset({Format.TORCH})
-    produces: ClassVar[Format] = Format.TORCH
-    why_not_onnx: ClassVar[str | None] = "the weights of an ONNX file are frozen; train the PyTorch model it came from"
-    data_used: ClassVar[tuple[str, ...]] = ("finetune", "validation")
 
     amount: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.8
     initial: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
@@ -55,10 +47,6 @@ class Gradual(TrainingStage):
     scope: Literal["local", "global"] = "global"
     exclude: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     epochs: Annotated[int, Field(ge=2)] = 20
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    mixed_precision: bool = True
     distill: bool = True
     keep_zeros: Literal[True] = True
 
@@ -88,20 +76,12 @@ class Gradual(TrainingStage):
             StageError: no samples, no teacher, nothing to prune, a pattern that matches nothing, or a loss that is not
                 finite.
         """
-        from compress.training.prepare import require_batches, source_teacher, trainable_copy
-
-        module = trainable_copy(artifact.module)
-        require_batches(module, artifact, context.name)
-        samples = training_samples(context)
-        teacher = source_teacher(context) if self.distill else None
-        before = validated(module, samples[1])
-        options = self.train_options(
-            momentum=self.momentum, label_smoothing=self.label_smoothing, mixed_precision=self.mixed_precision
-        )
-        hook = self._hook(module, samples[0], context)
-        result = self.fit(module, samples, replace(options, judge_from=self.ramp_epochs), teacher, [hook], context)
-        self._log(before, result, context)
-        return artifact.after(context.name, module)
+        start = self.start(artifact, context)
+        options = replace(start.options, judge_from=self.ramp_epochs)
+        hook = self._hook(start.module, start.samples[0], context)
+        result = self.fit(start.module, start.samples, options, start.teacher, [hook], context)
+        self._log(start.before, result, context)
+        return artifact.after(context.name, start.module)
 
     def _hook(self, module: nn.Module, samples: Samples, context: Context) -> GradualPruning:
         from compress.pruning.schedule import GradualPruning, Ramp
@@ -116,9 +96,7 @@ class Gradual(TrainingStage):
     def _log(self, before: Validation | None, result: TrainResult, context: Context) -> None:
         after = result.validation
         if before is None or after is None:
-            context.progress.log(
-                f"{context.name}: trained on {result.device}; without validation samples the last epoch is kept"
-            )
+            log_unvalidated(result, context)
             return
         context.progress.log(
             f"{context.name}: {self.amount:.0%} zeros, validation top-1 {before.top1:.2%} -> {after.top1:.2%} on "

@@ -10,7 +10,7 @@ from pydantic import Field
 from compress.errors import StageError
 from compress.quantization.options import StaticOptions, float_module, log_float_layers
 from compress.stage import Context
-from compress.training.stage import TrainingStage, training_samples, validated
+from compress.training.stage import TrainingStage, log_unvalidated, training_samples, validated
 from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
@@ -123,9 +123,7 @@ def _teacher(reference: nn.Module, context: Context) -> nn.Module:
 def _log_gain(exact: Validation | None, before: Validation | None, result: TrainResult, context: Context) -> None:
     after = result.validation
     if exact is None or before is None or after is None:
-        context.progress.log(
-            f"{context.name}: trained on {result.device}; without validation samples the last epoch is kept"
-        )
+        log_unvalidated(result, context)
         return
     kept = f"epoch {result.best + 1} of {len(result.epochs)} kept"
     if before.better_than(after):

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from doubles import Log
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -24,17 +25,6 @@ from compress.quantization.tensor_quantizer import Mode
 from compress.types import InputSpec
 
 SPEC = InputSpec((4, 8, 8), mean=(0,) * 4, std=(1,) * 4)
-
-
-class Quiet:
-    def __init__(self):
-        self.lines = []
-
-    def track(self, items, description, total=None):
-        yield from items
-
-    def log(self, message):
-        self.lines.append(message)
 
 
 class Net(nn.Module):
@@ -76,7 +66,7 @@ def make_net():
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_output_error_of_every_layer_falls(per_channel):
     prepared, batches = prepared_net(make_net(), per_channel=per_channel)
-    gains = round_adaptively(prepared, batches, AdaRoundOptions(), Quiet())
+    gains = round_adaptively(prepared, batches, AdaRoundOptions(), Log())
     assert [gain.name for gain in gains] == [
         f"{name}.weight" for name in ("first", "depthwise", "grouped", "dilated", "head")
     ]
@@ -90,7 +80,7 @@ def test_reported_error_is_that_of_the_convolution():
     module = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2))
     prepared, batches = prepared_net(module)
     recorded = quantizers(prepared)["input"]
-    (gain,) = round_adaptively(prepared, batches, AdaRoundOptions(), Quiet())
+    (gain,) = round_adaptively(prepared, batches, AdaRoundOptions(), Log())
     with torch.no_grad():
         inputs = recorded.simulate(images())
         rounded = prepared.get_parameter("0.weight")
@@ -102,7 +92,7 @@ def test_reported_error_is_that_of_the_convolution():
 def test_converted_integers_are_the_chosen_ones_and_scales_stay():
     prepared, batches = prepared_net(make_net())
     scales = {name: q.calculate_qparams()[0].clone() for name, q in quantizers(prepared).items()}
-    round_adaptively(prepared, batches, AdaRoundOptions(), Quiet())
+    round_adaptively(prepared, batches, AdaRoundOptions(), Log())
     for name, quantizer in quantizers(prepared).items():
         assert torch.equal(quantizer.calculate_qparams()[0], scales[name]), name
     chosen = {name: prepared.get_parameter(name).detach().clone() for name in scales if name.endswith("weight")}
@@ -125,7 +115,7 @@ def test_pruned_weights_stay_zero_and_no_weight_moves_a_whole_step():
             layer.weight[torch.rand_like(layer.weight) < 0.6] = 0
     before = {name: value.detach().clone() for name, value in net.named_parameters() if name.endswith("weight")}
     prepared, batches = prepared_net(net)
-    round_adaptively(prepared, batches, AdaRoundOptions(), Quiet())
+    round_adaptively(prepared, batches, AdaRoundOptions(), Log())
     for name, old in before.items():
         new = prepared.get_parameter(name).detach()
         scale = quantizers(prepared)[name].calculate_qparams()[0].view(-1, *[1] * (old.ndim - 1))
@@ -137,7 +127,7 @@ def test_memory_bound_takes_more_passes_with_the_same_result_and_names_what_is_t
     results = []
     for memory in (1 << 20, 4 * 2 * 36**2):  # all at once; then just enough for the largest layer
         prepared, batches = prepared_net(make_net())
-        log = Quiet()
+        log = Log()
         round_adaptively(prepared, batches, AdaRoundOptions(memory_bytes=memory), log)
         assert not log.lines
         results.append(prepared.get_parameter("first.weight").detach())
@@ -145,7 +135,7 @@ def test_memory_bound_takes_more_passes_with_the_same_result_and_names_what_is_t
 
     prepared, batches = prepared_net(make_net())
     before = prepared.get_parameter("grouped.weight").detach().clone()
-    log = Quiet()
+    log = Log()
     gains = round_adaptively(prepared, batches, AdaRoundOptions(memory_bytes=5000), log)
     assert "first.weight keeps nearest rounding: needs 5 KiB, memory_bytes allows 5" in log.lines[0]
     assert {gain.name for gain in gains} == {"dilated.weight", "head.weight"}
@@ -163,7 +153,7 @@ def test_shared_and_transposed_weights_are_left_and_named():
             return self.up(self.twice(self.twice(x).relu())).flatten(1)
 
     prepared, batches = prepared_net(Shared())
-    log = Quiet()
+    log = Log()
     assert round_adaptively(prepared, batches, AdaRoundOptions(), log) == ()
     assert any("its weight is used more than once" in line for line in log.lines)
 
@@ -171,7 +161,7 @@ def test_shared_and_transposed_weights_are_left_and_named():
 def test_modes_come_back_and_no_images_is_an_error():
     prepared, _ = prepared_net(make_net())
     with pytest.raises(StageError, match="saw no images"):
-        round_adaptively(prepared, lambda: iter(()), AdaRoundOptions(), Quiet())
+        round_adaptively(prepared, lambda: iter(()), AdaRoundOptions(), Log())
     assert {quantizer.mode for quantizer in quantizers(prepared).values()} == {Mode.OBSERVE}
 
 
@@ -216,7 +206,7 @@ def test_resnet20_logits_are_closer_with_adaptive_rounding(shared_data):
         with switched(prepared, Mode.SIMULATE):
             nearest = sqnr(expected, prepared(held_out))
         started = time.perf_counter()
-        gains = round_adaptively(prepared, lambda: calibration.split(32), AdaRoundOptions(patches=128), Quiet())
+        gains = round_adaptively(prepared, lambda: calibration.split(32), AdaRoundOptions(patches=128), Log())
         seconds = time.perf_counter() - started
         with switched(prepared, Mode.SIMULATE):
             rounded = sqnr(expected, prepared(held_out))

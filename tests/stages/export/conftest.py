@@ -6,30 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles import ArraySplit
 
-from compress.stage import Batch, Context
+from compress.stage import Context
 from compress.target import Fact, Support, Target
 from compress.types import Format, Precision
 
 SOURCE = "made for this test"
-
-
-class RandomSplit:
-    name = "calibration"
-
-    def __init__(self, shape, count=16):
-        self.images = np.random.default_rng(0).standard_normal((count, *shape)).astype(np.float32)
-
-    def __len__(self):
-        return len(self.images)
-
-    def digest(self):
-        return "0" * 64
-
-    def batches(self, size):
-        for start in range(0, len(self), size):
-            images = self.images[start : start + size]
-            yield Batch(images, np.zeros(len(images), np.int64))
 
 
 class OneSplit:
@@ -68,7 +51,8 @@ def make_target():
 @pytest.fixture
 def make_context(tmp_path, make_target):
     def make(shape=(3, 32, 32), *, opset: int | None = 17, name: str = "export", folder: Path = tmp_path) -> Context:
-        splits = OneSplit(RandomSplit(shape))
+        images = np.random.default_rng(0).standard_normal((16, *shape)).astype(np.float32)
+        splits = OneSplit(ArraySplit(images))
         return Context(name, make_target(opset), splits, folder, 0, None)
 
     return make

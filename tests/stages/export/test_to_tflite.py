@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from doubles import ArraySplit, Log
 from torch import nn
 
 from compress import runtimes
@@ -46,44 +47,18 @@ class Net(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-class Log:
-    def __init__(self):
-        self.lines = []
-
-    def track(self, items, description, total=None):
-        return iter(items)
-
-    def log(self, message):
-        self.lines.append(message)
-
-
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory):
     """Contexts with sixteen random images, for a target by name."""
 
-    class Split:
-        name, images = "calibration", np.random.default_rng(0).standard_normal((16, *SPEC.shape)).astype(np.float32)
-
-        def __len__(self):
-            return len(self.images)
-
-        def digest(self):
-            return "0" * 64
-
-        def batches(self, size, order=None):
-            from compress.stage import Batch
-
-            for start in range(0, 16, size):
-                yield Batch(
-                    self.images[start : start + size], np.zeros(len(self.images[start : start + size]), np.int64)
-                )
+    split = ArraySplit(np.random.default_rng(0).standard_normal((16, *SPEC.shape)).astype(np.float32))
 
     class Splits:
         classes = ("a", "b", "c", "d", "é")
-        calibration = finetune = validation = evaluation = Split()
+        calibration = finetune = validation = evaluation = split
 
     class Kit:
-        images = Split.images
+        images = split.images
 
         @staticmethod
         def context(target="coral", name="export"):

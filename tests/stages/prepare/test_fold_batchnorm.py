@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from doubles import Log
 from torch import fx, nn
 
 from compress.errors import Refusal
@@ -16,14 +17,6 @@ from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
 from compress.types import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((3, 8, 8))
-
-
-class Log:
-    def __init__(self):
-        self.lines = []
-
-    def log(self, message):
-        self.lines.append(message)
 
 
 def fold(module):

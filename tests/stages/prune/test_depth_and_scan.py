@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from doubles import GRAY, Log
 from pydantic import ValidationError
 
 from compress import runtimes
@@ -22,20 +23,7 @@ from compress.stages.prune.magnitude import Magnitude
 from compress.stages.prune.prune_scan import PruneScan
 from compress.stages.recover.finetune import Finetune
 from compress.training.validate import validate
-from compress.types import Artifact, Format, InputSpec, Precision
-
-GRAY = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
-
-
-class Log:
-    def __init__(self):
-        self.lines = []
-
-    def track(self, items, description, total=None):
-        yield from items
-
-    def log(self, message):
-        self.lines.append(message)
+from compress.types import Artifact, Format, Precision
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from doubles import GRAY, Log
 from pydantic import ValidationError
 from torch import nn
 
-from compress.data import DigitsData, load_splits
 from compress.errors import Refusal, StageError
 from compress.stage import Context
 from compress.stages.prune.gradual import Gradual
@@ -18,34 +18,8 @@ from compress.stages.prune.magnitude import Magnitude
 from compress.stages.recover.finetune import Finetune
 from compress.training import loop
 from compress.training.validate import validate
-from compress.types import Artifact, Format, InputSpec, Precision
+from compress.types import Artifact, Format, Precision
 from compress.weights import compute_weights
-
-GRAY = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
-
-
-class Log:
-    def __init__(self):
-        self.lines = []
-
-    def track(self, items, description, total=None):
-        yield from items
-
-    def log(self, message):
-        self.lines.append(message)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def splits():
-    return load_splits(DigitsData(finetune=480, validation=160), GRAY)
 
 
 def context(folder, splits, *, log=None, source=None, name="gradual"):

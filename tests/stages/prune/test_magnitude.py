@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from doubles import Log
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -18,17 +19,6 @@ from compress.stage import Context
 from compress.stages.prune.magnitude import Magnitude
 from compress.types import Artifact, Format, InputSpec, Precision
 from compress.weights import compute_weights
-
-
-class Log:
-    def __init__(self):
-        self.lines = []
-
-    def track(self, items, description, total=None):
-        yield from items
-
-    def log(self, message):
-        self.lines.append(message)
 
 
 def context(log=None):

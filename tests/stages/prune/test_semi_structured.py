@@ -5,11 +5,11 @@ from __future__ import annotations
 import onnx
 import pytest
 import torch
+from doubles import GRAY, Log
 from pydantic import ValidationError
 from torch import nn
 
 from compress.config import load_target
-from compress.data import DigitsData, load_splits
 from compress.errors import Refusal, StageError
 from compress.measure.pattern import onnx_pattern
 from compress.models.digits import DigitsNet
@@ -20,31 +20,13 @@ from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
 from compress.stages.prune.semi_structured import SemiStructured
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.stages.recover.finetune import Finetune
-from compress.types import Artifact, Format, InputSpec, Precision
+from compress.types import Artifact, Format, Precision
 from compress.weights import compute_weights
-
-GRAY = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
-
-
-class Log:
-    def __init__(self):
-        self.lines = []
-
-    def track(self, items, description, total=None):
-        yield from items
-
-    def log(self, message):
-        self.lines.append(message)
-
-
-@pytest.fixture(scope="module")
-def splits():
-    return load_splits(DigitsData(finetune=128, validation=64), GRAY)
 
 
 @pytest.fixture
-def context(tmp_path, splits):
-    return Context("two_four", load_target("jetson_orin_nano", []), splits, tmp_path, 0, Log())
+def context(tmp_path, few_splits):
+    return Context("two_four", load_target("jetson_orin_nano", []), few_splits, tmp_path, 0, Log())
 
 
 def test_the_pattern_survives_training_quantization_and_export(context):

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from doubles import GRAY, Log
 from pydantic import ValidationError
 from torch import nn
 
 from compress import runtimes
 from compress.config import load_target
-from compress.data import DigitsData, load_splits
 from compress.errors import Refusal, StageError
 from compress.measure.macs import onnx_macs, torch_macs
 from compress.models.digits import DigitsNet
@@ -25,28 +25,10 @@ from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
 from compress.stages.prune.structured import Structured
 from compress.types import Artifact, Format, InputSpec, Precision
 
-GRAY = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
-
-
-class Log:
-    def __init__(self):
-        self.lines = []
-
-    def track(self, items, description, total=None):
-        yield from items
-
-    def log(self, message):
-        self.lines.append(message)
-
-
-@pytest.fixture(scope="module")
-def splits():
-    return load_splits(DigitsData(finetune=128, validation=64), GRAY)
-
 
 @pytest.fixture
-def context(tmp_path, splits):
-    return Context("structured", load_target("raspberry_pi_4", []), splits, tmp_path, 0, Log())
+def context(tmp_path, few_splits):
+    return Context("structured", load_target("raspberry_pi_4", []), few_splits, tmp_path, 0, Log())
 
 
 def artifact(module, spec=GRAY):

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from doubles import ArraySplit, Log
 from torch import nn
 from torchvision.models import VisionTransformer
 
@@ -21,7 +22,7 @@ from compress.onnxfile.metadata import metadata
 from compress.onnxfile.opset import Ceiling
 from compress.onnxfile.write import write_checked
 from compress.parity import FidelityMeter
-from compress.stage import Batch, Context
+from compress.stage import Context
 from compress.types import Artifact, Format, InputSpec, Precision
 
 GRAY = InputSpec((1, 28, 28), "gray", (0.5,), (0.5,))
@@ -94,37 +95,8 @@ def images(spec, count=64):
     return np.random.default_rng(1).standard_normal((count, *spec.shape)).astype(np.float32)
 
 
-class Images:
-    name = "calibration"
-
-    def __init__(self, samples):
-        self.samples = samples
-
-    def __len__(self):
-        return len(self.samples)
-
-    def batches(self, size):
-        for start in range(0, len(self.samples), size):
-            part = self.samples[start : start + size]
-            yield Batch(part, np.zeros(len(part), np.int64))
-
-    def digest(self):
-        return ""
-
-
-class Log:
-    def __init__(self):
-        self.lines = []
-
-    def track(self, items, description, total=None):
-        yield from items
-
-    def log(self, message):
-        self.lines.append(message)
-
-
 def context(folder, artifact, name, log=None, target="raspberry_pi_4"):
-    splits = SimpleNamespace(calibration=Images(images(artifact.input)))
+    splits = SimpleNamespace(calibration=ArraySplit(images(artifact.input)))
     return Context(name, load_target(target, []), splits, folder, 0, log or Log())
 
 

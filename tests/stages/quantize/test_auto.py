@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from doubles import ArraySplit, Log
 from pydantic import TypeAdapter, ValidationError
 from torch import fx, nn
 
@@ -20,7 +21,7 @@ from compress.models import load_model
 from compress.models.configs import DigitsModel
 from compress.persist import load_module
 from compress.quantization.rung_names import RUNGS
-from compress.stage import Batch, Context
+from compress.stage import Context
 from compress.stages.quantize.auto import Auto, BudgetMissed
 from compress.store import StageStore
 from compress.target import Int8Scheme, Target
@@ -29,41 +30,17 @@ from compress.types import Artifact, Format, InputSpec, Precision
 SPEC = InputSpec((1, 4, 4), "gray", (0.5,), (0.5,))
 
 
-class Log:
-    def __init__(self):
-        self.lines = []
-
-    def track(self, items, description, total=None):
-        yield from items
-
-    def log(self, message):
-        self.lines.append(message)
-
-
-class Split:
-    def __init__(self, name, module, count, seed):
-        self.name = name
-        self.images = np.random.default_rng(seed).standard_normal((count, *SPEC.shape), dtype=np.float32)
-        self.images[:, :, 0, 0] = 0
-        with torch.no_grad():
-            self.labels = module(torch.from_numpy(self.images)).argmax(1).numpy()
-
-    def __len__(self):
-        return len(self.images)
-
-    def batches(self, size, *, order=None):
-        positions = np.arange(len(self)) if order is None else np.asarray(order, np.int64)
-        for start in range(0, len(positions), size):
-            chosen = positions[start : start + size]
-            yield Batch(self.images[chosen], self.labels[chosen])
-
-    def digest(self):
-        return self.name
+def judged(name, module, count, seed):
+    """Noise, labelled by the module itself."""
+    images = np.random.default_rng(seed).standard_normal((count, *SPEC.shape), dtype=np.float32)
+    images[:, :, 0, 0] = 0
+    with torch.no_grad():
+        return ArraySplit(images, module(torch.from_numpy(images)).argmax(1).numpy(), name)
 
 
 def splits_for(module, *, calibration=8, validation=64, finetune=32):
     counts = {"calibration": calibration, "validation": validation, "finetune": finetune}
-    named = {name: Split(name, module, count, seed) for seed, (name, count) in enumerate(counts.items())}
+    named = {name: judged(name, module, count, seed) for seed, (name, count) in enumerate(counts.items())}
     return SimpleNamespace(**named)  # no evaluation split: asking for it would be an error
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from exported_networks import GRAY, Log, context, exported, fidelity, fused_operators, operators
+from doubles import Log
+from exported_networks import GRAY, context, exported, fidelity, fused_operators, operators
 from pydantic import ValidationError
 
 from compress.config import load_target
@@ -199,7 +200,7 @@ def test_a_file_that_is_too_far_off_is_not_handed_over(tmp_path):
     source = hand_made(tmp_path / "wild.onnx", 13, weight)
     folder = tmp_path / "run"
     blind = context(folder, source, "dynamic")
-    blind.splits.calibration.samples[:, 0, 0, 0] = 0  # so the input that the outlier multiplies is silent
+    blind.splits.calibration.images[:, 0, 0, 0] = 0  # so the input that the outlier multiplies is silent
     with pytest.raises(ParityError, match=r"signal-to-noise ratio is .* at least 15 dB wanted"):
         Dynamic(per_channel=False).run(source, blind)
     assert not list(folder.glob("*"))

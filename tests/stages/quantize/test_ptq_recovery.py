@@ -6,43 +6,20 @@ from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
+from doubles import Log, noise
 from pydantic import ValidationError
 from torch import nn
 
 from compress.errors import Refusal, StageError
-from compress.stage import Batch, Context
+from compress.stage import Context
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.target import Int8Scheme, Target
 from compress.types import Artifact, Format, InputSpec, Precision
 from compress.weights import compute_weights
 
 SPEC = InputSpec((3, 8, 8))
-
-
-class Log:
-    def __init__(self):
-        self.lines = []
-
-    def track(self, items, description, total=None):
-        yield from items
-
-    def log(self, message):
-        self.lines.append(message)
-
-
-class Split:
-    name = "calibration"
-    images = np.random.default_rng(0).standard_normal((20, *SPEC.shape), dtype=np.float32)
-
-    def __len__(self):
-        return len(self.images)
-
-    def batches(self, size, *, order=None):
-        for start in range(0, len(self), size):
-            yield Batch(self.images[start : start + size], np.zeros(0, np.int64))
 
 
 def target():
@@ -61,7 +38,7 @@ def run(**options):
     layers = {"stem": nn.Conv2d(3, 8, 3), "act": nn.ReLU(), "body": nn.Conv2d(8, 8, 3)}
     module = nn.Sequential(OrderedDict(**layers, flat=nn.Flatten(), head=nn.Linear(128, 5))).eval()
     log = Log()
-    context = Context("ptq", target(), SimpleNamespace(calibration=Split()), Path(), 0, log)
+    context = Context("ptq", target(), SimpleNamespace(calibration=noise(20, SPEC.shape)), Path(), 0, log)
     return PtqStatic(**options).run(Artifact(Format.TORCH, module, Precision.FP32, SPEC), context), log
 
 

@@ -5,49 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
+from doubles import Log, noise
 from pydantic import ValidationError
 from torch import fx, nn
 
 from compress.errors import Refusal, StageError
-from compress.stage import Batch, Context
+from compress.stage import Context
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.target import Int8Scheme, Target
 from compress.types import Artifact, Format, InputSpec, Precision
 from compress.weights import compute_weights
 
 SPEC = InputSpec((3, 8, 8))
-
-
-class Log:
-    def __init__(self):
-        self.lines = []
-
-    def track(self, items, description, total=None):
-        self.lines.append(f"{description}: {total}")
-        yield from items
-
-    def log(self, message):
-        self.lines.append(message)
-
-
-class Split:
-    name = "calibration"
-
-    def __init__(self, count):
-        self.images = np.random.default_rng(0).standard_normal((count, *SPEC.shape), dtype=np.float32)
-        self.sizes = []
-
-    def __len__(self):
-        return len(self.images)
-
-    def batches(self, size):
-        for start in range(0, len(self), size):
-            part = self.images[start : start + size]
-            self.sizes.append(len(part))
-            yield Batch(part, np.zeros(len(part), np.int64))
 
 
 def target(*, int8=True, scheme=True, reduce_range=False):
@@ -74,7 +45,7 @@ def network():
 
 
 def run(stage, *, count=20, module=None, board=None, format=Format.TORCH):
-    split, log = Split(count), Log()
+    split, log = noise(count, SPEC.shape), Log()
     context = Context("ptq_static", board or target(), SimpleNamespace(calibration=split), Path(), 0, log)
     artifact = Artifact(format, module or network(), Precision.FP32, SPEC)
     return stage.run(artifact, context), split, log
@@ -85,7 +56,8 @@ def test_the_result_is_an_int8_graph_and_calibration_streams_in_batches():
     assert isinstance(result.module, fx.GraphModule)
     assert (result.precision, result.format, result.history) == (Precision.INT8, Format.TORCH, ("ptq_static",))
     assert split.sizes == [8, 8, 4]
-    assert log.lines == ["ptq_static: left in float: 1 x hardswish", "calibrating on 20 images: 3"]
+    assert log.lines == ["ptq_static: left in float: 1 x hardswish"]
+    assert log.tracked == [("calibrating on 20 images", 3)]
     x = torch.randn(5, *SPEC.shape)
     reference = network()(x).detach()
     assert (result.module(x) - reference).norm() < 0.1 * reference.norm()
@@ -164,7 +136,7 @@ def test_an_onnx_file_is_a_source(tmp_path):
     x = torch.randn(2, *SPEC.shape)
     module = network()
     torch.onnx.export(module, (x,), tmp_path / "model.onnx", dynamo=False, opset_version=17)
-    split = Split(8)
+    split = noise(8, SPEC.shape)
     context = Context("ptq", target(), SimpleNamespace(calibration=split), Path(), 0, Log())
     artifact = Artifact(Format.ONNX, tmp_path / "model.onnx", Precision.FP32, SPEC)
     result = PtqStatic().run(artifact, context)

@@ -4,41 +4,18 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
+from doubles import Log, noise
 from torch import nn
 
 from compress.config import load_target
 from compress.errors import Refusal
-from compress.stage import Batch, Context
+from compress.stage import Context
 from compress.stages.quantize.quantize_scan import QuantizeScan
 from compress.types import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((3, 8, 8))
-
-
-class Log:
-    def __init__(self):
-        self.lines = []
-
-    def track(self, items, description, total=None):
-        yield from items
-
-    def log(self, message):
-        self.lines.append(message)
-
-
-class Split:
-    name = "calibration"
-    images = np.random.default_rng(0).standard_normal((20, *SPEC.shape), dtype=np.float32)
-
-    def __len__(self):
-        return len(self.images)
-
-    def batches(self, size, *, order=None):
-        for start in range(0, len(self), size):
-            yield Batch(self.images[start : start + size], np.zeros(0, np.int64))
 
 
 def test_every_layer_is_in_the_report_and_the_model_is_handed_on(tmp_path):
@@ -47,7 +24,9 @@ def test_every_layer_is_in_the_report_and_the_model_is_handed_on(tmp_path):
     with torch.no_grad():
         module[2].weight[0, 0, 0, 0] = 40  # one weight that makes its channel's steps coarse
     log = Log()
-    context = Context("scan", load_target("raspberry_pi_4", []), SimpleNamespace(calibration=Split()), tmp_path, 0, log)
+    context = Context(
+        "scan", load_target("raspberry_pi_4", []), SimpleNamespace(calibration=noise(20, SPEC.shape)), tmp_path, 0, log
+    )
     before = Artifact(Format.TORCH, module, Precision.FP32, SPEC)
     after = QuantizeScan().run(before, context)
     assert after.module is module

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx
 import pytest
-from exported_networks import Log, context, exported, fidelity, operators
+from doubles import Log
+from exported_networks import context, exported, fidelity, operators
 from pydantic import ValidationError
 
 from compress.config import load_target

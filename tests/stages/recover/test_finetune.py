@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from doubles import GRAY, Log
 from pydantic import ValidationError
 from torch import nn
 
@@ -23,33 +24,6 @@ from compress.training import loop
 from compress.training.validate import validate
 from compress.types import Artifact, Format, InputSpec, Precision
 from compress.weights import compute_weights
-
-GRAY = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
-
-
-class Log:
-    def __init__(self):
-        self.lines = []
-
-    def track(self, items, description, total=None):
-        yield from items
-
-    def log(self, message):
-        self.lines.append(message)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small only wait for the other threads, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def splits():
-    return load_splits(DigitsData(finetune=480, validation=160), GRAY)
 
 
 def context(folder, splits, *, log=None, source=None, name="finetune"):

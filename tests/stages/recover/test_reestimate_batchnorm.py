@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from doubles import GRAY, Log
 from torch import nn
 
 from compress.data import DigitsData, load_splits
@@ -15,17 +16,7 @@ from compress.quantization.batchnorm import fold_module
 from compress.stage import Context
 from compress.stages.recover.reestimate_batchnorm import ReestimateBatchnorm
 from compress.training.batchnorm import running_statistics
-from compress.types import Artifact, Format, InputSpec, Precision
-
-GRAY = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
-
-
-class Log:
-    def track(self, items, description, total=None):
-        yield from items
-
-    def log(self, message):
-        pass
+from compress.types import Artifact, Format, Precision
 
 
 def context(folder, splits):

@@ -1,0 +1,99 @@
+"""`python -m compress.doctor`: what will work on this machine, and what to install for the rest.
+
+Exit code 0: the default job works here; 1: it does not; 2: a wrong request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from compress import __version__
+from compress.doctor.check import Check, Level
+from compress.doctor.packages import examine_packages
+from compress.doctor.view import draw
+from compress.errors import CompressError, ConfigError
+
+__all__ = ["examine", "main"]
+
+_SCHEMA = 1
+_JOB = "python -m compress target=jetson_nano"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]  # argparse exits; we raise one line
+        raise ConfigError(f"command line: {message}", fix="python -m compress.doctor --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code as above."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        options = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
+        checks = examine(options.config_dir, options.output)
+    except CompressError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    broken = [check for check in checks if check.fatal]
+    print(_json(checks, not broken) if options.json else _text(checks, broken))
+    return 1 if broken else 0
+
+
+def examine(config_folder: Path | None = None, output: Path | None = None) -> list[Check]:
+    """All findings. Where a package is missing that everything needs, the packages are all there is to say.
+
+    Raises:
+        ConfigError: `config_folder` is not a folder, or holds a target that is wrong.
+    """
+    packages = examine_packages()
+    if any(check.fatal for check in packages):
+        later = "looked at when the packages above are installed"
+        return [*packages, *(Check(group, group, Level.NOTE, later) for group in ("machine", "targets", "stages"))]
+    if config_folder is not None and not config_folder.is_dir():
+        raise ConfigError(f"--config-dir {config_folder} is not a folder")
+    from compress.doctor.machine import examine_machine
+    from compress.doctor.recipes import examine_stages, examine_targets
+    from compress.measure.host import describe_host
+
+    machine = examine_machine(describe_host(), output or _default_output())
+    return [*machine, *packages, *examine_targets(config_folder), *examine_stages(config_folder)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m compress.doctor", description=(__doc__ or "").strip(), allow_abbrev=False)
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where results would go; default as in a run")
+    parser.add_argument("-cd", "--config-dir", type=Path, metavar="FOLDER", help="your own configurations, as in a run")
+    return parser
+
+
+def _default_output() -> Path:
+    import yaml
+
+    from compress.resources import conf_folder
+
+    return Path(yaml.safe_load((conf_folder() / "config.yaml").read_text(encoding="utf-8"))["output"])
+
+
+def _text(checks: Sequence[Check], broken: Sequence[Check]) -> str:
+    if not broken:
+        verdict = f"The default job works here: {_JOB}"
+    else:
+        verdict = f"The default job does not work here ({_JOB}): {', '.join(check.name for check in broken)}"
+    return f"edge-compress {__version__}\n{draw(checks, sys.stdout)}\n\n{verdict}"
+
+
+def _json(checks: Sequence[Check], works: bool) -> str:
+    return json.dumps(
+        {"schema": _SCHEMA, "version": __version__, "works": works, "checks": [asdict(check) for check in checks]},
+        indent=2,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

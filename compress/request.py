@@ -1,0 +1,68 @@
+"""From what was typed to a checked plan, before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.compose import Tree, compose_tree, override_keys
+from compress.config import RunConfig, build_stages, load_target, parse_config
+from compress.errors import ConfigError
+from compress.models import FactoryModel, source_format
+from compress.pipeline import Pipeline
+
+__all__ = ["Plan", "Request", "plan_run"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user typed for one run."""
+
+    overrides: tuple[str, ...]
+    config_folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request that can be carried out.
+
+    Attributes:
+        trusted: packages that code may be imported from.
+    """
+
+    tree: Tree
+    config: RunConfig
+    trusted: frozenset[str]
+    pipeline: Pipeline
+
+
+def plan_run(request: Request) -> Plan:
+    """Compose a request and hold its recipe against the target, before anything is loaded.
+
+    Raises:
+        ConfigError: the request is wrong, the target refuses a stage, or this machine lacks what a stage needs.
+    """
+    tree = compose_tree(request.overrides, request.config_folder)
+    config = parse_config(tree)
+    trusted = _trusted_packages(config, override_keys(request.overrides))
+    folders = [request.config_folder / "targets"] if request.config_folder else []
+    target = load_target(config.target.name, folders)
+    stages = build_stages(config.stage, trusted.__contains__)
+    return Plan(tree, config, trusted, Pipeline.check(target, stages, source_format(config.model)))
+
+
+def _trusted_packages(config: RunConfig, typed: frozenset[str]) -> frozenset[str]:
+    """Packages the user named on the command line; a configuration file cannot extend its own trust.
+
+    Raises:
+        ConfigError: `trust` was set by a configuration file.
+    """
+    if config.trust and "trust" not in typed:
+        raise ConfigError("trust is only honoured on the command line", fix=f"type trust=[{','.join(config.trust)}]")
+    named = set(config.trust)
+    if isinstance(config.model, FactoryModel) and "model.factory" in typed:
+        named.add(config.model.factory.partition(":")[0].partition(".")[0])
+    for name, node in config.stage.items():
+        if f"stage.{name}._target_" in typed:
+            named.add(str(node.get("_target_")).partition(".")[0])
+    return frozenset(named)

@@ -1,0 +1,1 @@
+"""Making and judging for `bench_pruning.py`."""
