@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from compress.models.watching import watch_one_image
 from compress.types import InputSpec
 
 __all__ = ["HeadAttention", "separate_heads"]
@@ -111,7 +112,7 @@ def _called_with_more(module: nn.Module, input: InputSpec) -> set[nn.Module]:
     attention: set[nn.Module] = {part for part in module.modules() if isinstance(part, nn.MultiheadAttention)}
     plain: set[nn.Module] = set()
 
-    def look(part: nn.Module, arguments: tuple[object, ...], named: dict[str, object]) -> None:
+    def look(part: nn.Module, arguments: tuple[object, ...], named: dict[str, object], output: object) -> None:
         extra = {name: value for name, value in named.items() if name not in ("query", "key", "value")}
         if len(arguments) + sum(name in named for name in ("query", "key", "value")) == 3 and extra == {
             "need_weights": False
@@ -121,13 +122,7 @@ def _called_with_more(module: nn.Module, input: InputSpec) -> set[nn.Module]:
             plain.discard(part)
 
     if attention:
-        hooks = [part.register_forward_pre_hook(look, with_kwargs=True) for part in attention]
-        try:
-            with torch.no_grad():
-                module(torch.zeros(1, *input.shape))
-        finally:
-            for hook in hooks:
-                hook.remove()
+        watch_one_image(module, input, attention, look)
     return attention - plain
 
 

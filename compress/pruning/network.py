@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 
 from compress.errors import StageError
+from compress.models.watching import watch_one_image
 from compress.pruning.attention import separate_heads
 from compress.pruning.groups import ChannelGroup, Group, channel_groups, head_groups, provable
 from compress.pruning.names import matching, require_matches
@@ -171,17 +172,11 @@ def _run_order(module: nn.Module, input: InputSpec) -> dict[str, nn.Module]:
     hidden = {sub for part in module.modules() if isinstance(part, nn.MultiheadAttention) for sub in part.children()}
     ran: dict[str, nn.Module] = {}
 
-    def note(part: nn.Module, arguments: object, output: object) -> None:
+    def note(part: nn.Module, arguments: object, named: object, output: object) -> None:
         ran[names[part]] = part
 
     parts = [part for part in names if isinstance(part, nn.modules.conv._ConvNd | nn.Linear) and part not in hidden]
-    hooks = [part.register_forward_hook(note) for part in parts]
-    try:
-        with torch.no_grad():
-            module(torch.zeros(1, *input.shape))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    watch_one_image(module, input, parts, note)
     return ran
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from compress.models.watching import watch_one_image
 from compress.pruning.attention import HeadAttention
 from compress.types import InputSpec
 
@@ -85,7 +86,7 @@ def layer_shapes(module: nn.Module, input: InputSpec) -> dict[str, LayerShape]:
     found: dict[str, LayerShape] = {}
     names = {part: name for name, part in module.named_modules()}
 
-    def record(part: nn.Module, arguments: tuple[object, ...], output: object) -> None:
+    def record(part: nn.Module, arguments: tuple[object, ...], named: object, output: object) -> None:
         images = arguments[0]
         result = output[0] if isinstance(output, tuple) else output
         if isinstance(images, torch.Tensor) and isinstance(result, torch.Tensor):
@@ -93,13 +94,7 @@ def layer_shapes(module: nn.Module, input: InputSpec) -> dict[str, LayerShape]:
                 found[shape.name] = _added(found.get(shape.name), shape)
 
     kinds = (nn.modules.conv._ConvNd, nn.Linear, HeadAttention)
-    hooks = [part.register_forward_hook(record) for part in module.modules() if isinstance(part, kinds)]
-    try:
-        with torch.no_grad():
-            module(torch.zeros(1, *input.shape))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    watch_one_image(module, input, [part for part in module.modules() if isinstance(part, kinds)], record)
     return found
 
 

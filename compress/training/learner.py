@@ -16,6 +16,7 @@ from compress.training.average import WeightAverage
 from compress.training.device import autocast_dtype
 from compress.training.distill import distillation_loss
 from compress.training.forward import logits_of, on_device, require_scores
+from compress.training.hints import hint_loss, outputs_of, require_parts
 from compress.training.hooks import Hook
 from compress.training.mode import set_training
 from compress.training.optimizer import build_optimizer, set_rate
@@ -53,6 +54,9 @@ class Learner:
         self._device = device
         self._hooks = hooks
         self._teacher = None if teacher is None else _frozen(teacher, device)
+        if self._teacher is not None:
+            require_parts(self._teacher, options.hints, "teacher")
+            require_parts(module, options.hints, "student")
         self._optimizer = build_optimizer(module, options)
         self._average = WeightAverage(module, options.ema) if options.ema else None
         self._dtype = autocast_dtype(device, mixed=options.mixed_precision)
@@ -126,13 +130,14 @@ class Learner:
         images, labels = on_device(batch, self._device)
         options = self._options
         with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None):
-            logits = logits_of(self.module, images)
+            with outputs_of(self.module, options.hints) as given:
+                logits = logits_of(self.module, images)
             require_scores(logits, batch.labels)
             if self._teacher is None:
                 return F.cross_entropy(logits.float(), labels, label_smoothing=options.label_smoothing)
-            with torch.no_grad():
+            with torch.no_grad(), outputs_of(self._teacher, options.hints) as wanted:
                 soft = logits_of(self._teacher, images)
-            return distillation_loss(
+            loss = distillation_loss(
                 logits,
                 soft,
                 labels,
@@ -140,6 +145,7 @@ class Learner:
                 alpha=options.alpha,
                 label_smoothing=options.label_smoothing,
             )
+            return loss + options.hint_weight * hint_loss(given, wanted) if wanted else loss
 
 
 def _frozen(teacher: nn.Module, device: torch.device) -> nn.Module:

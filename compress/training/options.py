@@ -31,6 +31,8 @@ class TrainOptions:
             while it trains is best before it is pruned.
         temperature: of the soft targets, where there is a teacher.
         alpha: weight of the soft targets against the labels, where there is a teacher.
+        hints: parts whose outputs follow the teacher's, by module path.
+        hint_weight: of that loss against the others.
         device: `auto` takes a CUDA GPU where there is one.
         mixed_precision: bfloat16 (float16 on GPUs before Ampere) activations on CUDA; the CPU always computes in FP32.
     """
@@ -48,6 +50,8 @@ class TrainOptions:
     judge_from: int = 0
     temperature: float = 4.0
     alpha: float = 0.9
+    hints: tuple[str, ...] = ()
+    hint_weight: float = 1.0
     device: Device = "auto"
     mixed_precision: bool = True
 

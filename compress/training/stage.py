@@ -6,10 +6,10 @@ Free of torch at import, so that a configuration can be checked without loading 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from compress.errors import StageError
 from compress.stage import Context, Stage
@@ -167,6 +167,10 @@ class FloatTrainingStage(TrainingStage):
         momentum: of SGD.
         label_smoothing: share of the target spread over all classes.
         mixed_precision: compute activations in 16 bits on a GPU.
+        hints: parts, by module path, whose outputs follow the teacher's (Romero et al. 2015); needs `distill`.
+        hint_weight: of that loss against the others.
+        keep: the epoch that does `best` on the validation split, or the `last` one: where those images were trained on
+            before, the first epochs, which remember them, look best.
     """
 
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.TORCH})
@@ -178,6 +182,15 @@ class FloatTrainingStage(TrainingStage):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     mixed_precision: bool = True
+    hints: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    hint_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    keep: Literal["best", "last"] = "best"
+
+    @model_validator(mode="after")
+    def _hints_need_a_teacher(self) -> FloatTrainingStage:
+        if self.hints and not self.distill:
+            raise ValueError("hints come from a teacher: they need distill=true")
+        return self
 
     def start(self, artifact: Artifact, context: Context) -> Start:
         """A copy of the module to train, and what it is trained with.
@@ -191,9 +204,11 @@ class FloatTrainingStage(TrainingStage):
         require_batches(module, artifact, context.name)
         samples = training_samples(context)
         teacher = source_teacher(context) if self.distill else None
-        options = self.train_options(
+        shared = self.train_options(
             momentum=self.momentum, label_smoothing=self.label_smoothing, mixed_precision=self.mixed_precision
         )
+        first = self.epochs - 1 if self.keep == "last" else 0
+        options = replace(shared, hints=self.hints, hint_weight=self.hint_weight, judge_from=first)
         return Start(module, samples, teacher, validated(module, samples[1]), options)
 
 

@@ -77,7 +77,7 @@ class Gradual(FloatTrainingStage):
                 finite.
         """
         start = self.start(artifact, context)
-        options = replace(start.options, judge_from=self.ramp_epochs)
+        options = replace(start.options, judge_from=max(start.options.judge_from, self.ramp_epochs))
         hook = self._hook(start.module, start.samples[0], context)
         result = self.fit(start.module, start.samples, options, start.teacher, [hook], context)
         self._log(start.before, result, context)

@@ -23,7 +23,8 @@ __all__ = ["Finetune"]
 class Finetune(FloatTrainingStage):
     """Train on the fine-tuning split and keep the weights that do best on the validation split.
 
-    The weights as they came in take part in that choice, so the validation result never gets worse.
+    The weights as they came in take part in that choice, so the validation result never gets worse; not so with
+    `keep=last`, which makes no choice.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 10
@@ -45,8 +46,8 @@ class Finetune(FloatTrainingStage):
         """
         start = self.start(artifact, context)
         result = self.fit(start.module, start.samples, start.options, start.teacher, (), context)
-        before = start.before
-        if before is not None and result.validation is not None and before.better_than(result.validation):
+        before, after = start.before, result.validation
+        if self.keep == "best" and before is not None and after is not None and before.better_than(after):
             context.progress.log(
                 f"{context.name}: no epoch did better on the validation split than the {before.top1:.2%} before; "
                 "the weights stay as they were"

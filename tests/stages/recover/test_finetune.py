@@ -220,3 +220,36 @@ def test_resnet20_pruned_to_80_percent_recovers(tmp_path, shared_data, monkeypat
     assert before < 0.6
     assert after > 0.8
     assert sparsity(tuned.module) == pytest.approx(0.8, abs=1e-4)
+
+
+def test_the_last_epoch_is_kept_when_asked(tmp_path, splits, trained):
+    """At this rate every epoch is worse than the trained network, which `best` therefore keeps."""
+    options = {"epochs": 2, "learning_rate": 3.0, "warmup_epochs": 0, "device": "cpu"}
+    best = Finetune(**options).run(trained, context(tmp_path, splits))
+    assert all(
+        torch.equal(value, trained.module.state_dict()[name]) for name, value in best.module.state_dict().items()
+    )
+    log = Log()
+    last = Finetune(**options, keep="last").run(trained, context(tmp_path, splits, log=log))
+    assert not torch.equal(last.module[0].weight, trained.module[0].weight)
+    assert "(epoch 2 of 2 kept" in log.lines[-1]
+
+
+def test_hints_bring_inner_outputs_to_the_teachers(tmp_path, splits, trained, pruned):
+    def distance(module):
+        images = torch.from_numpy(next(iter(splits.validation.batches(64))).images)
+        with torch.no_grad():
+            return float((module[:3](images) - trained.module[:3](images)).square().mean())
+
+    options = {"epochs": 2, "learning_rate": 0.05, "distill": True, "device": "cpu", "keep": "last"}
+    plain = Finetune(**options).run(pruned, context(tmp_path, splits, source=trained))
+    hinted = Finetune(**options, hints=("2",), hint_weight=10.0).run(pruned, context(tmp_path, splits, source=trained))
+    assert distance(hinted.module) < 0.8 * distance(plain.module)
+
+
+def test_hints_need_a_teacher_and_parts_that_exist(tmp_path, splits, trained):
+    with pytest.raises(ValidationError, match="hints come from a teacher: they need distill=true"):
+        Finetune(hints=("2",))
+    stage = Finetune(distill=True, hints=("layer1",), device="cpu")
+    with pytest.raises(StageError, match="hint 'layer1' is no part of the teacher"):
+        stage.run(trained, context(tmp_path, splits, source=trained))
