@@ -21,7 +21,8 @@ def test_outputs_of_named_parts_are_seen_inside_the_block_only():
     module, images = network(), torch.rand(3, 1, 5, 5)
     with outputs_of(module, ["0", "1.1"]) as found:
         result = module(images)
-    assert torch.equal(found["0"], module[0](images)) and torch.equal(found["1.1"], result)
+    assert torch.equal(found["0"], module[0](images))
+    assert torch.equal(found["1.1"], result)
     kept = dict(found)
     module(2 * images)
     assert all(found[name] is kept[name] for name in kept)
