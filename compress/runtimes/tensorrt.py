@@ -47,12 +47,12 @@ class TensorRTRunner:
         self._gpu, self._title = gpu, title
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(content)
-        if self._engine is None:
+        if self._engine is None and gpu.free_bytes() >= 2 * len(content):
             raise StageError(
                 f"TensorRT {trt.__version__} cannot load {title}: it is damaged, or of another TensorRT or GPU",
                 fix="build the engine again on this machine",
             )
-        self._context = self._engine.create_execution_context()
+        self._context = self._engine.create_execution_context() if self._engine is not None else None
         if self._context is None:
             raise StageError(f"the GPU has too little memory to run {title}", fix="close other programs on it")
         self._input, self._output = self._names(trt)

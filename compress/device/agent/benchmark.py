@@ -544,6 +544,7 @@ class Cuda(object):
     """The few calls of the CUDA driver that are needed, so that no further package is; every GPU's driver has them."""
 
     MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*, cuda.h
+    OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 
     def __init__(self) -> None:
         try:
@@ -562,7 +563,8 @@ class Cuda(object):
             text = ctypes.c_char_p()
             self.library.cuGetErrorString(code, ctypes.byref(text))
             said = (text.value or b"unknown").decode("ascii", "replace")
-            raise Problem("the CUDA driver answers %s with error %d: %s" % (name, code, said))
+            fix = "close other programs on the GPU" if code == self.OUT_OF_MEMORY else None
+            raise Problem("the CUDA driver answers %s with error %d: %s" % (name, code, said), fix)
 
     def describe(self) -> Json:
         """Name, compute capability and memory of the GPU."""
