@@ -106,8 +106,6 @@ def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifac
         copy_file(artifact.path, path)
         for attached in artifact.attachments:
             copy_file(attached, folder / attached.name)
-        for beside in artifact.path.parent.glob(f"*{CALIBRATION_SUFFIX}"):
-            copy_file(beside, folder / beside.name)
         if artifact.deferred:
             continue  # the bundle takes it along; there is nothing to run here
         delivered[result.measurement.stage] = artifact.after(result.measurement.stage, path)

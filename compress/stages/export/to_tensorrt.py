@@ -90,11 +90,8 @@ class ToTensorRT(Stage):
                 fix="export it with stage.<to_onnx>.dynamic_batch=true",
             )
         plan = self._plan(artifact, context.target)
-        self._write_calibration(artifact, context)
-        reason = self.missing_here()
-        if reason is not None:
-            return self._deferred(artifact, plan, reason, context)
-        return self._built(artifact, plan, context)
+        made = self._planned(artifact, plan, context) or self._built(artifact, plan, context)
+        return replace(made, attachments=self._calibration(artifact, context))
 
     def _plan(self, artifact: Artifact, target: Target) -> EnginePlan:
         from compress.engine.plan import EnginePlan
@@ -111,21 +108,27 @@ class ToTensorRT(Stage):
             expects=f"{target.title}: {target.compute.value}; {target.runtime.value}",
         )
 
-    def _write_calibration(self, artifact: Artifact, context: Context) -> None:
-        """Scales for implicit INT8, which agrees with the Q/DQ file then."""
+    def _calibration(self, artifact: Artifact, context: Context) -> tuple[Path, ...]:
+        """A file of scales for implicit INT8, which agrees with the Q/DQ file then; none for a float file."""
         if artifact.precision is not Precision.INT8:
-            return
+            return ()
         import onnx
 
         from compress.engine.plan import CALIBRATION_SUFFIX, runtime_version
         from compress.onnxfile.calibration_cache import calibration_cache
 
         text = calibration_cache(onnx.load(artifact.path), runtime_version(context.target.runtime.value))
-        write_bytes(context.folder / f"{context.name}{CALIBRATION_SUFFIX}", text.encode())
+        path = context.folder / f"{context.name}{CALIBRATION_SUFFIX}"
+        write_bytes(path, text.encode())
+        return (path,)
 
-    def _deferred(self, artifact: Artifact, plan: EnginePlan, reason: str, context: Context) -> Artifact:
+    def _planned(self, artifact: Artifact, plan: EnginePlan, context: Context) -> Artifact | None:
+        """The plan for the device, where no engine can be built here; else None."""
         from compress.serialize import to_json
 
+        reason = self.missing_here()
+        if reason is None:
+            return None
         path = context.folder / f"{context.name}{PLAN_SUFFIX}"
         write_bytes(path, to_json(plan))
         note = f"{reason}: build_engine.py in the bundle builds {plan.onnx} on the device; expected {plan.expects}"
