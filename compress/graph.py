@@ -100,11 +100,7 @@ def constant(graph: fx.GraphModule, node: object) -> torch.Tensor | None:
 
 
 def bind(graph: fx.GraphModule, name: str, value: torch.Tensor, *, trainable: bool) -> None:
-    """Make `name` read `value` from now on: a parameter if `trainable`, else a buffer. Its module must exist.
-
-    Stored row by row, whatever view `value` is: converters read a constant's memory, and not all of them its strides.
-    """
-    value = value.detach().clone(memory_format=torch.contiguous_format)
+    """Make `name` read `value` from now on: a parameter if `trainable`, else a buffer. Its module must exist."""
     path, _, attribute = name.rpartition(".")
     owner = graph.get_submodule(path)
     if hasattr(owner, attribute):

@@ -70,10 +70,10 @@ def _store_row_by_row(graph: fx.GraphModule) -> None:
     """The converter reads a constant's memory and ignores its strides (`channels_last` weights, transposed views)."""
     for name, parameter in list(graph.named_parameters()):
         if not parameter.is_contiguous():
-            bind(graph, name, parameter, trainable=True)
+            bind(graph, name, parameter.detach().contiguous(), trainable=True)
     for name, buffer in list(graph.named_buffers()):
         if not buffer.is_contiguous():
-            bind(graph, name, buffer, trainable=False)
+            bind(graph, name, buffer.contiguous(), trainable=False)
 
 
 def _convert(network: ChannelsLast, spec: InputSpec) -> bytes:
