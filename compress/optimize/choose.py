@@ -1,0 +1,189 @@
+"""Trying passes one after another, and keeping each that proves equal and measures better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from compress.errors import CompressError
+from compress.measure.host import describe_host
+from compress.measure.latency import paired_latency
+from compress.onnxfile.write import write_checked
+from compress.optimize.document import Attempt, Ratio
+from compress.optimize.facts import GraphFacts, graph_facts
+from compress.optimize.guard import broken_promise
+from compress.optimize.passes import ONNXRUNTIME_ONLY, GraphPass
+from compress.quiet import first_line, quiet
+from compress.runtimes.onnx import load
+
+if TYPE_CHECKING:
+    from compress.optimize.equivalence import Equivalence
+    from compress.types import Artifact
+
+__all__ = ["THREADS", "Bench", "Chosen", "choose", "clearly_slower"]
+
+THREADS = 1
+_WARMUP = 5
+_RUNS = 400
+
+_CLEAR = 0.02
+"""Smallest change of latency that counts: an interval that ends within 2 % of 1 is noise of caches and neighbours."""
+
+_GROWTH = 0.005
+"""Names and recorded settings may make a file this much larger; anything more is content."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How candidates are judged.
+
+    Attributes:
+        artifact: the source; candidates are the same artifact in another file.
+        seconds: longest time for one comparison of latency.
+        metadata: written into every candidate.
+    """
+
+    artifact: Artifact
+    equivalence: Equivalence
+    seconds: float
+    metadata: Mapping[str, str]
+
+    def race(self, first: Path, second: Path) -> Ratio:
+        """Time of the file `first` over that of `second`."""
+        image = np.random.default_rng(0).standard_normal((1, *self.artifact.input.shape), dtype=np.float32)
+        runners = [load(replace(self.artifact, model=path), threads=THREADS) for path in (first, second)]
+        found = paired_latency(
+            runners[0],
+            runners[1],
+            image,
+            runs=_RUNS,
+            warmup=_WARMUP,
+            seconds=self.seconds,
+            threads=THREADS,
+            device=describe_host().label,
+        )
+        return Ratio(found.ratio, found.low, found.high, found.pairs)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The graph after all passes that were kept; `model` is the source itself where none was."""
+
+    model: onnx.ModelProto
+    path: Path
+    facts: GraphFacts
+    onnxruntime_only: bool = False
+
+
+def choose(
+    source: Chosen, candidates: Iterable[GraphPass], bench: Bench, folder: Path
+) -> tuple[Chosen, tuple[Attempt, ...]]:
+    """Let every pass work on what the ones before it made, and keep it only if nothing gets worse by it.
+
+    Args:
+        folder: for candidates; may be removed afterwards, with the chosen graph still in memory.
+    """
+    chosen, attempts = source, []
+    for candidate in candidates:
+        made, attempt = _try(candidate, chosen, bench, folder / f"{candidate.name}.onnx")
+        attempts.append(attempt)
+        chosen = made if attempt.outcome == "kept" else chosen
+    return chosen, tuple(attempts)
+
+
+def clearly_slower(latency: Ratio) -> bool:
+    """Whether the whole interval lies above what noise explains."""
+    return latency.low > 1 + _CLEAR
+
+
+def _try(graph_pass: GraphPass, current: Chosen, bench: Bench, path: Path) -> tuple[Chosen, Attempt]:
+    """What the pass makes of `current`, and the verdict."""
+    attempt = Attempt(graph_pass.name, graph_pass.does, "failed", "")
+    own = current.onnxruntime_only or graph_pass.name == ONNXRUNTIME_ONLY
+    try:
+        model = _rewritten(graph_pass, current.model)
+        broken = broken_promise(current.model, model, onnxruntime_only=own)
+        if broken is not None:
+            return current, replace(attempt, outcome="not kept", reason=broken)
+        if _same(current.model, model):
+            return current, replace(attempt, outcome="changes nothing", reason="nothing to do", facts=current.facts)
+        write_checked(ir.serde.deserialize_model(model), path, bench.metadata)
+        made = Chosen(model, path, graph_facts(path), own)
+    except Exception as error:  # a library's optimizer may raise anything on a graph it has never seen
+        return current, replace(attempt, reason=_reason(error))
+    return made, _judged(attempt, current, made, bench)
+
+
+def _judged(attempt: Attempt, current: Chosen, made: Chosen, bench: Bench) -> Attempt:
+    proof = bench.equivalence.prove(made.path, onnxruntime_only=made.onnxruntime_only)
+    attempt = replace(attempt, facts=made.facts, max_abs_error=proof.max_abs_error)
+    if proof.problem is not None:
+        return replace(attempt, outcome="failed", reason=f"it computes something else: {proof.problem}")
+    worse = _worse(current.facts, made.facts)
+    if worse is not None:
+        return replace(attempt, outcome="not kept", reason=worse)
+    latency = bench.race(made.path, current.path)
+    attempt = replace(attempt, latency=latency)
+    if clearly_slower(latency):
+        return replace(attempt, outcome="not kept", reason=f"slower: {latency.ratio:.3f}x")
+    better = _better(current.facts, made.facts, latency)
+    if better is None:
+        return replace(attempt, outcome="not kept", reason="it does not help: as many nodes, as large, as fast")
+    return replace(attempt, outcome="kept", reason=better)
+
+
+def _rewritten(graph_pass: GraphPass, model: onnx.ModelProto) -> onnx.ModelProto:
+    """The pass's output without what no runtime reads; the pass gets a copy that it may edit."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    made = ir.serde.deserialize_model(graph_pass.run(copy))
+    with quiet():
+        common.RemoveUnusedNodesPass()(made)
+        common.RemoveUnusedFunctionsPass()(made)
+        common.RemoveUnusedOpsetsPass()(made)
+    return ir.serde.serialize_model(made)
+
+
+def _same(before: onnx.ModelProto, after: onnx.ModelProto) -> bool:
+    """Whether nothing but names changed: as many nodes of each type, and the same constants."""
+    return _content(before) == _content(after)
+
+
+def _content(model: onnx.ModelProto) -> tuple[list[str], list[tuple[int, tuple[int, ...]]]]:
+    nodes = sorted(node.op_type for node in model.graph.node)
+    return nodes, sorted((tensor.data_type, tuple(tensor.dims)) for tensor in model.graph.initializer)
+
+
+def _worse(before: GraphFacts, after: GraphFacts) -> str | None:
+    if after.nodes > before.nodes:
+        return f"{after.nodes - before.nodes} nodes more"
+    if after.run_nodes > before.run_nodes:
+        return f"ONNX Runtime runs {after.run_nodes - before.run_nodes} nodes more"
+    if after.size_bytes > before.size_bytes * (1 + _GROWTH):
+        return f"the file is {after.size_bytes / before.size_bytes:.2f}x as large"
+    return None
+
+
+def _better(before: GraphFacts, after: GraphFacts, latency: Ratio) -> str | None:
+    """What is gained, in words; None if nothing is."""
+    gains = []
+    if after.nodes < before.nodes:
+        gains.append(f"{before.nodes - after.nodes} nodes fewer")
+    if after.run_nodes < before.run_nodes:
+        gains.append(f"ONNX Runtime runs {before.run_nodes - after.run_nodes} fewer")
+    if after.size_bytes < before.size_bytes * (1 - _GROWTH):
+        gains.append(f"the file is {after.size_bytes / before.size_bytes:.2f}x as large")
+    if latency.high < 1 - _CLEAR:
+        gains.append(f"takes {latency.ratio:.3f}x the time")
+    return ", ".join(gains) or None
+
+
+def _reason(error: Exception) -> str:
+    return error.problem if isinstance(error, CompressError) else f"{type(error).__name__}: {first_line(error)}"

@@ -1,0 +1,94 @@
+"""What a graph is made of, as stored and as ONNX Runtime executes it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["GraphFacts", "all_nodes", "graph_facts", "operators"]
+
+
+@dataclass(frozen=True)
+class GraphFacts:
+    """One column of the before/after table.
+
+    Attributes:
+        nodes: in the file, bodies of If and Loop included.
+        operators: their number by type; types outside the ONNX standard carry their domain.
+        run_nodes: of the graph that a session of ONNX Runtime makes of the file (level `extended`).
+        run_operators: their number by type.
+        peak_activation_bytes: of that graph for a batch of one; None where `notes` says why.
+    """
+
+    size_bytes: int
+    nodes: int
+    operators: Mapping[str, int]
+    run_nodes: int
+    run_operators: Mapping[str, int]
+    peak_activation_bytes: int | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+def graph_facts(path: Path) -> GraphFacts:
+    """Facts of the ONNX file at `path`.
+
+    Raises:
+        StageError: ONNX Runtime refuses the file.
+    """
+    import onnx
+
+    from compress.measure.unmeasured import attempt
+    from compress.optimize.activation_memory import peak_activation_bytes
+
+    stored = onnx.load(path)
+    run = _as_run(stored)
+    operators_stored, run_operators, notes = operators(stored), operators(run), dict[str, str]()
+    return GraphFacts(
+        size_bytes=path.stat().st_size,
+        nodes=operators_stored.total(),
+        operators=operators_stored,
+        run_nodes=run_operators.total(),
+        run_operators=run_operators,
+        peak_activation_bytes=attempt("peak_activation_bytes", notes, lambda: peak_activation_bytes(run)),
+        notes=notes,
+    )
+
+
+def _as_run(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph that ONNX Runtime executes, with shapes.
+
+    ONNX Runtime hands on the shapes that the file records and its fused operators are unknown to ONNX's inference, so
+    shapes are inferred before, and again after for the values that it made itself.
+    """
+    import onnx
+
+    from compress.onnxfile.ort_graph import optimized_graph
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "shapes.onnx"
+        onnx.save(onnx.shape_inference.infer_shapes(model), path)
+        return onnx.shape_inference.infer_shapes(optimized_graph(path))
+
+
+def operators(model: onnx.ModelProto) -> Counter[str]:
+    """Number of nodes by type."""
+    return Counter(
+        node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+        for node in all_nodes(model.graph)
+    )
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every node of a graph and of the graphs inside its nodes."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from all_nodes(inner)
