@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from onnx_ir.passes import common
 
 from compress.errors import CompressError
 from compress.measure.host import describe_host
-from compress.measure.latency import paired_latency
+from compress.measure.latency import PairedLatency, paired_latency
 from compress.onnxfile.write import write_checked
 from compress.optimize.document import Attempt, Ratio
 from compress.optimize.facts import GraphFacts, graph_facts
@@ -31,10 +31,11 @@ __all__ = ["THREADS", "Bench", "Chosen", "choose", "clearly_slower"]
 
 THREADS = 1
 _WARMUP = 5
-_RUNS = 400
+_RUNS = 200
+_ROUNDS = 4
 
-_CLEAR = 0.02
-"""Smallest change of latency that counts: an interval that ends within 2 % of 1 is noise of caches and neighbours."""
+_CLEAR = 0.01
+"""A file raced against itself stays within this: every round of a race has to show more before it counts."""
 
 _GROWTH = 0.005
 """Names and recorded settings may make a file this much larger; anything more is content."""
@@ -56,20 +57,33 @@ class Bench:
     metadata: Mapping[str, str]
 
     def race(self, first: Path, second: Path) -> Ratio:
-        """Time of the file `first` over that of `second`."""
+        """Time of the file `first` over that of `second`.
+
+        Two sessions of one and the same file differ by up to 1.2 % for as long as they live (where their weights lie
+        in memory), which no number of calls averages out. So every round opens new ones, in turn the other way round.
+        """
+        rounds = [self._round(first, second, swapped=bool(index % 2)) for index in range(_ROUNDS)]
+        return Ratio(
+            ratio=float(np.median([one.ratio for one in rounds])),
+            low=min(one.low for one in rounds),
+            high=max(one.high for one in rounds),
+            pairs=sum(one.pairs for one in rounds),
+        )
+
+    def _round(self, first: Path, second: Path, *, swapped: bool) -> PairedLatency:
         image = np.random.default_rng(0).standard_normal((1, *self.artifact.input.shape), dtype=np.float32)
-        runners = [load(replace(self.artifact, model=path), threads=THREADS) for path in (first, second)]
-        found = paired_latency(
-            runners[0],
-            runners[1],
+        order = (second, first) if swapped else (first, second)
+        runners = {path: load(replace(self.artifact, model=path), threads=THREADS) for path in order}
+        return paired_latency(
+            runners[first],
+            runners[second],
             image,
             runs=_RUNS,
             warmup=_WARMUP,
-            seconds=self.seconds,
+            seconds=self.seconds / _ROUNDS,
             threads=THREADS,
             device=describe_host().label,
         )
-        return Ratio(found.ratio, found.low, found.high, found.pairs)
 
 
 @dataclass(frozen=True)
@@ -83,17 +97,19 @@ class Chosen:
 
 
 def choose(
-    source: Chosen, candidates: Iterable[GraphPass], bench: Bench, folder: Path
+    source: Chosen, candidates: Iterable[GraphPass], bench: Bench, folder: Path, tell: Callable[[Attempt], None]
 ) -> tuple[Chosen, tuple[Attempt, ...]]:
     """Let every pass work on what the ones before it made, and keep it only if nothing gets worse by it.
 
     Args:
-        folder: for candidates; may be removed afterwards, with the chosen graph still in memory.
+        folder: for candidates; may be removed when the chosen one has been raced.
+        tell: is told of every attempt as it ends.
     """
     chosen, attempts = source, []
     for candidate in candidates:
         made, attempt = _try(candidate, chosen, bench, folder / f"{candidate.name}.onnx")
         attempts.append(attempt)
+        tell(attempt)
         chosen = made if attempt.outcome == "kept" else chosen
     return chosen, tuple(attempts)
 
@@ -115,7 +131,7 @@ def _try(graph_pass: GraphPass, current: Chosen, bench: Bench, path: Path) -> tu
         if _same(current.model, model):
             return current, replace(attempt, outcome="changes nothing", reason="nothing to do", facts=current.facts)
         write_checked(ir.serde.deserialize_model(model), path, bench.metadata)
-        made = Chosen(model, path, graph_facts(path), own)
+        made = Chosen(model, path, graph_facts(path, model.graph.value_info), own)
     except Exception as error:  # a library's optimizer may raise anything on a graph it has never seen
         return current, replace(attempt, reason=_reason(error))
     return made, _judged(attempt, current, made, bench)
@@ -140,10 +156,9 @@ def _judged(attempt: Attempt, current: Chosen, made: Chosen, bench: Bench) -> At
 
 
 def _rewritten(graph_pass: GraphPass, model: onnx.ModelProto) -> onnx.ModelProto:
-    """The pass's output without what no runtime reads; the pass gets a copy that it may edit."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    made = ir.serde.deserialize_model(graph_pass.run(copy))
+    """The pass's output without what no runtime reads; the pass gets a copy that it may edit, with shapes."""
+    with quiet():
+        made = ir.serde.deserialize_model(graph_pass.run(onnx.shape_inference.infer_shapes(model)))
     with quiet():
         common.RemoveUnusedNodesPass()(made)
         common.RemoveUnusedFunctionsPass()(made)
@@ -163,9 +178,9 @@ def _content(model: onnx.ModelProto) -> tuple[list[str], list[tuple[int, tuple[i
 
 def _worse(before: GraphFacts, after: GraphFacts) -> str | None:
     if after.nodes > before.nodes:
-        return f"{after.nodes - before.nodes} nodes more"
+        return f"{_count(after.nodes - before.nodes)} more"
     if after.run_nodes > before.run_nodes:
-        return f"ONNX Runtime runs {after.run_nodes - before.run_nodes} nodes more"
+        return f"ONNX Runtime runs {_count(after.run_nodes - before.run_nodes)} more"
     if after.size_bytes > before.size_bytes * (1 + _GROWTH):
         return f"the file is {after.size_bytes / before.size_bytes:.2f}x as large"
     return None
@@ -175,14 +190,18 @@ def _better(before: GraphFacts, after: GraphFacts, latency: Ratio) -> str | None
     """What is gained, in words; None if nothing is."""
     gains = []
     if after.nodes < before.nodes:
-        gains.append(f"{before.nodes - after.nodes} nodes fewer")
+        gains.append(f"{_count(before.nodes - after.nodes)} fewer")
     if after.run_nodes < before.run_nodes:
-        gains.append(f"ONNX Runtime runs {before.run_nodes - after.run_nodes} fewer")
+        gains.append(f"ONNX Runtime runs {_count(before.run_nodes - after.run_nodes)} fewer")
     if after.size_bytes < before.size_bytes * (1 - _GROWTH):
         gains.append(f"the file is {after.size_bytes / before.size_bytes:.2f}x as large")
     if latency.high < 1 - _CLEAR:
         gains.append(f"takes {latency.ratio:.3f}x the time")
     return ", ".join(gains) or None
+
+
+def _count(nodes: int) -> str:
+    return f"{nodes} node{'s' * (nodes != 1)}"
 
 
 def _reason(error: Exception) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,8 +36,11 @@ class GraphFacts:
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
-def graph_facts(path: Path) -> GraphFacts:
+def graph_facts(path: Path, shapes: Iterable[onnx.ValueInfoProto] = ()) -> GraphFacts:
     """Facts of the ONNX file at `path`.
+
+    Args:
+        shapes: of inner values that the file does not record and ONNX cannot infer, as behind fused operators.
 
     Raises:
         StageError: ONNX Runtime refuses the file.
@@ -48,6 +51,8 @@ def graph_facts(path: Path) -> GraphFacts:
     from compress.optimize.activation_memory import peak_activation_bytes
 
     stored = onnx.load(path)
+    known = {value.name for value in stored.graph.value_info}
+    stored.graph.value_info.extend(value for value in shapes if value.name not in known)
     run = _as_run(stored)
     operators_stored, run_operators, notes = operators(stored), operators(run), dict[str, str]()
     return GraphFacts(

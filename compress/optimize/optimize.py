@@ -20,7 +20,7 @@ from compress.onnxfile.write import write_checked
 from compress.optimize.choose import THREADS, Bench, Chosen, choose, clearly_slower
 from compress.optimize.document import Attempt, Optimization, Ratio
 from compress.optimize.equivalence import Equivalence, Proof
-from compress.optimize.facts import GraphFacts, graph_facts
+from compress.optimize.facts import graph_facts
 from compress.optimize.passes import passes
 from compress.optimize.source import read_source
 from compress.optimize.table import attempt_line, sentence, table_lines
@@ -84,7 +84,7 @@ def optimize(artifact: Artifact, context: Context, wanted: Wanted) -> Artifact:
         threads=THREADS,
         samples=proof.samples,
         before=source.facts,
-        after=_facts(found, source, made.path),
+        after=graph_facts(made.path, found.chosen.model.graph.value_info),
         latency=found.latency,
         max_abs_error=proof.max_abs_error or 0.0,
         passes=found.attempts,
@@ -96,13 +96,15 @@ def optimize(artifact: Artifact, context: Context, wanted: Wanted) -> Artifact:
 
 def _search(source: Chosen, bench: Bench, context: Context, wanted: Wanted) -> _Found:
     """The passes that help; none of them if together they are slower than the source."""
+
+    def tell(attempt: Attempt) -> None:
+        context.progress.log(f"{context.name}: {attempt_line(attempt)}")
+
     tried = context.progress.track(
         passes(wanted.passes, context.target.architecture), f"optimize {context.name}", len(wanted.passes)
     )
     with tempfile.TemporaryDirectory(dir=context.folder, prefix=f".tmp-{os.getpid()}-") as scratch:
-        chosen, attempts = choose(source, tried, bench, Path(scratch))
-        for attempt in attempts:
-            context.progress.log(f"{context.name}: {attempt_line(attempt)}")
+        chosen, attempts = choose(source, tried, bench, Path(scratch), tell)
         if chosen is source:
             return _Found(source, attempts, None)
         latency = replace(bench, seconds=_FINAL * bench.seconds).race(chosen.path, source.path)
@@ -143,10 +145,6 @@ def _proven(path: Path, bench: Bench, *, onnxruntime_only: bool) -> Proof:
             "it was not kept"
         )
     return proof
-
-
-def _facts(found: _Found, source: Chosen, path: Path) -> GraphFacts:
-    return source.facts if found.latency is None else graph_facts(path)
 
 
 def _handed_over(made: Artifact, record: Optimization, context: Context) -> Artifact:

@@ -51,6 +51,8 @@ def _rows(found: Optimization) -> Iterator[tuple[str, str, str]]:
     yield from _operators(found.before.run_operators, found.after.run_operators)
     yield row("file size", lambda facts: _bytes(facts.size_bytes))
     yield row("peak activation memory", _memory)
+    if found.ort_bytes is not None:
+        yield "file size in ORT format", _DASH, _bytes(found.ort_bytes)
     latency = found.latency
     yield "latency", "1", _DASH if latency is None else f"{latency.ratio:.3f} ({latency.low:.3f}–{latency.high:.3f})"
 
