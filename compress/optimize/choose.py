@@ -37,8 +37,8 @@ _ROUNDS = 4
 _CLEAR = 0.01
 """A file raced against itself stays within this: every round of a race has to show more before it counts."""
 
-_GROWTH = 0.005
-"""Names and recorded settings may make a file this much larger; anything more is content."""
+_GROWTH, _GROWTH_BYTES = 0.005, 1024
+"""Names and written-out defaults may make a file this much larger, whichever is more; anything beyond is content."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _worse(before: GraphFacts, after: GraphFacts) -> str | None:
         return f"{_count(after.nodes - before.nodes)} more"
     if after.run_nodes > before.run_nodes:
         return f"ONNX Runtime runs {_count(after.run_nodes - before.run_nodes)} more"
-    if after.size_bytes > before.size_bytes * (1 + _GROWTH):
+    if after.size_bytes > before.size_bytes + max(_GROWTH * before.size_bytes, _GROWTH_BYTES):
         return f"the file is {after.size_bytes / before.size_bytes:.2f}x as large"
     return None
 
@@ -193,7 +193,7 @@ def _better(before: GraphFacts, after: GraphFacts, latency: Ratio) -> str | None
         gains.append(f"{_count(before.nodes - after.nodes)} fewer")
     if after.run_nodes < before.run_nodes:
         gains.append(f"ONNX Runtime runs {_count(before.run_nodes - after.run_nodes)} fewer")
-    if after.size_bytes < before.size_bytes * (1 - _GROWTH):
+    if after.size_bytes < before.size_bytes - max(_GROWTH * before.size_bytes, _GROWTH_BYTES):
         gains.append(f"the file is {after.size_bytes / before.size_bytes:.2f}x as large")
     if latency.high < 1 - _CLEAR:
         gains.append(f"takes {latency.ratio:.3f}x the time")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
 
 import numpy as np
 import onnx
@@ -37,10 +37,11 @@ def broken_promise(before: onnx.ModelProto, after: onnx.ModelProto, *, onnxrunti
 
 
 def _lost_conversions(before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
+    had, has = _conversions(before), _conversions(after)
     for kind in _CONVERSIONS:
-        had, has = len(set(_conversions(before, kind))), len(set(_conversions(after, kind)))
-        if has < had:
-            return f"it drops {had - has} of {had} {kind}, by which runtimes know what is quantized"
+        if has[kind] < had[kind]:
+            lost = had[kind] - has[kind]
+            return f"it drops {lost} of {had[kind]} {kind}, by which runtimes know what is quantized"
     return None
 
 
@@ -66,13 +67,21 @@ def _stored_integers(model: onnx.ModelProto) -> int:
     return len({(tuple(tensor.dims), onnx.numpy_helper.to_array(tensor).tobytes()) for tensor in tensors})
 
 
-def _conversions(model: onnx.ModelProto, kind: str) -> Iterator[tuple[Sequence[str], tuple[bytes, ...]]]:
-    """Inputs and attributes of every node of a kind. Equal ones compute the same, and merging them loses nothing."""
-    names = _canonical_names(model)
+def _conversions(model: onnx.ModelProto) -> Counter[str]:
+    """Number of distinct QuantizeLinear and DequantizeLinear.
+
+    Two with equal inputs and attributes compute the same value, and merging them loses nothing (value numbering).
+    """
+    names, counts = _canonical_names(model), Counter[str]()
+    seen: dict[tuple[str, tuple[str, ...], tuple[bytes, ...]], str] = {}
     for node in model.graph.node:
-        if node.op_type == kind:
-            attributes = tuple(sorted(attribute.SerializeToString() for attribute in node.attribute))
-            yield tuple(names.get(name, name) for name in node.input), attributes
+        if node.op_type not in _CONVERSIONS:
+            continue
+        attributes = tuple(sorted(attribute.SerializeToString() for attribute in node.attribute))
+        key = (node.op_type, tuple(names.get(name, name) for name in node.input), attributes)
+        counts[node.op_type] += key not in seen
+        names[node.output[0]] = seen.setdefault(key, node.output[0])
+    return counts
 
 
 def _canonical_names(model: onnx.ModelProto) -> dict[str, str]:
