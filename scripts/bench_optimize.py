@@ -12,7 +12,7 @@ two peers write different things:
   runtime has, so its output is no alternative to the file; what counts is whether ours leaves it less to run.
 
 Latency is that of the optimized file over the one before, at one thread, paired and interleaved over fresh sessions.
-The bar holds where the ratio is at most 1 or its interval reaches down to 1: a file raced against itself is off as much.
+The bar holds where the ratio is at most 1 or its interval reaches down to 1; a file raced against itself is off as far.
 Equality is judged on images that the stage has not seen, run as deployed and operator by operator.
 """
 

@@ -17,7 +17,7 @@ from compress.measure.host import describe_host
 from compress.measure.latency import PairedLatency, paired_latency
 from compress.onnxfile.write import write_checked
 from compress.optimize.document import Attempt, Ratio
-from compress.optimize.facts import GraphFacts, graph_facts
+from compress.optimize.facts import GraphFacts, graph_facts, with_shapes
 from compress.optimize.guard import broken_promise
 from compress.optimize.passes import ONNXRUNTIME_ONLY, GraphPass
 from compress.quiet import first_line, quiet
@@ -73,10 +73,10 @@ class Bench:
     def _round(self, first: Path, second: Path, *, swapped: bool) -> PairedLatency:
         image = np.random.default_rng(0).standard_normal((1, *self.artifact.input.shape), dtype=np.float32)
         order = (second, first) if swapped else (first, second)
-        runners = {path: load(replace(self.artifact, model=path), threads=THREADS) for path in order}
+        runners = [load(replace(self.artifact, model=path), threads=THREADS) for path in order]
         return paired_latency(
-            runners[first],
-            runners[second],
+            runners[swapped],
+            runners[not swapped],
             image,
             runs=_RUNS,
             warmup=_WARMUP,
@@ -158,7 +158,7 @@ def _judged(attempt: Attempt, current: Chosen, made: Chosen, bench: Bench) -> At
 def _rewritten(graph_pass: GraphPass, model: onnx.ModelProto) -> onnx.ModelProto:
     """The pass's output without what no runtime reads; the pass gets a copy that it may edit, with shapes."""
     with quiet():
-        made = ir.serde.deserialize_model(graph_pass.run(onnx.shape_inference.infer_shapes(model)))
+        made = ir.serde.deserialize_model(graph_pass.run(with_shapes(model)))
     with quiet():
         common.RemoveUnusedNodesPass()(made)
         common.RemoveUnusedFunctionsPass()(made)

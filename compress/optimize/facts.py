@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import onnx
+import onnx
 
-__all__ = ["GraphFacts", "all_nodes", "graph_facts", "operators"]
+from compress.measure.unmeasured import attempt
+from compress.onnxfile.ort_graph import optimized_graph
+from compress.optimize.activation_memory import peak_activation_bytes
+
+__all__ = ["GraphFacts", "all_nodes", "graph_facts", "operators", "with_shapes"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,6 @@ def graph_facts(path: Path, shapes: Iterable[onnx.ValueInfoProto] = ()) -> Graph
     Raises:
         StageError: ONNX Runtime refuses the file.
     """
-    import onnx
-
-    from compress.measure.unmeasured import attempt
-    from compress.optimize.activation_memory import peak_activation_bytes
-
     stored = onnx.load(path)
     known = {value.name for value in stored.graph.value_info}
     stored.graph.value_info.extend(value for value in shapes if value.name not in known)
@@ -72,14 +69,20 @@ def _as_run(model: onnx.ModelProto) -> onnx.ModelProto:
     ONNX Runtime hands on the shapes that the file records and its fused operators are unknown to ONNX's inference, so
     shapes are inferred before, and again after for the values that it made itself.
     """
-    import onnx
-
-    from compress.onnxfile.ort_graph import optimized_graph
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "shapes.onnx"
-        onnx.save(onnx.shape_inference.infer_shapes(model), path)
-        return onnx.shape_inference.infer_shapes(optimized_graph(path))
+        onnx.save(with_shapes(model), path)
+        return with_shapes(optimized_graph(path))
+
+
+def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of `model` with the shapes of inner values, as far as ONNX can infer them."""
+    try:
+        return onnx.shape_inference.infer_shapes(model)
+    except onnx.shape_inference.InferenceError:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        return copy
 
 
 def operators(model: onnx.ModelProto) -> Counter[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EXECUTABLE_DOMAINS", "opset", "read_source"]
 
-EXECUTABLE_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+_LONG_DOMAIN = "ai.onnx"
+
+EXECUTABLE_DOMAINS = ("", _LONG_DOMAIN, "ai.onnx.ml", "com.microsoft")
 """Operators that a stock ONNX Runtime has."""
 
 _PROTOBUF_LIMIT_BYTES = 2**31 - 1
@@ -39,12 +42,22 @@ def read_source(path: Path, target: Target, stage: str) -> onnx.ModelProto:
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         problem = f"the weights beside {path} cannot be read: {first_line(error)}"
         raise StageError(problem, fix="export it again") from error
+    _use_short_domain(model)
     return model
 
 
 def opset(model: onnx.ModelProto) -> int:
     """Version of the ONNX operator set a model uses; 0 if it uses none."""
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+def _use_short_domain(model: onnx.ModelProto) -> None:
+    """The standard's domain is written as nothing or as `ai.onnx`; optimizers only look for the first."""
+    opsets = (model.opset_import, *(function.opset_import for function in model.functions))
+    nodes = (all_nodes(model.graph), *(function.node for function in model.functions))
+    for bearer in itertools.chain(*opsets, *nodes):
+        if bearer.domain == _LONG_DOMAIN:
+            bearer.domain = ""
 
 
 def _parse(path: Path) -> onnx.ModelProto:

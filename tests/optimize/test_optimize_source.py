@@ -43,6 +43,14 @@ def test_an_opset_above_the_target(tmp_path):
         read_source(path, NANO, "optimize")
 
 
+def test_the_long_name_of_the_standard_domain_becomes_the_short_one(tmp_path):
+    model = network()
+    model.opset_import[0].domain = model.graph.node[0].domain = "ai.onnx"
+    read = read_source(saved(model, tmp_path / "model.onnx").path, PI, "optimize")
+    assert {read.opset_import[0].domain, *(node.domain for node in read.graph.node)} == {""}
+    assert opset(model) == 17
+
+
 def test_a_custom_operator_is_named(tmp_path):
     model = graph("y = my.own.Swish(x)", y="float[1,3,8,8]", imports=', "my.own" : 1')
     with pytest.raises(
