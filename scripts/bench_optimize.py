@@ -37,7 +37,7 @@ from compress.optimize.choose import Bench
 from compress.optimize.document import Optimization, Ratio
 from compress.optimize.equivalence import Equivalence
 from compress.optimize.facts import graph_facts
-from compress.optimize.passes import PASSES
+from compress.optimize.passes import passes
 from compress.report.progress import RichProgress
 from compress.serialize import from_json
 from compress.stage import Batch, Context, Splits
@@ -148,7 +148,7 @@ def compare(artifact: Artifact, folder: Path, seconds: float) -> Compared:
 
     made = OptimizeGraph(samples=CALIBRATION_IMAGES).run(artifact, context(f"{artifact.path.stem}_optimized", folder))
     slim = folder / f"{artifact.path.stem}_slim.onnx"
-    onnx.save(PASSES["onnxslim"][1]("")(onnx.load(artifact.path)), slim)
+    onnx.save(passes(["onnxslim"], "aarch64")[0].run(onnx.load(artifact.path)), slim)
     slim_facts = graph_facts(slim)
     unseen: list[NDArray[np.float32]] = [Noise(UNSEEN_IMAGES, 1).images]
     equivalence = Equivalence(artifact, unseen, threads=1)

@@ -148,7 +148,7 @@ def _judged(attempt: Attempt, current: Chosen, made: Chosen, bench: Bench) -> At
     latency = bench.race(made.path, current.path)
     attempt = replace(attempt, latency=latency)
     if clearly_slower(latency):
-        return replace(attempt, outcome="not kept", reason=f"slower: {latency.ratio:.3f}x")
+        return replace(attempt, outcome="not kept", reason="slower")
     better = _better(current.facts, made.facts, latency)
     if better is None:
         return replace(attempt, outcome="not kept", reason="it does not help: as many nodes, as large, as fast")
@@ -196,7 +196,7 @@ def _better(before: GraphFacts, after: GraphFacts, latency: Ratio) -> str | None
     if after.size_bytes < before.size_bytes - max(_GROWTH * before.size_bytes, _GROWTH_BYTES):
         gains.append(f"the file is {after.size_bytes / before.size_bytes:.2f}x as large")
     if latency.high < 1 - _CLEAR:
-        gains.append(f"takes {latency.ratio:.3f}x the time")
+        gains.append("faster")
     return ", ".join(gains) or None
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from compress.stage import Context
     from compress.types import Artifact
 
-__all__ = ["Wanted", "optimize"]
+__all__ = ["Wanted", "measured_on", "optimize"]
 
 _FINAL = 2
 """The comparison of the result with the source gets this many times the time of a pass: it is what is reported."""
@@ -62,6 +62,11 @@ class _Found:
     latency: Ratio | None
 
 
+def measured_on() -> str:
+    """The machine whose timings decide: on another, other passes may help."""
+    return describe_host().label
+
+
 def optimize(artifact: Artifact, context: Context, wanted: Wanted) -> Artifact:
     """Write the optimized file, its record and, if wanted, its ORT-format twin into `context.folder`.
 
@@ -80,7 +85,7 @@ def optimize(artifact: Artifact, context: Context, wanted: Wanted) -> Artifact:
     proof = _write(found.chosen, made.path, bench)
     ort = _write_ort(made.path, context, bench) if wanted.ort_format else None
     record = Optimization(
-        device=describe_host().label,
+        device=measured_on(),
         threads=THREADS,
         samples=proof.samples,
         before=source.facts,

@@ -56,6 +56,11 @@ class OptimizeGraph(Stage):
         if self.ort_format:
             _require_onnxruntime(target, name, "files in ONNX Runtime's own format", f"stage.{name}.ort_format=false")
 
+    def surroundings(self) -> dict[str, str]:
+        from compress.optimize.optimize import measured_on
+
+        return {"host": measured_on()}
+
     def run(self, artifact: Artifact, context: Context) -> Artifact:
         """Optimize.
 
