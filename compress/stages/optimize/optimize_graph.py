@@ -32,7 +32,8 @@ class OptimizeGraph(Stage):
         level: `extended` also tries ONNX Runtime's fused operators (FusedConv, QLinearAdd), which no other runtime
             has. A session makes them itself on load: the file starts faster and then runs as fast.
         ort_format: attach the graph in ONNX Runtime's own format as well (`<stage>.ort`, level extended), which loads
-            without protobuf and without optimizing.
+            without protobuf and without optimizing. On x86 it therefore misses the convolution layouts that a session
+            would choose; Arm has none.
         samples: calibration images on which every pass must compute what the source does.
         seconds: longest time for one comparison of latency.
     """
