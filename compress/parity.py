@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from compress.stage import Split
     from compress.types import Artifact
 
-__all__ = ["NEGLIGIBLE", "TOLERANCES", "FidelityMeter", "Tolerance", "check_export", "check_parity"]
+__all__ = ["NEGLIGIBLE", "TOLERANCES", "FidelityMeter", "Tolerance", "check_export", "check_parity", "first_images"]
 
 
 class FidelityMeter:
@@ -165,7 +165,7 @@ def check_export(
     return check_parity(
         _reference_runner(source, threads),
         _reference_runner(exported, threads),
-        _images(split, samples),
+        first_images(split, samples),
         tolerance or TOLERANCES[source.precision],
         f"the {exported.format} file",
     )
@@ -180,7 +180,7 @@ def _reference_runner(artifact: Artifact, threads: int) -> Runner:
     return runtimes.load(artifact, threads=threads)
 
 
-def _images(split: Split, samples: int) -> Iterator[NDArray[np.float32]]:
+def first_images(split: Split, samples: int) -> Iterator[NDArray[np.float32]]:
     """The first `samples` images of a split: of each batch one alone, as a device runs it, then the rest."""
     left = samples
     for batch in split.batches(min(samples, _BATCH)):

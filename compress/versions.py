@@ -16,6 +16,7 @@ _TOOLS = (
     "onnx",
     "onnxruntime",
     "onnxscript",
+    "onnxslim",
     "numpy",
     "hydra-core",
     "torch-pruning",

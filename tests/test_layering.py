@@ -35,7 +35,7 @@ LAYERS = [
         "pruning",
     },
     {"engine"},
-    {"stages", "measure", "persist"},
+    {"stages", "measure", "optimize", "persist"},
     {"pipeline", "store", "estimate"},
     {"execute"},
     {"deliver", "device", "report", "cli", "compose", "config"},

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from compress.onnxfile.ort_graph import optimized_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -40,24 +40,7 @@ def count_fused(path: Path, *, layout: bool = False) -> FusionCount:
         path: the model.
         layout: also apply the layout optimizations of `ORT_ENABLE_ALL`, which add transposes.
     """
-    import onnx
-
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    with tempfile.TemporaryDirectory() as folder:
-        optimized = Path(folder) / "optimized.onnx"
-        _save_optimized(path, optimized, layout=layout)
-        return _count(onnx.load(optimized).graph)
-
-
-def _save_optimized(path: Path, optimized: Path, *, layout: bool) -> None:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    levels = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if layout else levels.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(optimized)
-    options.log_severity_level = 3  # it warns that the file suits this machine only, which is what is wanted
-    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return _count(optimized_graph(path, "layout" if layout else "extended").graph)
 
 
 def _count(graph: onnx.GraphProto) -> FusionCount:

@@ -81,7 +81,10 @@ def test_what_was_simulated_last_is_what_is_converted(policy, per_channel):
         simulated = prepared(fresh)
         converted = convert(prepared)(fresh)
     step = scales[-1]  # of the logits, or of what the last layer reads where they stay float
-    assert (simulated - converted).abs().max() <= 1.01 * step  # a bias is rounded to 32 bits on conversion only
+    # A bias is rounded to 32 bits on conversion only: where that tips an activation, logits move by a step or two.
+    difference = (simulated - converted).abs()
+    assert difference.max() <= 2.01 * step
+    assert difference.mean() <= 0.5 * step
     best, second = simulated.topk(2).values.T
     clear = best - second > 2 * step
     assert clear.float().mean() > 0.5

@@ -1,0 +1,208 @@
+"""Trying passes one after another, and keeping each that proves equal and measures better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from compress.errors import CompressError
+from compress.measure.host import describe_host
+from compress.measure.latency import PairedLatency, paired_latency
+from compress.onnxfile.write import write_checked
+from compress.optimize.document import Attempt, Ratio
+from compress.optimize.facts import GraphFacts, graph_facts, with_shapes
+from compress.optimize.guard import broken_promise
+from compress.optimize.passes import ONNXRUNTIME_ONLY, GraphPass
+from compress.quiet import first_line, quiet
+from compress.runtimes.onnx import load
+
+if TYPE_CHECKING:
+    from compress.optimize.equivalence import Equivalence
+    from compress.types import Artifact
+
+__all__ = ["THREADS", "Bench", "Chosen", "choose", "clearly_slower"]
+
+THREADS = 1
+_WARMUP = 5
+_RUNS = 200
+_ROUNDS = 4
+
+_CLEAR = 0.01
+"""A file raced against itself stays within this: every round of a race has to show more before it counts."""
+
+_GROWTH, _GROWTH_BYTES = 0.005, 1024
+"""Names and written-out defaults may make a file this much larger, whichever is more; anything beyond is content."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How candidates are judged.
+
+    Attributes:
+        artifact: the source; candidates are the same artifact in another file.
+        seconds: longest time for one comparison of latency.
+        metadata: written into every candidate.
+    """
+
+    artifact: Artifact
+    equivalence: Equivalence
+    seconds: float
+    metadata: Mapping[str, str]
+
+    def race(self, first: Path, second: Path) -> Ratio:
+        """Time of the file `first` over that of `second`.
+
+        Two sessions of one and the same file differ by up to 1.2 % for as long as they live (where their weights lie
+        in memory), which no number of calls averages out. So every round opens new ones, in turn the other way round.
+        """
+        rounds = [self._round(first, second, swapped=bool(index % 2)) for index in range(_ROUNDS)]
+        return Ratio(
+            ratio=float(np.median([one.ratio for one in rounds])),
+            low=min(one.low for one in rounds),
+            high=max(one.high for one in rounds),
+            pairs=sum(one.pairs for one in rounds),
+        )
+
+    def _round(self, first: Path, second: Path, *, swapped: bool) -> PairedLatency:
+        image = np.random.default_rng(0).standard_normal((1, *self.artifact.input.shape), dtype=np.float32)
+        order = (second, first) if swapped else (first, second)
+        runners = [load(replace(self.artifact, model=path), threads=THREADS) for path in order]
+        return paired_latency(
+            runners[swapped],
+            runners[not swapped],
+            image,
+            runs=_RUNS,
+            warmup=_WARMUP,
+            seconds=self.seconds / _ROUNDS,
+            threads=THREADS,
+            device=describe_host().label,
+        )
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The graph after all passes that were kept; `model` is the source itself where none was."""
+
+    model: onnx.ModelProto
+    path: Path
+    facts: GraphFacts
+    onnxruntime_only: bool = False
+
+
+def choose(
+    source: Chosen, candidates: Iterable[GraphPass], bench: Bench, folder: Path, tell: Callable[[Attempt], None]
+) -> tuple[Chosen, tuple[Attempt, ...]]:
+    """Let every pass work on what the ones before it made, and keep it only if nothing gets worse by it.
+
+    Args:
+        folder: for candidates; may be removed when the chosen one has been raced.
+        tell: is told of every attempt as it ends.
+    """
+    chosen, attempts = source, []
+    for candidate in candidates:
+        made, attempt = _try(candidate, chosen, bench, folder / f"{candidate.name}.onnx")
+        attempts.append(attempt)
+        tell(attempt)
+        chosen = made if attempt.outcome == "kept" else chosen
+    return chosen, tuple(attempts)
+
+
+def clearly_slower(latency: Ratio) -> bool:
+    """Whether the whole interval lies above what noise explains."""
+    return latency.low > 1 + _CLEAR
+
+
+def _try(graph_pass: GraphPass, current: Chosen, bench: Bench, path: Path) -> tuple[Chosen, Attempt]:
+    """What the pass makes of `current`, and the verdict."""
+    attempt = Attempt(graph_pass.name, graph_pass.does, "failed", "")
+    own = current.onnxruntime_only or graph_pass.name == ONNXRUNTIME_ONLY
+    try:
+        model = _rewritten(graph_pass, current.model)
+        broken = broken_promise(current.model, model, onnxruntime_only=own)
+        if broken is not None:
+            return current, replace(attempt, outcome="not kept", reason=broken)
+        if _same(current.model, model):
+            return current, replace(attempt, outcome="changes nothing", reason="nothing to do", facts=current.facts)
+        write_checked(ir.serde.deserialize_model(model), path, bench.metadata)
+        made = Chosen(model, path, graph_facts(path, model.graph.value_info), own)
+    except Exception as error:  # a library's optimizer may raise anything on a graph it has never seen
+        return current, replace(attempt, reason=_reason(error))
+    return made, _judged(attempt, current, made, bench)
+
+
+def _judged(attempt: Attempt, current: Chosen, made: Chosen, bench: Bench) -> Attempt:
+    proof = bench.equivalence.prove(made.path, onnxruntime_only=made.onnxruntime_only)
+    attempt = replace(attempt, facts=made.facts, max_abs_error=proof.max_abs_error)
+    if proof.problem is not None:
+        return replace(attempt, outcome="failed", reason=f"it computes something else: {proof.problem}")
+    worse = _worse(current.facts, made.facts)
+    if worse is not None:
+        return replace(attempt, outcome="not kept", reason=worse)
+    latency = bench.race(made.path, current.path)
+    attempt = replace(attempt, latency=latency)
+    if clearly_slower(latency):
+        return replace(attempt, outcome="not kept", reason="slower")
+    better = _better(current.facts, made.facts, latency)
+    if better is None:
+        return replace(attempt, outcome="not kept", reason="it does not help: as many nodes, as large, as fast")
+    return replace(attempt, outcome="kept", reason=better)
+
+
+def _rewritten(graph_pass: GraphPass, model: onnx.ModelProto) -> onnx.ModelProto:
+    """The pass's output without what no runtime reads; the pass gets a copy that it may edit, with shapes."""
+    with quiet():
+        made = ir.serde.deserialize_model(graph_pass.run(with_shapes(model)))
+    with quiet():
+        common.RemoveUnusedNodesPass()(made)
+        common.RemoveUnusedFunctionsPass()(made)
+        common.RemoveUnusedOpsetsPass()(made)
+    return ir.serde.serialize_model(made)
+
+
+def _same(before: onnx.ModelProto, after: onnx.ModelProto) -> bool:
+    """Whether nothing but names changed: as many nodes of each type, and the same constants."""
+    return _content(before) == _content(after)
+
+
+def _content(model: onnx.ModelProto) -> tuple[list[str], list[tuple[int, tuple[int, ...]]]]:
+    nodes = sorted(node.op_type for node in model.graph.node)
+    return nodes, sorted((tensor.data_type, tuple(tensor.dims)) for tensor in model.graph.initializer)
+
+
+def _worse(before: GraphFacts, after: GraphFacts) -> str | None:
+    if after.nodes > before.nodes:
+        return f"{_count(after.nodes - before.nodes)} more"
+    if after.run_nodes > before.run_nodes:
+        return f"ONNX Runtime runs {_count(after.run_nodes - before.run_nodes)} more"
+    if after.size_bytes > before.size_bytes + max(_GROWTH * before.size_bytes, _GROWTH_BYTES):
+        return f"the file is {after.size_bytes / before.size_bytes:.2f}x as large"
+    return None
+
+
+def _better(before: GraphFacts, after: GraphFacts, latency: Ratio) -> str | None:
+    """What is gained, in words; None if nothing is."""
+    gains = []
+    if after.nodes < before.nodes:
+        gains.append(f"{_count(before.nodes - after.nodes)} fewer")
+    if after.run_nodes < before.run_nodes:
+        gains.append(f"ONNX Runtime runs {_count(before.run_nodes - after.run_nodes)} fewer")
+    if after.size_bytes < before.size_bytes - max(_GROWTH * before.size_bytes, _GROWTH_BYTES):
+        gains.append(f"the file is {after.size_bytes / before.size_bytes:.2f}x as large")
+    if latency.high < 1 - _CLEAR:
+        gains.append("faster")
+    return ", ".join(gains) or None
+
+
+def _count(nodes: int) -> str:
+    return f"{nodes} node{'s' * (nodes != 1)}"
+
+
+def _reason(error: Exception) -> str:
+    return error.problem if isinstance(error, CompressError) else f"{type(error).__name__}: {first_line(error)}"
