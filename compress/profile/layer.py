@@ -1,0 +1,135 @@
+"""What every reader gives: times of layers with their work, whatever runtime measured them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from compress.types import Artifact, Format, InputSpec, Precision
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["LayerTime", "Reader", "Recording", "Settings", "Source", "Span"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to profile.
+
+    Attributes:
+        input: the image it takes; None for an ONNX file, which says itself what it takes.
+    """
+
+    format: Format
+    model: nn.Module | Path
+    precision: Precision
+    input: InputSpec | None = None
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> Source:
+        """The model of an artifact."""
+        return cls(artifact.format, artifact.model, artifact.precision, artifact.input)
+
+    @property
+    def path(self) -> Path:
+        """The file; formats other than torch have one."""
+        if not isinstance(self.model, Path):
+            raise TypeError(f"a {self.format} model is no file")
+        return self.model
+
+    @property
+    def title(self) -> str:
+        """What tables call it."""
+        return self.model.name if isinstance(self.model, Path) else type(self.model).__name__
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        threads: of the runtime.
+        batch: samples a call; None takes the model's own, 1 where that is free.
+        runs: timed calls at most; fewer where there are very many layers.
+        seconds: stop timing after this long.
+    """
+
+    threads: int = 1
+    batch: int | None = None
+    runs: int = 100
+    seconds: float = 4.0
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer as it was run, for the whole batch.
+
+    Attributes:
+        name: unique in its model; fused layers have the name their runtime gave.
+        op: operator as run (`Conv`, `QLinearConv`), after fusion.
+        median_ms: over the timed calls, warm-up left out.
+        operations: multiplications and additions, two for a MAC; one per element for operators without MACs.
+        bytes: weights and activations that are read and written, at their stored width.
+        precision: of its arithmetic.
+        transfer: it copies between host and device.
+    """
+
+    name: str
+    op: str
+    median_ms: float
+    operations: int
+    bytes: int
+    precision: Precision = Precision.FP32
+    transfer: bool = False
+
+
+@dataclass(frozen=True)
+class Span:
+    """A layer in one call: microseconds since the call began."""
+
+    name: str
+    op: str
+    start_us: float
+    duration_us: float
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a reader found.
+
+    Attributes:
+        measured_ms: median of calls without the profiler, in turn with the profiled ones.
+        profiling_overhead: how much longer a profiled call takes: 0.05 is 5 %.
+        runs: timed calls of each kind.
+        layers: in the order they run.
+        spans: the call whose total is the median one.
+    """
+
+    runtime: str
+    device: str
+    threads: int
+    batch: int
+    measured_ms: float
+    profiling_overhead: float
+    runs: int
+    layers: tuple[LayerTime, ...]
+    spans: tuple[Span, ...]
+
+
+class Reader(Protocol):
+    """A module of `compress.profile.readers`, named after the format it reads."""
+
+    def record(self, source: Source, settings: Settings) -> Recording:
+        """Time the layers.
+
+        Raises:
+            ConfigError: the settings do not fit the model, or a package is missing.
+            StageError: the runtime refuses the model.
+        """
+        ...
+
+    def launch_us(self, threads: int) -> float:
+        """What the runtime takes to start a layer that has next to nothing to do, in microseconds."""
+        ...
