@@ -77,7 +77,7 @@ def _shape(text: str) -> tuple[int, ...]:
 
 def _profile(options: argparse.Namespace) -> int:
     from compress.profile.diff import compare
-    from compress.profile.tables import diff_view, profile_view
+    from compress.report.profile_tables import diff_view, profile_view
     from compress.report.terminal import console
 
     terminal = console()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from compress.errors import ConfigError, StageError
-from compress.profile.bottleneck import Bottleneck, classify, classify_model, layer_advice, model_advice
+from compress.profile.bottleneck import Bottleneck, bound_ms, classify, classify_model, layer_advice, model_advice
 from compress.profile.layer import LayerTime, Reader, Recording, Settings, Source
 from compress.profile.machine import Roofline, measured_roofline, published_roofline
 from compress.serialize import from_json
@@ -117,7 +117,8 @@ def analyze(recording: Recording, roofline: Roofline, file: str) -> Profile:
     overhead = recording.measured_ms - total
     kind, share = classify_model(zip(recording.layers, kinds, strict=True), overhead, roofline.launch_us)
     precision = _main_precision(recording.layers)
-    advice = model_advice(kind, share, precision, recording.batch)
+    reached = sum(bound_ms(layer, roofline) for layer in recording.layers) / total if total else 0.0
+    advice = model_advice(kind, share, reached, precision, recording.batch)
     warning = _disagreement(recording.measured_ms, total)
     return Profile(
         schema=SCHEMA,

@@ -28,7 +28,7 @@ from compress.types import Precision
 __all__ = ["Bottleneck", "bound_ms", "classify", "classify_model", "layer_advice", "model_advice"]
 
 _FAR_BELOW = 0.25
-"""Kernels reach half to nearly all of the roofline on shapes that suit them; below a quarter the kernel is the cause."""
+"""Kernels reach half to nearly all of the roofline on shapes that suit them; below a quarter they are to blame."""
 
 
 class Bottleneck(str, Enum):
@@ -78,14 +78,12 @@ def classify_model(
 def layer_advice(layer: LayerTime, kind: Bottleneck, roofline: Roofline) -> str:
     """What to do about one layer."""
     words = _LAYER[kind]
-    if kind is Bottleneck.COMPUTE and layer.precision is Precision.INT8:
-        words = "already INT8: fewer channels (structured pruning) or more threads"
+    if layer.precision is Precision.INT8:
+        words = _LAYER_INT8.get(kind, words)
     if kind in (Bottleneck.COMPUTE, Bottleneck.BANDWIDTH) and layer.median_ms > 0:
         reached = bound_ms(layer, roofline) / layer.median_ms
         if reached < _FAR_BELOW:
-            return (
-                f"runs at {reached:.0%} of the roofline: the kernel is the limit, try another runtime or shape; {words}"
-            )
+            return f"at {reached:.0%} of the roofline, so the kernel is the limit: try another runtime; {words}"
     return words
 
 
@@ -119,6 +117,11 @@ _LAYER = {
     Bottleneck.BANDWIDTH: "fuse with its neighbour, or store in fewer bits (INT8, FP16)",
     Bottleneck.LAUNCH: "too small to matter alone: fuse, remove or batch",
     Bottleneck.TRANSFER: "pin host memory, overlap with compute, send uint8",
+}
+
+_LAYER_INT8 = {
+    Bottleneck.COMPUTE: "already INT8: fewer channels (structured pruning) or more threads",
+    Bottleneck.BANDWIDTH: "already INT8: fuse with its neighbour, or fewer channels",
 }
 
 _MODEL = {

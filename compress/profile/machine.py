@@ -37,7 +37,7 @@ class Roofline:
     """Limits of a machine.
 
     Attributes:
-        gflops: arithmetic peak by precision, 10^9 operations a second, two for a MAC; FP32 stands in for what is absent.
+        gflops: arithmetic peak by precision, 10^9 operations a second, two for a MAC; FP32 stands in for others.
         bandwidth_gb_s: memory, 10^9 bytes a second, reads and writes together.
         launch_us: starting one layer, by the runtime that was profiled.
         source: measured here, or published for a target.

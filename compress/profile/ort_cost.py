@@ -1,4 +1,4 @@
-"""What ONNX Runtime takes to start a node, and what its profiler adds to a node's time; both measured on chains of nodes.
+"""What ONNX Runtime takes to start a node, and what its profiler adds to a node's time: measured on chains of them.
 
 The profiler's clock for a node runs while it writes down the type and shape of every input and output
 (onnxruntime/core/framework/sequential_executor.cc, KernelScope), which takes longer than many a node itself: 5 to 10 us

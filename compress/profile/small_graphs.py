@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -27,7 +29,7 @@ def tiny_chain(length: int, inputs: int = 2) -> bytes:
     names = ["x", *(f"v{index}" for index in range(1, length)), "y"]
     nodes = [
         helper.make_node("Sum", [before, *["c"] * (inputs - 1)], [after], name=after)
-        for before, after in zip(names, names[1:], strict=False)
+        for before, after in itertools.pairwise(names)
     ]
     constant = numpy_helper.from_array(np.ones(4, np.float32), "c")
     return _model(nodes, (4,), (TensorProto.FLOAT, TensorProto.FLOAT), [constant])
