@@ -105,7 +105,7 @@ def _fate(index: int, before: Profile, after: Profile, partner: Mapping[int, int
     """What became of a layer that has no partner."""
     layer = before.layers[index]
     name = _plain(layer.name)
-    holder = next((other for other in after.layers if name in re.split(r"[;+,]", other.name)), None)
+    holder = next((other for other in after.layers if name in re.split(r"[;+,]", other.name)[:-1]), None)
     if holder is not None:
         return f"fused into {holder.name}"
     earlier = next((partner[place] for place in range(index - 1, -1, -1) if place in partner), None)

@@ -52,7 +52,8 @@ def _heading(profile: Profile) -> Text:
     return Text.assemble(
         "\n",
         (profile.file, "bold"),
-        f"  {profile.runtime}, batch {profile.batch}, {profile.threads} thread{plural}, {profile.device}",
+        f"  {profile.runtime}, batch {profile.batch}, {profile.threads} thread{plural}\n",
+        (profile.device, "dim"),
     )
 
 
@@ -126,11 +127,17 @@ def _signed(change_ms: float) -> Text:
     return Text(f"{change_ms:+.3f}", style)
 
 
-def _fates(pairs: Sequence[Pair]) -> list[Text]:
-    """Layers without a partner, those with the same fate together."""
+def _fates(pairs: Sequence[Pair], most: int = 8) -> list[Text]:
+    """Layers without a partner, those with the same fate together, those that cost most first."""
     named: dict[str, list[str]] = {}
-    for pair in pairs:
+    for pair in sorted(pairs, key=lambda pair: -abs(pair.change_ms)):
         layer = pair.before or pair.after
         if pair.note and layer is not None:
             named.setdefault(pair.note, []).append(f"{layer.name} ({layer.op})")
-    return [Text(f"{note}: {', '.join(names)}", overflow="fold") for note, names in named.items()]
+    lines = [Text(f"{note}: {_few(names)}", overflow="fold") for note, names in list(named.items())[:most]]
+    left = sum(len(names) for names in list(named.values())[most:])
+    return [*lines, *([Text(f"{left} more without a partner", style="dim")] if left else [])]
+
+
+def _few(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join([*names[:most], *([f"{len(names) - most} more"] if len(names) > most else [])])
