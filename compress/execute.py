@@ -102,6 +102,11 @@ class Result:
     measurement: Measurement
     output: Output
 
+    @property
+    def handed_on(self) -> bool:
+        """Whether the stage only looked: what it gave on was made by an earlier one."""
+        return self.measurement.stage not in (SOURCE, *self.output.artifact.history[-1:])
+
 
 @dataclass(frozen=True)
 class _Cost:

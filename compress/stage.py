@@ -112,7 +112,8 @@ class Stage(BaseModel, abc.ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
     accepts: ClassVar[frozenset[Format]]
-    produces: ClassVar[Format]
+    produces: ClassVar[Format | None]
+    """Format of the output; None hands on what came in, for stages that only look."""
     why_not_onnx: ClassVar[str | None] = None
     """Why the stage does not take an ONNX source, for the refusal."""
     data_used: ClassVar[tuple[str, ...]] = ()

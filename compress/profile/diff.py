@@ -105,7 +105,7 @@ def _fate(index: int, before: Profile, after: Profile, partner: Mapping[int, int
     """What became of a layer that has no partner."""
     layer = before.layers[index]
     name = _plain(layer.name)
-    holder = next((other for other in after.layers if name in re.split(r"[;+,]", other.name)[:-1]), None)
+    holder = next((other for other in after.layers if name in _parts(other.name)), None)
     if holder is not None:
         return f"fused into {holder.name}"
     earlier = next((partner[place] for place in range(index - 1, -1, -1) if place in partner), None)
@@ -120,3 +120,9 @@ def _kind(op: str) -> str:
 
 def _plain(name: str) -> str:
     return _RENAMED.sub("", name)
+
+
+def _parts(name: str) -> list[str]:
+    """Names that a fused layer's name is put together from; none where it is one name."""
+    parts = re.split(r"[;+,]", name)
+    return [_plain(part.strip()) for part in parts] if len(parts) > 1 else []

@@ -16,10 +16,11 @@ from typing import Literal
 import numpy as np
 
 from compress.errors import ConfigError
+from compress.measure.host import describe_host
 from compress.target import Target
 from compress.types import Precision
 
-__all__ = ["Roofline", "measured_roofline", "published_roofline"]
+__all__ = ["Roofline", "machine_name", "measured_roofline", "published_roofline"]
 
 _COPY_BYTES = 64 << 20
 """Two arrays of this size are more than most last-level caches hold, so that the copy goes to memory."""
@@ -51,6 +52,12 @@ class Roofline:
     def peak(self, precision: Precision) -> float:
         """GFLOPS at a precision."""
         return self.gflops.get(precision, self.gflops[Precision.FP32])
+
+
+def machine_name() -> str:
+    """This machine, for what was found out about it."""
+    host = describe_host()
+    return f"{host.label}, {host.cores} cores"
 
 
 def measured_roofline(threads: int, launch_us: float) -> Roofline:
