@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from torch.profiler import ProfilerActivity, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress.errors import ConfigError, StageError
 from compress.measure.host import describe_host
 from compress.profile.layer import LayerTime, Recording, Settings, Source, Span
+from compress.profile.torch_regions import LAYER, Counter, Marker, Work, watched
 from compress.quiet import first_line, quiet_native
 from compress.runtimes.torch import inference
 
@@ -32,23 +31,13 @@ if TYPE_CHECKING:
 
 __all__ = ["launch_us", "record"]
 
-_OURS = "edge-compress-"
-_CALL, _LAYER = f"{_OURS}call", f"{_OURS}layer:"
+_CALL = "edge-compress-call"
 _BLOCK = 5
 """Calls of one kind in a row; starting the profiler costs more than a call."""
 
 _WARM_UP = 3
+_SMALLEST_US = 0.05
 _CHAIN = 200
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What one region did when it was counted; `op` is the module's class or the function."""
-
-    name: str
-    op: str
-    operations: int
-    bytes: int
 
 
 @dataclass(frozen=True)
@@ -58,6 +47,32 @@ class _Region:
     name: str
     start_us: float
     duration_us: float
+    events: int
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """Microseconds that the profiler adds to a region, and for each of the operators that PyTorch reports inside it.
+
+    Without taking that off, the layers of a network of 1 ms add up to four times the call.
+    """
+
+    fixed: float = 0.0
+    per_event: float = 0.0
+
+    def taken_off(self, region: _Region) -> float:
+        """A region's own time."""
+        return max(_SMALLEST_US, region.duration_us - self.fixed - self.per_event * region.events)
+
+
+class _Additions(nn.Module):
+    """A layer of many operators that do next to nothing."""
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        total = value
+        for _ in range(_CHAIN):
+            total = total + value
+        return total
 
 
 def record(source: Source, settings: Settings) -> Recording:
@@ -72,6 +87,7 @@ def record(source: Source, settings: Settings) -> Recording:
     images = torch.from_numpy(np.random.default_rng(0).standard_normal((batch, *source.input.shape), dtype=np.float32))
     with inference(settings.threads):
         work = _count(module, images)
+        cost = _profiler_cost()
         plain_ns, ratios, calls = _measure(module, images, settings)
     return Recording(
         runtime=f"torch {torch.__version__}",
@@ -81,136 +97,39 @@ def record(source: Source, settings: Settings) -> Recording:
         measured_ms=statistics.median(plain_ns) / 1e6,
         profiling_overhead=statistics.median(ratios) - 1,
         runs=len(plain_ns),
-        layers=_layers(calls, work),
-        spans=_spans(calls, work),
+        layers=_layers(calls, work, cost),
+        spans=_spans(calls, work, cost),
     )
 
 
 def launch_us(threads: int) -> float:
     """Time of an addition of 4 numbers in a chain of them."""
-    value = torch.ones(4)
-
-    def chain() -> None:
-        total = value
-        for _ in range(_CHAIN):
-            total = total + value
-
     with inference(threads):
-        chain()
-        return statistics.median(_times_ns(chain, 20)) / _CHAIN / 1e3
+        return _plain_us(_Additions()) / _CHAIN
 
 
-class _Watcher(Protocol):
-    """Told of each region while a module runs."""
-
-    def begin(self, name: str) -> None: ...
-    def end(self, name: str, op: str, inputs: Sequence[object], output: object) -> None: ...
-
-
-class _Regions(TorchFunctionMode):
-    """Tells `watcher` of each leaf module of `module`, and of each call of torch that is in none of them."""
-
-    def __init__(self, module: nn.Module, watcher: _Watcher) -> None:
-        super().__init__()
-        self._watcher = watcher
-        self._parameters = {id(value): name.rpartition(".")[0] for name, value in module.named_parameters()}
-        self._open: list[str] = []
-        self._modules: list[str | None] = []
-        self._used: dict[str, int] = {}
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204
-        if self._open:
-            return func(*args, **(kwargs or {}))
-        op = str(getattr(func, "__name__", func)).partition(".")[0]
-        name = self.enter(next((self._parameters[id(value)] for value in args if id(value) in self._parameters), op))
-        output = func(*args, **(kwargs or {}))
-        self.leave(name, op, args, output)
-        return output
-
-    def enter(self, wanted: str) -> str:
-        """Begin a region; its name is `wanted`, with a number where that was used in this call already."""
-        count = self._used[wanted] = self._used.get(wanted, -1) + 1
-        name = f"{wanted}_{count}" if count else wanted
-        self._watcher.begin(name)
-        self._open.append(name)
-        return name
-
-    def leave(self, name: str, op: str, inputs: Sequence[object], output: object) -> None:
-        """End the region."""
-        self._open.remove(name)
-        self._watcher.end(name, op, inputs, output)
-
-    def enter_module(self, name: str) -> None:
-        """A leaf module begins; one that another leaf calls is part of that one."""
-        self._modules.append(None if self._open else self.enter(name))
-
-    def leave_module(self, part: nn.Module, inputs: Sequence[object], output: object) -> None:
-        """The leaf module that began last ends."""
-        name = self._modules.pop()
-        if name is not None:
-            self.leave(name, type(part).__name__, [*inputs, *part.parameters(recurse=False)], output)
+def _profiler_cost() -> _Cost:
+    """What the profiler adds on this machine, from a layer without operators and one of many."""
+    value = torch.ones(4)
+    nothing, additions = (
+        statistics.median(call[0].duration_us for _ in range(2) for call in _profiled_block(part, value)[1])
+        for part in (nn.Identity(), _Additions())
+    )
+    return _Cost(nothing, max(0.0, (additions - nothing - _plain_us(_Additions())) / _CHAIN))
 
 
-class _Counter:
-    """Counts the work of each region with PyTorch's own counter; calls that give no tensor are no layers."""
-
-    def __init__(self, flops: FlopCounterMode) -> None:
-        self._flops = flops
-        self._before = 0
-        self.work: list[_Work] = []
-
-    def begin(self, name: str) -> None:
-        self._before = self._flops.get_total_flops()
-
-    def end(self, name: str, op: str, inputs: Sequence[object], output: object) -> None:
-        results = _tensors([output])
-        if not results:
-            return
-        given = _tensors(inputs)
-        operations = self._flops.get_total_flops() - self._before
-        memory = {value.untyped_storage().data_ptr() for value in given}
-        if all(value.untyped_storage().data_ptr() in memory for value in results) and not operations:
-            self.work.append(_Work(name, op, 0, 0))  # a view of what came in: nothing moves
-            return
-        moved = sum(value.numel() * value.element_size() for value in (*given, *results))
-        self.work.append(_Work(name, op, operations or sum(value.numel() for value in results), moved))
+def _plain_us(module: nn.Module) -> float:
+    value = torch.ones(4)
+    module(value)
+    return statistics.median(_times_ns(lambda: module(value), 20)) / 1e3
 
 
-class _Marker:
-    """Marks each region for the profiler."""
-
-    def __init__(self) -> None:
-        self._open: dict[str, record_function] = {}
-
-    def begin(self, name: str) -> None:
-        self._open[name] = record_function(_LAYER + name)
-        self._open[name].__enter__()
-
-    def end(self, name: str, op: str, inputs: Sequence[object], output: object) -> None:
-        self._open.pop(name).__exit__(None, None, None)
-
-
-@contextmanager
-def _watched(module: nn.Module, watcher: _Watcher) -> Iterator[None]:
-    """While open, `watcher` sees one call of `module`; hooks are taken off again."""
-    regions = _Regions(module, watcher)
-    with ExitStack() as stack:
-        for name, part in module.named_modules():
-            if not any(True for _ in part.children()):
-                before = part.register_forward_pre_hook(lambda _, __, name=name: regions.enter_module(name or "model"))
-                after = part.register_forward_hook(regions.leave_module)
-                stack.callback(before.remove)
-                stack.callback(after.remove)
-        stack.enter_context(regions)
-        yield
-
-
-def _count(module: nn.Module, images: torch.Tensor) -> dict[str, _Work]:
+def _count(module: nn.Module, images: torch.Tensor) -> dict[str, Work]:
     """Work of every region, by name, in order."""
     flops = FlopCounterMode(display=False)
-    counter = _Counter(flops)
+    counter = Counter(flops)
     try:
-        with flops, _watched(module, counter):
+        with flops, watched(module, counter):
             module(images)
     except (RuntimeError, ValueError, TypeError) as error:
         raise StageError(
@@ -243,7 +162,7 @@ def _profiled_block(module: nn.Module, images: torch.Tensor) -> tuple[list[int],
     times: list[int] = []
     with quiet_native(), torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(_BLOCK):
-            with _watched(module, _Marker()):
+            with watched(module, Marker()):
                 start = time.perf_counter_ns()
                 with record_function(_CALL):
                     module(images)
@@ -252,30 +171,27 @@ def _profiled_block(module: nn.Module, images: torch.Tensor) -> tuple[list[int],
 
 
 def _regions(events: Iterable[FunctionEvent]) -> list[list[_Region]]:
-    """Regions by call, relative to its beginning, in order."""
-    ranges = sorted(
-        (
-            (event.time_range.start, event.time_range.end, event.name)
-            for event in events
-            if event.name.startswith(_OURS)
-        ),
-    )
+    """Regions by call, relative to its beginning, in order, with the number of operators in each."""
     calls: list[list[_Region]] = []
-    start = 0.0
-    for begin, end, name in ranges:
-        if name == _CALL:
+    start = end = 0.0
+    for event in sorted(events, key=lambda event: (event.time_range.start, -event.time_range.end)):
+        begin = event.time_range.start
+        if event.name == _CALL:
             start = begin
             calls.append([])
-        elif calls and name.startswith(_LAYER):
-            calls[-1].append(_Region(name.removeprefix(_LAYER), begin - start, end - begin))
+        elif calls and event.name.startswith(LAYER):
+            end = event.time_range.end
+            calls[-1].append(_Region(event.name.removeprefix(LAYER), begin - start, end - begin, 0))
+        elif calls and calls[-1] and begin < end:
+            calls[-1][-1] = replace(calls[-1][-1], events=calls[-1][-1].events + 1)
     return calls
 
 
-def _layers(calls: Sequence[Sequence[_Region]], work: Mapping[str, _Work]) -> tuple[LayerTime, ...]:
+def _layers(calls: Sequence[Sequence[_Region]], work: Mapping[str, Work], cost: _Cost) -> tuple[LayerTime, ...]:
     times: dict[str, list[float]] = {}
     for call in calls:
         for region in call:
-            times.setdefault(region.name, []).append(region.duration_us)
+            times.setdefault(region.name, []).append(cost.taken_off(region))
     return tuple(
         LayerTime(name, own.op, statistics.median(times[name]) / 1000, own.operations, own.bytes)
         for name, own in work.items()
@@ -283,25 +199,14 @@ def _layers(calls: Sequence[Sequence[_Region]], work: Mapping[str, _Work]) -> tu
     )
 
 
-def _spans(calls: Sequence[Sequence[_Region]], work: Mapping[str, _Work]) -> tuple[Span, ...]:
+def _spans(calls: Sequence[Sequence[_Region]], work: Mapping[str, Work], cost: _Cost) -> tuple[Span, ...]:
     """The call whose regions take the median time together."""
     typical = sorted(calls, key=lambda call: sum(region.duration_us for region in call))[len(calls) // 2]
     return tuple(
-        Span(region.name, work[region.name].op, region.start_us, region.duration_us)
+        Span(region.name, work[region.name].op, region.start_us, cost.taken_off(region))
         for region in typical
         if region.name in work
     )
-
-
-def _tensors(values: Iterable[object]) -> list[torch.Tensor]:
-    """Tensors among values and in their lists and tuples."""
-    found: list[torch.Tensor] = []
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            found.append(value)
-        elif isinstance(value, tuple | list):
-            found += _tensors(value)
-    return found
 
 
 def _times_ns(call: Callable[[], object], count: int) -> list[int]:
