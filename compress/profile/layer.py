@@ -20,17 +20,20 @@ class Source:
 
     Attributes:
         input: the image it takes; None for an ONNX file, which says itself what it takes.
+        label: what tables call a module; a file has its name.
     """
 
     format: Format
     model: nn.Module | Path
     precision: Precision
     input: InputSpec | None = None
+    label: str = "module"
 
     @classmethod
     def of(cls, artifact: Artifact) -> Source:
         """The model of an artifact."""
-        return cls(artifact.format, artifact.model, artifact.precision, artifact.input)
+        label = artifact.history[-1] if artifact.history else "source"
+        return cls(artifact.format, artifact.model, artifact.precision, artifact.input, label)
 
     @property
     def path(self) -> Path:
@@ -42,7 +45,7 @@ class Source:
     @property
     def title(self) -> str:
         """What tables call it."""
-        return self.model.name if isinstance(self.model, Path) else type(self.model).__name__
+        return self.model.name if isinstance(self.model, Path) else self.label
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ class LayerTime:
         name: unique in its model; fused layers have the name their runtime gave.
         op: operator as run (`Conv`, `QLinearConv`), after fusion.
         median_ms: over the timed calls, warm-up left out.
-        operations: multiplications and additions, two for a MAC; one per element for operators without MACs.
+        operations: multiplications and additions, two for a MAC; one per element where there are no MACs.
+            Channels that the runtime fills up to whole vectors count: the machine computes them.
         bytes: weights and activations that are read and written, at their stored width.
         precision: of its arithmetic.
         transfer: it copies between host and device.

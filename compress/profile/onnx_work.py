@@ -126,13 +126,8 @@ def _macs(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
 
 
 def _unnamed(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Nodes without a name, or with one that an earlier node has."""
-    found, seen = [], set()
-    for node in model.graph.node:
-        if not node.name or node.name in seen:
-            found.append(node)
-        seen.add(node.name)
-    return found
+    """Nodes without a name; two of the same name are refused by ONNX Runtime."""
+    return [node for node in model.graph.node if not node.name]
 
 
 def read_graph(path: Path, *, weights: bool = False) -> onnx.ModelProto:

@@ -8,7 +8,6 @@ call. The cost is linear in the number of tensors, so two chains give it.
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,7 +63,6 @@ class ProfilerCost:
         return max(_SMALLEST_US, seen_us - self.fixed - self.per_tensor * tensors)
 
 
-@functools.cache
 def launch_us(threads: int, inputs: int = _INPUTS[0]) -> float:
     """Time by which a call grows with each sum of `inputs` times 4 numbers, one after the other."""
     short, long = (_chain(length, inputs, threads) for length in (_SHORT, _LONG))
@@ -74,9 +72,8 @@ def launch_us(threads: int, inputs: int = _INPUTS[0]) -> float:
     return max(_SMALLEST_US, 1000 * (pair.first.median_ms - pair.second.median_ms) / (_LONG - _SHORT))
 
 
-@functools.cache
 def profiler_cost(threads: int) -> ProfilerCost:
-    """What the profiler adds on this machine."""
+    """What the profiler adds on this machine, as busy as it is now: ask again for every recording."""
     few, many = (_seen_us(inputs, threads) - launch_us(threads, inputs) for inputs in _INPUTS)
     per_tensor = max(0.0, (many - few) / (_INPUTS[1] - _INPUTS[0]))
     return ProfilerCost(max(0.0, few - per_tensor * (_INPUTS[0] + 1)), per_tensor)

@@ -108,4 +108,4 @@ def _module(path: Path, shape: Sequence[int]) -> Source:
     channels, height, width = shape
     order = "gray" if channels == 1 else "rgb"
     spec = InputSpec((channels, height, width), order, (0.5,) * channels, (0.5,) * channels)
-    return Source(Format.TORCH, load_graph_file(path, spec).eval(), Precision.FP32, spec)
+    return Source(Format.TORCH, load_graph_file(path, spec).eval(), Precision.FP32, spec, path.name)

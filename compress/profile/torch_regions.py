@@ -69,6 +69,12 @@ class _Regions(TorchFunctionMode):
         self._open.remove(name)
         self._watcher.end(name, op, inputs, output)
 
+    def resume(self) -> None:
+        """Be the mode again if a leaf module that began has not ended."""
+        if any(name is not None for name in self._modules):
+            self._modules.clear()
+            self.__enter__()
+
     def enter_module(self, name: str) -> None:
         """A leaf module begins; one that another leaf calls is part of that one."""
         if self._open:
@@ -136,6 +142,7 @@ def watched(module: nn.Module, watcher: Watcher) -> Iterator[None]:
                 stack.callback(before.remove)
                 stack.callback(after.remove)
         stack.enter_context(regions)
+        stack.callback(regions.resume)  # before the mode is left: a module that failed has left it already
         yield
 
 

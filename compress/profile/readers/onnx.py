@@ -50,7 +50,7 @@ def record(source: Source, settings: Settings) -> Recording:
     half = source.precision is Precision.FP16
     with tempfile.TemporaryDirectory(prefix="edge-compress-") as folder:
         path, optimized = named_model(source.path, Path(folder)), Path(folder) / "optimized.onnx"
-        plain = open_session(path, threads=settings.threads, half=half)
+        plain = open_session(source.path, threads=settings.threads, half=half)
         feeds, batch = make_feeds(plain, settings.batch, source.path.name)
         profiled = open_session(
             path, threads=settings.threads, half=half, profile=Path(folder) / "events", optimized=optimized

@@ -133,7 +133,7 @@ def _count(module: nn.Module, images: torch.Tensor) -> dict[str, Work]:
             module(images)
     except (RuntimeError, ValueError, TypeError) as error:
         raise StageError(
-            f"{type(module).__name__} does not run on images of shape {tuple(images.shape)}: {first_line(error)}",
+            f"the module does not run on images of shape {tuple(images.shape)}: {first_line(error)}",
             fix="--input <channels>,<height>,<width>",
         ) from error
     return {work.name: work for work in counter.work}
