@@ -48,7 +48,7 @@ class ModelProfile:
     """The whole call.
 
     Attributes:
-        measured_ms: median call without the profiler.
+        measured_ms: median of the quickest quarter of the calls without the profiler.
         sum_ms: of the layers' medians.
         overhead_ms: the difference, what the runtime does between layers; negative where the profiler slows layers.
         profiling_overhead: how much longer a call takes under the profiler: 0.05 is 5 %.

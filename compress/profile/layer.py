@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from compress.types import Artifact, Format, InputSpec, Precision
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["LayerTime", "Reader", "Recording", "Settings", "Source", "Span"]
+__all__ = ["LayerTime", "Reader", "Recording", "Settings", "Source", "Span", "quickest"]
+
+T = TypeVar("T")
+
+_FEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class LayerTime:
     Attributes:
         name: unique in its model; fused layers have the name their runtime gave.
         op: operator as run (`Conv`, `QLinearConv`), after fusion.
-        median_ms: over the timed calls, warm-up left out.
+        median_ms: over the quickest quarter of the timed calls, warm-up left out.
         operations: multiplications and additions, two for a MAC; one per element where there are no MACs.
             Channels that the runtime fills up to whole vectors count: the machine computes them.
         bytes: weights and activations that are read and written, at their stored width.
@@ -103,8 +108,12 @@ class Span:
 class Recording:
     """What a reader found.
 
+    Layers and calls are compared over the quickest quarter of the calls of each kind. On a busy machine nearly every
+    call is interrupted somewhere, but any one layer in few of them: medians over all calls would leave the
+    interruptions out of the layers and in the call, and with twice as many processes as cores they did, by half.
+
     Attributes:
-        measured_ms: median of calls without the profiler, in turn with the profiled ones.
+        measured_ms: median of those calls without the profiler, in turn with the profiled ones.
         profiling_overhead: how much longer a profiled call takes: 0.05 is 5 %.
         runs: timed calls of each kind.
         layers: in the order they run.
@@ -120,6 +129,11 @@ class Recording:
     runs: int
     layers: tuple[LayerTime, ...]
     spans: tuple[Span, ...]
+
+
+def quickest(values: Sequence[T], key: Callable[[T], float]) -> list[T]:
+    """The quarter with the smallest keys, at least 3 (or all), smallest first."""
+    return sorted(values, key=key)[: max(_FEWEST, len(values) // 4)]
 
 
 class Reader(Protocol):

@@ -5,6 +5,7 @@ What the profiler itself does inside an event (`compress.profile.ort_cost`) is t
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from compress.errors import StageError
 from compress.measure.host import describe_host
 from compress.measure.latency import PairedLatency, paired_latency
-from compress.profile.layer import LayerTime, Recording, Settings, Source, Span
+from compress.profile.layer import LayerTime, Recording, Settings, Source, Span, quickest
 from compress.profile.onnx_feeds import make_feeds
 from compress.profile.onnx_work import Traffic, Work, graph_work, named_model
 from compress.profile.ort_cost import BoundSession, ProfilerCost, launch_us, profiler_cost
@@ -62,16 +63,17 @@ def record(source: Source, settings: Settings) -> Recording:
         raise StageError(f"{source.path.name} runs no node: ONNX Runtime computed its outputs while loading it")
     shapes = {name: value.shape for name, value in feeds.items()}
     cost = profiler_cost(settings.threads)
+    undisturbed = quickest(calls, lambda call: call.total_us)
     return Recording(
         runtime=f"onnxruntime {onnxruntime.__version__}",
         device=describe_host().label,
         threads=settings.threads,
         batch=batch,
-        measured_ms=pair.second.median_ms,
+        measured_ms=statistics.median(quickest([plain for _, plain in pair.times_ns], float)) / 1e6,
         profiling_overhead=pair.ratio - 1,
         runs=pair.pairs,
-        layers=_layers(calls, graph_work(graph, shapes, _traffic(calls[0])), cost),
-        spans=_spans(calls, cost),
+        layers=_layers(undisturbed, graph_work(graph, shapes, _traffic(calls[0])), cost),
+        spans=_spans(undisturbed[len(undisturbed) // 2], cost),
     )
 
 
@@ -118,9 +120,7 @@ def _traffic(call: Call) -> dict[str, Traffic]:
     }
 
 
-def _spans(calls: Sequence[Call], cost: ProfilerCost) -> tuple[Span, ...]:
-    """The call whose nodes take the median time together."""
-    typical = sorted(calls, key=lambda call: call.total_us)[len(calls) // 2]
+def _spans(typical: Call, cost: ProfilerCost) -> tuple[Span, ...]:
     return tuple(
         Span(
             node.node,

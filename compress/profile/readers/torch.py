@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compress.errors import ConfigError, StageError
 from compress.measure.host import describe_host
-from compress.profile.layer import LayerTime, Recording, Settings, Source, Span
+from compress.profile.layer import LayerTime, Recording, Settings, Source, Span, quickest
 from compress.profile.torch_regions import LAYER, Counter, Marker, Work, watched
 from compress.quiet import first_line, quiet_native
 from compress.runtimes.torch import inference
@@ -89,16 +89,17 @@ def record(source: Source, settings: Settings) -> Recording:
         work = _count(module, images)
         cost = _profiler_cost()
         plain_ns, ratios, calls = _measure(module, images, settings)
+    undisturbed = quickest(calls, lambda call: sum(region.duration_us for region in call))
     return Recording(
         runtime=f"torch {torch.__version__}",
         device=describe_host().label,
         threads=settings.threads,
         batch=batch,
-        measured_ms=statistics.median(plain_ns) / 1e6,
+        measured_ms=statistics.median(quickest(plain_ns, float)) / 1e6,
         profiling_overhead=statistics.median(ratios) - 1,
         runs=len(plain_ns),
-        layers=_layers(calls, work, cost),
-        spans=_spans(calls, work, cost),
+        layers=_layers(undisturbed, work, cost),
+        spans=_spans(undisturbed[len(undisturbed) // 2], work, cost),
     )
 
 
@@ -199,9 +200,7 @@ def _layers(calls: Sequence[Sequence[_Region]], work: Mapping[str, Work], cost: 
     )
 
 
-def _spans(calls: Sequence[Sequence[_Region]], work: Mapping[str, Work], cost: _Cost) -> tuple[Span, ...]:
-    """The call whose regions take the median time together."""
-    typical = sorted(calls, key=lambda call: sum(region.duration_us for region in call))[len(calls) // 2]
+def _spans(typical: Sequence[_Region], work: Mapping[str, Work], cost: _Cost) -> tuple[Span, ...]:
     return tuple(
         Span(region.name, work[region.name].op, region.start_us, cost.taken_off(region))
         for region in typical
