@@ -114,6 +114,7 @@ class Recording:
 
     Attributes:
         measured_ms: median of those calls without the profiler, in turn with the profiled ones.
+        disturbed: median of all of them over the quickest: 1.1 on an idle machine, 2 where others take their share.
         profiling_overhead: how much longer a profiled call takes: 0.05 is 5 %.
         runs: timed calls of each kind.
         layers: in the order they run.
@@ -125,6 +126,7 @@ class Recording:
     threads: int
     batch: int
     measured_ms: float
+    disturbed: float
     profiling_overhead: float
     runs: int
     layers: tuple[LayerTime, ...]

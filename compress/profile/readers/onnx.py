@@ -70,6 +70,7 @@ def record(source: Source, settings: Settings) -> Recording:
         threads=settings.threads,
         batch=batch,
         measured_ms=statistics.median(quickest([plain for _, plain in pair.times_ns], float)) / 1e6,
+        disturbed=pair.second.median_ms / pair.second.min_ms,
         profiling_overhead=pair.ratio - 1,
         runs=pair.pairs,
         layers=_layers(undisturbed, graph_work(graph, shapes, _traffic(calls[0])), cost),

@@ -48,6 +48,7 @@ def record(source: Source, settings: Settings) -> Recording:
         threads=settings.threads,
         batch=batch,
         measured_ms=compute_ms + sum(copy.median_ms for copy in copies),
+        disturbed=compute_ms / min(call.compute_ms),
         profiling_overhead=sum(times.values()) / compute_ms - 1,
         runs=len(call.compute_ms),
         layers=layers,

@@ -96,6 +96,7 @@ def record(source: Source, settings: Settings) -> Recording:
         threads=settings.threads,
         batch=batch,
         measured_ms=statistics.median(quickest(plain_ns, float)) / 1e6,
+        disturbed=statistics.median(plain_ns) / min(plain_ns),
         profiling_overhead=statistics.median(ratios) - 1,
         runs=len(plain_ns),
         layers=_layers(undisturbed, work, cost),
