@@ -12,7 +12,7 @@ from compress.profile.layer import LayerTime, Reader, Recording, Settings, Sourc
 from compress.profile.machine import Roofline, measured_roofline, published_roofline
 from compress.serialize import from_json
 from compress.target import Target
-from compress.types import Precision
+from compress.types import Format, Precision
 
 __all__ = ["SCHEMA", "LayerProfile", "ModelProfile", "Profile", "RooflineProfile", "analyze", "profile", "read_profile"]
 
@@ -102,6 +102,10 @@ def profile(
         ConfigError: the settings do not fit the model, or the target states no peaks.
         StageError: the runtime refuses the model.
     """
+    if source.format is Format.TENSORRT and target is None:
+        raise ConfigError(
+            f"{source.title} runs on the GPU, whose limits are not measured here", fix="--target jetson_orin_nano"
+        )
     recording = reader.record(source, settings)
     launch_us = reader.launch_us(settings.threads)
     limits = published_roofline(target, launch_us) if target else measured_roofline(settings.threads, launch_us)

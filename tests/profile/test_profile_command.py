@@ -88,6 +88,8 @@ def test_wrong_requests_are_one_line_and_exit_2(tmp_path, capsys):
     empty.write_bytes(b"")
     cut = tmp_path / "cut.onnx"
     cut.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    engine = tmp_path / "net.engine"
+    engine.write_bytes(b"x")
     lite = tmp_path / "net.tflite"
     lite.write_bytes(b"x")
     (tmp_path / "strange.xyz").write_bytes(b"x")
@@ -98,6 +100,7 @@ def test_wrong_requests_are_one_line_and_exit_2(tmp_path, capsys):
         ((cut,), "is not an ONNX file"),
         ((tmp_path / "strange.xyz",), "no suffix of a model"),
         ((lite,), "whole calls only"),
+        ((engine,), "whose limits are not measured here"),
         ((tmp_path,), "is no run folder"),
         ((good, "--runtime", "tvm"), "'tvm' does not profile onnx"),
         ((good, "--target", "raspbery_pi_4"), "did you mean 'raspberry_pi_4'"),
