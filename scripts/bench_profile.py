@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -98,6 +99,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options: argparse.Namespace = parser.parse_args()
     torch.set_num_threads(1)
+    logging.disable(logging.WARNING)  # the quantizer's advice
     bars: list[Bar] = []
     table = Table("model", "call ms", "layers ms", "sum/call", "profiling costs", "bottleneck", title="profiles")
     with tempfile.TemporaryDirectory() as name:

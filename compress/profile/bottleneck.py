@@ -80,7 +80,7 @@ def layer_advice(layer: LayerTime, kind: Bottleneck, roofline: Roofline) -> str:
     words = _LAYER[kind]
     if layer.precision is Precision.INT8:
         words = _LAYER_INT8.get(kind, words)
-    if kind in (Bottleneck.COMPUTE, Bottleneck.BANDWIDTH) and layer.median_ms > 0:
+    if kind is not Bottleneck.TRANSFER and layer.median_ms > 0:
         reached = bound_ms(layer, roofline) / layer.median_ms
         if reached < _FAR_BELOW:
             return f"at {reached:.0%} of the roofline, so the kernel is the limit: try another runtime; {words}"
@@ -100,7 +100,7 @@ def model_advice(kind: Bottleneck, share: float, reached: float, precision: Prec
     if kind is Bottleneck.LAUNCH and batch > 1:
         words = "fuse or remove nodes (optimize_graph), or take a larger batch still"
     found = f"{share:.0%} of the time is in layers bound by {_TITLE[kind]}"
-    if kind in (Bottleneck.COMPUTE, Bottleneck.BANDWIDTH) and reached < _FAR_BELOW:
+    if kind is not Bottleneck.TRANSFER and reached < _FAR_BELOW:
         found += f", at {reached:.0%} of what the machine could do, so try another runtime too"
     return f"{found}: {words}"
 
@@ -115,7 +115,7 @@ _TITLE = {
 _LAYER = {
     Bottleneck.COMPUTE: "quantize to INT8, or cut channels",
     Bottleneck.BANDWIDTH: "fuse with its neighbour, or store in fewer bits (INT8, FP16)",
-    Bottleneck.LAUNCH: "too small to matter alone: fuse, remove or batch",
+    Bottleneck.LAUNCH: "costs a start and little else: fuse, remove or batch",
     Bottleneck.TRANSFER: "pin host memory, overlap with compute, send uint8",
 }
 

@@ -142,3 +142,9 @@ def test_published_peaks_of_a_target():
     assert limits.source == "published"
     assert limits.peak(Precision.FP32) == pytest.approx(57.6)
     assert limits.bandwidth_gb_s == pytest.approx(12.8)
+
+
+def test_a_small_layer_with_a_slow_kernel_is_not_told_to_be_batched_alone():
+    slow = LayerTime("first", "QLinearConv", 0.023, 70_000, 5_000, Precision.INT8)
+    assert classify(slow, LIMITS) is Bottleneck.LAUNCH
+    assert layer_advice(slow, Bottleneck.LAUNCH, LIMITS).startswith("at 4% of the roofline, so the kernel is the limit")
