@@ -8,6 +8,7 @@ call. The cost is linear in the number of tensors, so two chains give it.
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.measure.latency import paired_latency
+from compress.measure.latency import PairedLatency, paired_latency
+from compress.profile.layer import quickest
 from compress.profile.ort_events import median_us, read_calls
 from compress.profile.small_graphs import tiny_chain
 
@@ -65,11 +67,10 @@ class ProfilerCost:
 
 def launch_us(threads: int, inputs: int = _INPUTS[0]) -> float:
     """Time by which a call grows with each sum of `inputs` times 4 numbers, one after the other."""
-    short, long = (_chain(length, inputs, threads) for length in (_SHORT, _LONG))
-    pair = paired_latency(
-        long, short, np.zeros((1, 1), np.float32), runs=_TRIES, warmup=10, seconds=1.0, threads=threads, device=""
-    )
-    return max(_SMALLEST_US, 1000 * (pair.first.median_ms - pair.second.median_ms) / (_LONG - _SHORT))
+    pair = _in_turn(_chain(_LONG, inputs, threads), _chain(_SHORT, inputs, threads), threads)
+    long = statistics.median(quickest([first for first, _ in pair.times_ns], float))
+    short = statistics.median(quickest([second for _, second in pair.times_ns], float))
+    return max(_SMALLEST_US, (long - short) / (_LONG - _SHORT) / 1000)
 
 
 def profiler_cost(threads: int) -> ProfilerCost:
@@ -80,13 +81,18 @@ def profiler_cost(threads: int) -> ProfilerCost:
 
 
 def _seen_us(inputs: int, threads: int) -> float:
-    """Median time of a node of the chain as the profiler gives it."""
+    """Time of a node of the chain as the profiler gives it, taken as `readers.onnx` takes those of a model."""
     with tempfile.TemporaryDirectory(prefix="edge-compress-") as folder:
-        chain = _chain(_SHORT, inputs, threads, profile=Path(folder) / "events")
-        for _ in range(_TRIES):
-            chain(np.zeros((1, 1), np.float32))
-        calls = read_calls(chain.end_profiling())
-    return median_us([node.dur for call in calls[_TRIES // 4 :] for node in call.nodes])
+        profiled = _chain(_SHORT, inputs, threads, profile=Path(folder) / "events")
+        pair = _in_turn(profiled, _chain(_SHORT, inputs, threads), threads)
+        calls = read_calls(profiled.end_profiling())[pair.first.warmup :]
+    undisturbed = quickest(calls, lambda call: call.total_us)
+    return median_us([node.dur for call in undisturbed for node in call.nodes])
+
+
+def _in_turn(first: BoundSession, second: BoundSession, threads: int) -> PairedLatency:
+    images = np.zeros((1, 1), np.float32)
+    return paired_latency(first, second, images, runs=_TRIES, warmup=10, seconds=1.0, threads=threads, device="")
 
 
 def _chain(length: int, inputs: int, threads: int, profile: Path | None = None) -> BoundSession:
