@@ -17,7 +17,6 @@ __all__ = ["from_file", "from_run"]
 
 _FORMATS = {
     ".onnx": Format.ONNX,
-    ".ort": Format.ONNX,
     ".tflite": Format.TFLITE,
     ".engine": Format.TENSORRT,
     ".plan": Format.TENSORRT,
