@@ -102,10 +102,12 @@ def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifac
         if result.measurement.format is Format.TORCH:
             continue
         artifact = result.output.artifact
-        path = folder / artifact.path.name
-        copy_file(artifact.path, path)
         for attached in artifact.attachments:
             copy_file(attached, folder / attached.name)
+        if result.handed_on:
+            continue
+        path = folder / artifact.path.name
+        copy_file(artifact.path, path)
         if artifact.deferred:
             continue  # the bundle takes it along; there is nothing to run here
         delivered[result.measurement.stage] = artifact.after(result.measurement.stage, path)
@@ -117,6 +119,9 @@ def copy_reports(results: Sequence[Result], store: StageStore, folder: Path) -> 
     for result in results:
         for path in sorted(store.folder(result.output.digest).glob("report.*")):
             copy_file(path, folder / f"{result.measurement.stage}{path.suffix}")
+        if result.measurement.format is Format.TORCH:  # not delivered itself, what was found out about it is
+            for path in store.attachments(result.output.digest):
+                copy_file(path, folder / path.name)
 
 
 def write_golden(folder: Path, source: Artifact, delivered: dict[str, Artifact], splits: Splits, samples: int) -> None:

@@ -97,10 +97,15 @@ class Output:
 
 @dataclass(frozen=True)
 class Result:
-    """One boundary of a finished run: what was measured, and the output it was measured on."""
+    """One boundary of a finished run: what was measured, and the output it was measured on.
+
+    Attributes:
+        handed_on: the stage only looked; its output is that of an earlier one.
+    """
 
     measurement: Measurement
     output: Output
+    handed_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,11 @@ def execute(pipeline: Pipeline, run: Run) -> list[Result]:
     for position, step in enumerate(pipeline.steps):
         output, cost = _finish(step, outputs[step.feed], run)
         outputs[step.name] = output
-        results.append(_measured(step.name, output, cost, run))
+        if step.stage.produces is None:
+            fed = next(result.measurement for result in results if result.measurement.stage == step.feed)
+            results.append(_handed_on(step, output, cost, fed))
+        else:
+            results.append(_measured(step.name, output, cost, run))
         _release_unused(outputs, pipeline.steps[position + 1 :])
     return results
 
@@ -189,6 +198,20 @@ def _measured(name: str, output: Output, cost: _Cost, run: Run) -> Result:
         measurement = replace(measured, seconds=cost.seconds, peak_rss_bytes=cost.peak_rss_bytes, reused=cost.reused)
         run.store.save_measurement(output.digest, run.measured_with, measurement)
     return Result(measurement, output)
+
+
+def _handed_on(step: Step, output: Output, cost: _Cost, fed: Measurement) -> Result:
+    """The row of a stage that only looked: nothing new to measure, so its figures are those of what it was given."""
+    measurement = replace(
+        fed,
+        stage=step.name,
+        seconds=cost.seconds,
+        peak_rss_bytes=cost.peak_rss_bytes,
+        reused=cost.reused,
+        feed=step.feed,
+        notes={**fed.notes, **output.artifact.notes},
+    )
+    return Result(measurement, output, handed_on=True)
 
 
 def _release_unused(outputs: dict[str, Output], later: tuple[Step, ...]) -> None:

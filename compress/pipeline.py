@@ -50,9 +50,9 @@ class Pipeline:
         """
         steps: list[Step] = []
         for name, stage in _ordered(stages).items():
-            feed, precision = _feed(name, stage, steps, source)
+            feed, fed, precision = _feed(name, stage, steps, source)
             stage.requires(target, precision, name)
-            steps.append(Step(name, stage, feed, stage.produces, stage.precision_from(precision)))
+            steps.append(Step(name, stage, feed, stage.produces or fed, stage.precision_from(precision)))
         _refuse_unused(steps)
         return cls(target, tuple(steps))
 
@@ -68,15 +68,15 @@ def _ordered(stages: Mapping[str, Stage]) -> dict[str, Stage]:
     return {name: stages[name] for name in names}
 
 
-def _feed(name: str, stage: Stage, earlier: list[Step], source: Format) -> tuple[str, Precision]:
-    """Name and precision of the output that `stage` takes."""
+def _feed(name: str, stage: Stage, earlier: list[Step], source: Format) -> tuple[str, Format, Precision]:
+    """Name, format and precision of the output that `stage` takes."""
     outputs = {SOURCE: (source, Precision.FP32)} | {step.name: (step.format, step.precision) for step in earlier}
     if stage.source is not None:
         _require_known(stage.source, list(outputs), f"stage.{name}.source")
         outputs = {stage.source: outputs[stage.source]}
     for candidate, (kind, precision) in reversed(outputs.items()):
         if kind in stage.accepts:
-            return candidate, precision
+            return candidate, kind, precision
     accepted = " or ".join(sorted(kind.value for kind in stage.accepts))
     given = " and ".join(sorted({kind.value for kind, _ in outputs.values()}))
     reason = f": {stage.why_not_onnx}" if source is Format.ONNX and stage.why_not_onnx else ""

@@ -169,7 +169,8 @@ class _DriftRows:
 
 
 def _is_onnx(result: Result) -> bool:
-    return result.measurement.format is Format.ONNX and result.measurement.stage != SOURCE
+    row = result.measurement
+    return row.format is Format.ONNX and row.stage != SOURCE and not result.handed_on
 
 
 def _is_int8_graph(result: Result) -> bool:

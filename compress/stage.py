@@ -102,7 +102,8 @@ class Stage(BaseModel, abc.ABC):
     """One step of the pipeline. Fields are its options: typed, validated, and documented where they are declared.
 
     A stage never mutates its input, writes only below `context.folder`, never imports another stage and measures
-    nothing: measuring belongs to the pipeline.
+    nothing: measuring belongs to the pipeline. Stages that only look (`produces = None`) hand on what they were given
+    and attach what they found.
 
     Attributes:
         source: take the output of this earlier stage instead of the newest artifact in an accepted format.
@@ -112,7 +113,8 @@ class Stage(BaseModel, abc.ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
     accepts: ClassVar[frozenset[Format]]
-    produces: ClassVar[Format]
+    produces: ClassVar[Format | None]
+    """Format of the output; None hands on what came in, for stages that only look."""
     why_not_onnx: ClassVar[str | None] = None
     """Why the stage does not take an ONNX source, for the refusal."""
     data_used: ClassVar[tuple[str, ...]] = ()

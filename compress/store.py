@@ -136,6 +136,11 @@ class StageStore:
             tuple(inside(self.folder(key), name) for name in entry.attachments),
         )
 
+    def attachments(self, key: str) -> tuple[Path, ...]:
+        """Files beside the output `key`; none where there is no such output."""
+        entry = self._read(key)
+        return () if entry is None else tuple(inside(self.folder(key), name) for name in entry.attachments)
+
     def find_document(self, key: str, name: str, kind: type[T]) -> T | None:
         """What an earlier run wrote about the output `key` under `name`; None if nothing, or nothing whole."""
         try:

@@ -15,7 +15,7 @@ from compress.measure.unmeasured import NotMeasured
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Kind", "Layer", "read_layers"]
+__all__ = ["Kind", "Layer", "read_layers", "tensor_bytes"]
 
 Kind = Literal["dense", "winograd", "depthwise", "elementwise"]
 
@@ -61,7 +61,7 @@ def read_layers(path: Path) -> tuple[Layer, ...]:
     shapes = value_shapes(model)
     stored = constants(model)
     origins = {output: node for node in model.graph.node for output in node.output}
-    layers = tuple(_layers(model, shapes, {name: _bytes(tensor) for name, tensor in stored.items()}, origins))
+    layers = tuple(_layers(model, shapes, {name: tensor_bytes(tensor) for name, tensor in stored.items()}, origins))
     if not layers:
         raise NotMeasured("the graph has no layer that computes")
     return layers
@@ -109,7 +109,8 @@ def _origin(name: str, origins: dict[str, onnx.NodeProto]) -> str:
     return name
 
 
-def _bytes(tensor: onnx.TensorProto) -> int:
+def tensor_bytes(tensor: onnx.TensorProto) -> int:
+    """Size of a stored tensor, at its own width."""
     import onnx
 
     width = int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)

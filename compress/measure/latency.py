@@ -31,6 +31,7 @@ class PairedLatency:
         ratio: median over pairs of time(first) / time(second); below 1 means the first is faster.
         low, high: 95 % order-statistic interval of that median.
         pairs: number of pairs.
+        times_ns: of each pair, in order.
     """
 
     ratio: float
@@ -39,6 +40,7 @@ class PairedLatency:
     pairs: int
     first: Latency
     second: Latency
+    times_ns: tuple[tuple[int, int], ...] = ()
 
 
 def latency(
@@ -96,7 +98,7 @@ def paired_latency(
         summarize(times, warmup=warmed, threads=threads, batch=len(images), device=device)
         for times in zip(*pairs, strict=True)
     )
-    return PairedLatency(float(np.median(ratios)), low, high, len(pairs), one, other)
+    return PairedLatency(float(np.median(ratios)), low, high, len(pairs), one, other, tuple(pairs))
 
 
 def summarize(times_ns: Sequence[int], *, warmup: int, threads: int, batch: int, device: str) -> Latency:

@@ -13,7 +13,7 @@ from compress.errors import ModelError
 from compress.quiet import first_line
 from compress.types import Artifact, Format, InputSpec, Precision
 
-__all__ = ["load_onnx"]
+__all__ = ["graph_precision", "load_onnx"]
 
 _QUANTIZED = frozenset({"QuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"})
 _COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -28,7 +28,7 @@ def load_onnx(path: Path, input: InputSpec) -> Artifact:
     model = _read(path)
     dynamic = _check_input(model.graph, input, path)
     _run_once(path, input)
-    return Artifact(Format.ONNX, path, _precision(model.graph), input, dynamic_batch=dynamic)
+    return Artifact(Format.ONNX, path, graph_precision(model.graph), input, dynamic_batch=dynamic)
 
 
 def _read(path: Path) -> onnx.ModelProto:
@@ -93,7 +93,7 @@ def _run_once(path: Path, input: InputSpec) -> None:
         )
 
 
-def _precision(graph: onnx.GraphProto) -> Precision:
+def graph_precision(graph: onnx.GraphProto) -> Precision:
     """What the compute-heavy layers work in, from the operators and the types of their weights."""
     if any(node.op_type in _QUANTIZED for node in graph.node):
         return Precision.INT8

@@ -16,11 +16,13 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from compress.types import Artifact
 
-__all__ = ["OnnxRunner", "load"]
+__all__ = ["OnnxRunner", "load", "open_session"]
 
 _ERRORS_ONLY = 3
 
@@ -58,17 +60,50 @@ def load(artifact: Artifact, *, threads: int, fused: bool = True) -> OnnxRunner:
     Raises:
         StageError: ONNX Runtime refuses the file.
     """
+    return OnnxRunner(
+        open_session(artifact.path, threads=threads, fused=fused, half=artifact.precision is Precision.FP16)
+    )
+
+
+def open_session(
+    model: Path | bytes,
+    *,
+    threads: int,
+    fused: bool = True,
+    half: bool = False,
+    profile: Path | None = None,
+    optimized: Path | None = None,
+) -> onnxruntime.InferenceSession:
+    """A session as every number of this package is measured with; for what takes other inputs than images.
+
+    Args:
+        model: a file, or the content of one.
+        half: the weights are float16.
+        profile: beginning of the name of the file that `end_profiling()` writes; None does not profile.
+        optimized: where the graph is written as it runs, after fusion.
+
+    Raises:
+        StageError: ONNX Runtime refuses the file.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if fused else levels.ORT_DISABLE_ALL
     options.log_severity_level = _ERRORS_ONLY
-    disabled = [_CRASHES_ON_FLOAT16] if artifact.precision is Precision.FP16 else []
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    source = model if isinstance(model, bytes) else str(model)
     try:
-        session = onnxruntime.InferenceSession(
-            str(artifact.path), options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
+        return onnxruntime.InferenceSession(
+            source,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=[_CRASHES_ON_FLOAT16] if half else [],
         )
     except Exception as error:  # onnxruntime's exceptions share no base class
-        raise StageError(f"ONNX Runtime cannot load {artifact.path}: {first_line(error)}") from error
-    return OnnxRunner(session)
+        name = "the model" if isinstance(model, bytes) else model
+        raise StageError(f"ONNX Runtime cannot load {name}: {first_line(error)}") from error

@@ -73,6 +73,11 @@ class TensorRTRunner:
         parts = [self._call(images[start : start + self.largest]) for start in range(0, len(images), self.largest)]
         return np.concatenate(parts)
 
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one image, `(channels, height, width)`."""
+        return self._host_in.shape[1:]
+
     def require_batch(self, batch: int) -> None:
         """Refuse a batch that one call cannot take.
 
