@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["Output", "Result", "Run", "execute"]
+
+_details = logging.getLogger(__name__)
+"""Lines for those who ask for them (`-v`)."""
+
+_LONG_TIMING_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -121,23 +127,27 @@ def execute(pipeline: Pipeline, run: Run) -> list[Result]:
     outputs = {SOURCE: Output(run.source_digest, lambda: run.source)}
     results = [_measured(SOURCE, outputs[SOURCE], _Cost(), run)]
     for position, step in enumerate(pipeline.steps):
-        output, cost = _finish(step, outputs[step.feed], run)
+        place = f"{step.name} ({position + 1} of {len(pipeline.steps)})"
+        output, cost = _finish(step, outputs[step.feed], run, place)
         outputs[step.name] = output
         results.append(_measured(step.name, output, cost, run))
         _release_unused(outputs, pipeline.steps[position + 1 :])
     return results
 
 
-def _finish(step: Step, feed: Output, run: Run) -> tuple[Output, _Cost]:
-    """The step's output: found in the store, or made now."""
+def _finish(step: Step, feed: Output, run: Run, place: str) -> tuple[Output, _Cost]:
+    """The step's output: found in the store, or made now, shown as `place`."""
     key = _stage_key(step, feed, run)
     found = run.store.find(key) if run.resume else None
+    _details.debug("%s: takes %s, makes %s %s", place, step.feed, step.precision, step.format)
     if found is not None:
+        _details.debug("%s: found in %s", place, run.store.folder(key))
         return Output(key, _restorer(step, feed, key, found, run)), _Cost(found.seconds, found.peak_rss_bytes, True)
     with PeakMemory() as memory:
         started = time.perf_counter()
-        artifact = _run_stage(step, feed, key, run)
+        (artifact,) = [_run_stage(step, feed, key, run) for _ in run.progress.track((step,), place)]
         seconds = time.perf_counter() - started
+    _details.debug("%s: peak memory %.0f MiB", place, memory.peak_bytes / 2**20)
     made = run.store.save(key, artifact, seconds, memory.peak_bytes, source=run.source_module)
     return Output(key, _restorer(step, feed, key, made, run), artifact), _Cost(seconds, memory.peak_bytes)
 
@@ -178,6 +188,7 @@ def _measured(name: str, output: Output, cost: _Cost, run: Run) -> Result:
     if earlier is not None:
         measurement = replace(earlier, stage=name, reused=True)
     else:
+        _announce(name, run)
         measured = measure(
             output.artifact,
             stage=name,
@@ -189,6 +200,12 @@ def _measured(name: str, output: Output, cost: _Cost, run: Run) -> Result:
         measurement = replace(measured, seconds=cost.seconds, peak_rss_bytes=cost.peak_rss_bytes, reused=cost.reused)
         run.store.save_measurement(output.digest, run.measured_with, measurement)
     return Result(measurement, output)
+
+
+def _announce(name: str, run: Run) -> None:
+    """Say that a long timing begins. It has no bar: drawing one would be charged to the model."""
+    if run.measure.latency_seconds >= _LONG_TIMING_SECONDS:
+        run.progress.log(f"{name}: timing, for up to {1.5 * run.measure.latency_seconds:.0f} s")  # a third warms up
 
 
 def _release_unused(outputs: dict[str, Output], later: tuple[Step, ...]) -> None:
