@@ -15,6 +15,14 @@ __all__ = ["Command", "help_text", "parse"]
 
 _USAGE = "python -m compress target=<device> [key=value ...] [-m] [-v | -q] [--config-dir FOLDER] [--cfg]"
 
+_GROUPS = (
+    ("targets (target=...)", "target"),
+    ("models (model=...)", "model"),
+    ("data (data=...)", "data"),
+    ("loggers (logger=...)", "logger"),
+    ("stages", "stage"),
+)
+
 _COMMON_OVERRIDES = (
     ("model=mobilenet_v2", "another network; model=factory or model=file for your own"),
     ("data=image_folder data.train=photos/", "your own images, one folder per class"),
@@ -81,8 +89,8 @@ def help_text(config_folder: Path | None = None) -> str:
     """The text of `--help`: usage, choices of every group with one line each, and the overrides people use most."""
     sections = [f"edge-compress {__version__}: prune, quantize, export and measure a vision model for an edge device."]
     sections.append(f"usage: {_USAGE}")
-    for title, group in (("targets", "target"), ("models", "model"), ("data", "data"), ("stages", "stage")):
-        sections.append(_table(f"{title} ({group}=...)" if group != "stage" else title, _choices(group, config_folder)))
+    for title, group in _GROUPS:
+        sections.append(_table(title, _choices(group, config_folder)))
     sections.append(_table("common overrides", dict(_COMMON_OVERRIDES)))
     sections.append(
         "flags\n"

@@ -13,6 +13,7 @@ from compress.files import make_folder
 from compress.measure.boundary import MeasureConfig, ReferenceLogits, measure
 from compress.measure.host import describe_host
 from compress.measure.memory import PeakMemory
+from compress.observe import observe
 from compress.pipeline import SOURCE, Pipeline, Step
 from compress.serialize import to_json
 from compress.stage import Context, Progress, Splits
@@ -126,11 +127,13 @@ def execute(pipeline: Pipeline, run: Run) -> list[Result]:
     """
     outputs = {SOURCE: Output(run.source_digest, lambda: run.source)}
     results = [_measured(SOURCE, outputs[SOURCE], _Cost(), run)]
+    _tell(0, results[0].measurement)
     for position, step in enumerate(pipeline.steps):
         place = f"{step.name} ({position + 1} of {len(pipeline.steps)})"
         output, cost = _finish(step, outputs[step.feed], run, place)
         outputs[step.name] = output
         results.append(_measured(step.name, output, cost, run))
+        _tell(position + 1, results[-1].measurement)
         _release_unused(outputs, pipeline.steps[position + 1 :])
     return results
 
@@ -200,6 +203,21 @@ def _measured(name: str, output: Output, cost: _Cost, run: Run) -> Result:
         measurement = replace(measured, seconds=cost.seconds, peak_rss_bytes=cost.peak_rss_bytes, reused=cost.reused)
         run.store.save_measurement(output.digest, run.measured_with, measurement)
     return Result(measurement, output)
+
+
+def _tell(position: int, row: Measurement) -> None:
+    """The figures of a boundary, for a logger; `position` 0 is the source."""
+    accuracy, fidelity = row.accuracy, row.fidelity
+    observe("stages/size_bytes", position, row.size_bytes)
+    observe("stages/size_gzip_bytes", position, row.size_gzip_bytes)
+    observe("stages/sparsity", position, row.sparsity.fraction if row.sparsity else None)
+    observe("stages/macs", position, row.macs)
+    observe("stages/parameters", position, row.parameters)
+    observe("stages/top1", position, accuracy.top1 if accuracy else None)
+    observe("stages/agreement", position, fidelity.agreement if fidelity else None)
+    observe("stages/sqnr_db", position, fidelity.sqnr_db if fidelity else None)
+    observe("stages/latency_ms", position, row.latency.median_ms if row.latency else None)
+    observe("stages/seconds", position, row.seconds)
 
 
 def _announce(name: str, run: Run) -> None:

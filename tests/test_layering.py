@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "compress"
 
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
-    {"errors", "types", "quiet", "svg"},
+    {"errors", "types", "quiet", "svg", "observe"},
     {"files", "serialize", "resources", "versions", "target", "stage"},
     {
         "graph",
@@ -38,7 +38,7 @@ LAYERS = [
     {"stages", "measure", "persist"},
     {"pipeline", "store", "estimate"},
     {"execute"},
-    {"deliver", "device", "report", "cli", "compose", "config"},
+    {"deliver", "device", "report", "cli", "compose", "config", "loggers"},
     {"request"},
     {"run", "doctor"},
     {"__main__"},
