@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from compress.report.text import seconds_text
@@ -63,7 +63,7 @@ class RichProgress:
         bars = self._bars = self._bars or _bars(self._console)
         if outermost:
             bars.start()
-        task = bars.add_task(description, total=steps)
+        task = bars.add_task(description, total=steps if steps != 1 else None)  # one step has no share done: a pulse
         try:
             for item in items:
                 yield item
@@ -123,14 +123,31 @@ def _line(description: str, done: int, steps: int | None, seconds: float) -> str
     return f"{description}: {done} of {steps}, about {seconds_text(left)} left"
 
 
+class _Count(ProgressColumn):
+    """`3/16`, or what is done where the total is unknown."""
+
+    def render(self, task: Task) -> Text:
+        done = f"{task.completed:.0f}" if task.completed else ""
+        return Text(done if task.total is None else f"{task.completed:.0f}/{task.total:.0f}")
+
+
+class _Left(ProgressColumn):
+    """`12 s left`, once that is known."""
+
+    max_refresh = 0.5  # seconds: faster, the figure flickers
+
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        return Text("" if left is None or task.total is None else f"{seconds_text(float(round(left)))} left")
+
+
 def _bars(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
-        MofNCompleteColumn(),
+        _Count(),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        _Left(),
         console=console,
         transient=True,
         expand=True,
