@@ -221,7 +221,7 @@ def _tell(position: int, row: Measurement) -> None:
 
 
 def _announce(name: str, run: Run) -> None:
-    """Say that a long timing begins. It has no bar: drawing one would be charged to the model."""
+    """Say that a long timing begins: there is no bar in it (`quiet.undisturbed`)."""
     if run.measure.latency_seconds >= _LONG_TIMING_SECONDS:
         run.progress.log(f"{name}: timing, for up to {1.5 * run.measure.latency_seconds:.0f} s")  # a third warms up
 

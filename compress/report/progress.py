@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from compress.quiet import pausable
 from compress.report.text import seconds_text
 
 __all__ = ["RichProgress", "Verbosity", "details_to"]
@@ -59,10 +60,19 @@ class RichProgress:
             self._console.print(Text(message), soft_wrap=True)
 
     def _drawn(self, items: Iterable[T], description: str, steps: int | None) -> Iterator[T]:
-        outermost = self._bars is None
-        bars = self._bars = self._bars or _bars(self._console)
-        if outermost:
-            bars.start()
+        if self._bars is not None:
+            yield from self._advanced(self._bars, items, description, steps)
+            return
+        bars = self._bars = _bars(self._console)
+        bars.start()
+        try:
+            with pausable(self._resting):
+                yield from self._advanced(bars, items, description, steps)
+        finally:
+            bars.stop()
+            self._bars = None
+
+    def _advanced(self, bars: Progress, items: Iterable[T], description: str, steps: int | None) -> Iterator[T]:
         task = bars.add_task(description, total=steps if steps != 1 else None)  # one step has no share done: a pulse
         try:
             for item in items:
@@ -70,9 +80,18 @@ class RichProgress:
                 bars.advance(task)
         finally:
             bars.remove_task(task)
-            if outermost:
-                bars.stop()
-                self._bars = None
+
+    @contextmanager
+    def _resting(self) -> Iterator[None]:
+        """No bars and no thread that draws them: ten times a second it would be charged to what is timed."""
+        bars = self._bars
+        if bars is not None:
+            bars.stop()
+        try:
+            yield
+        finally:
+            if bars is not None and bars is self._bars:
+                bars.start()
 
     def _told(self, items: Iterable[T], description: str, steps: int | None) -> Iterator[T]:
         """A line when the last one is old, each with what is done and how long the rest takes at that rate."""
@@ -138,7 +157,13 @@ class _Left(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         left = task.time_remaining
-        return Text("" if left is None or task.total is None else f"{seconds_text(float(round(left)))} left")
+        return Text(
+            ""
+            if left is None or task.total is None
+            else f"{left:.0f} s left"
+            if left < 10
+            else f"{seconds_text(left)} left"
+        )
 
 
 def _bars(console: Console) -> Progress:

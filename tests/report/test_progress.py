@@ -9,10 +9,13 @@ import pty
 import subprocess
 import sys
 import termios
+import threading
+import time
 
 import pytest
 from rich.console import Console
 
+from compress.quiet import undisturbed
 from compress.report import progress as module
 from compress.report.progress import RichProgress, Verbosity, details_to
 
@@ -68,6 +71,32 @@ def test_long_work_on_a_pipe_says_now_and_then_how_long_it_takes(monkeypatch):
         "reading: 3 done in 18 s",
         "reading: 6 done in 36 s",
     ]
+
+
+def drawing():
+    """Whether rich's thread is there, given the moment that it takes to end."""
+    deadline = time.monotonic() + 1
+    while threading.active_count() > 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return threading.active_count() > 1
+
+
+def test_bars_rest_while_something_is_timed(monkeypatch):
+    progress, stream = make(monkeypatch, terminal=True)
+    if drawing():
+        pytest.skip("other threads run here")
+    for _ in progress.track(range(1), "outer"):
+        list(progress.track(range(2), "inner"))
+        assert drawing()
+        with undisturbed():
+            assert not drawing()
+            before = stream.getvalue()
+            time.sleep(0.3)
+            assert stream.getvalue() == before
+        assert drawing()
+    assert not drawing()
+    with undisturbed():  # nothing to hold
+        assert progress._bars is None
 
 
 def test_quiet_says_nothing_and_verbose_says_how_long_it_took(monkeypatch):
