@@ -157,13 +157,9 @@ class _Left(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         left = task.time_remaining
-        return Text(
-            ""
-            if left is None or task.total is None
-            else f"{left:.0f} s left"
-            if left < 10
-            else f"{seconds_text(left)} left"
-        )
+        if left is None or task.total is None:
+            return Text()
+        return Text(f"{left:.0f} s left" if left < 10 else f"{seconds_text(left)} left")
 
 
 def _bars(console: Console) -> Progress:
