@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 from compress import __version__, cli
 from compress.errors import CompressError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from compress.report.progress import RichProgress
+    from compress.run import Finished
 
 __all__ = ["main"]
 
@@ -50,31 +59,55 @@ def _show_config(command: cli.Command) -> int:
 
 
 def _run(command: cli.Command) -> int:
-    from compress.compose import expand_sweep
-    from compress.report.progress import RichProgress
+    from compress.report.progress import RichProgress, Verbosity, details_to
     from compress.report.terminal import console as make_console
-    from compress.report.terminal import print_comparison, print_run
-    from compress.request import Request
-    from compress.run import Finished, run_once
 
+    verbosity = Verbosity.QUIET if command.quiet else Verbosity.VERBOSE if command.verbose else Verbosity.NORMAL
     console = make_console()
-    if not command.multirun:
-        finished = run_once(Request(command.overrides, command.config_folder), RichProgress(console))
-        print_run(console, finished.report, finished.folder)
-        return max(map(_fail, finished.failures), default=0)
+    progress = RichProgress(console, verbosity)
+    with details_to(progress) if command.verbose else nullcontext():
+        return _multirun(command, console, progress) if command.multirun else _single(command, console, progress)
+
+
+def _single(command: cli.Command, console: Console, progress: RichProgress) -> int:
+    from compress.request import Request
+    from compress.run import run_once
+
+    finished = run_once(Request(command.overrides, command.config_folder), progress)
+    _show(finished, console, command.quiet)
+    return max(map(_fail, finished.failures), default=0)
+
+
+def _multirun(command: cli.Command, console: Console, progress: RichProgress) -> int:
+    """Every combination in turn; one that fails does not stop the others."""
+    from compress.compose import expand_sweep
+    from compress.report.terminal import print_comparison, run_heading
+    from compress.request import Request
+    from compress.run import run_once
 
     done: list[Finished] = []
     exit_code = 0
-    for overrides in expand_sweep(command.overrides):
-        console.rule(" ".join(overrides))
+    combinations = expand_sweep(command.overrides)
+    started = time.monotonic()
+    for number, overrides in enumerate(combinations):
+        if not command.quiet:
+            run_heading(console, overrides, number, len(combinations), time.monotonic() - started)
         try:
-            done.append(run_once(Request(overrides, command.config_folder), RichProgress(console)))
-            print_run(console, done[-1].report, done[-1].folder)
+            done.append(run_once(Request(overrides, command.config_folder), progress))
+            _show(done[-1], console, command.quiet)
             exit_code = max([exit_code, *map(_fail, done[-1].failures)])
         except CompressError as error:
             exit_code = max(exit_code, _fail(error))
-    print_comparison(console, [finished.report for finished in done])
+    if not command.quiet:
+        print_comparison(console, [finished.report for finished in done])
     return exit_code
+
+
+def _show(finished: Finished, console: Console, quiet: bool) -> None:
+    from compress.report.terminal import print_run, print_verdict
+
+    show = print_verdict if quiet else print_run
+    show(console, finished.report, finished.folder)
 
 
 def _fail(error: CompressError) -> int:

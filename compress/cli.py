@@ -13,7 +13,15 @@ from compress.resources import conf_folder, describe_choices
 
 __all__ = ["Command", "help_text", "parse"]
 
-_USAGE = "python -m compress target=<device> [key=value ...] [-m] [--config-dir FOLDER] [--cfg]"
+_USAGE = "python -m compress target=<device> [key=value ...] [-m] [-v | -q] [--config-dir FOLDER] [--cfg]"
+
+_GROUPS = (
+    ("targets (target=...)", "target"),
+    ("models (model=...)", "model"),
+    ("data (data=...)", "data"),
+    ("loggers (logger=...)", "logger"),
+    ("stages", "stage"),
+)
 
 _COMMON_OVERRIDES = (
     ("model=mobilenet_v2", "another network; model=factory or model=file for your own"),
@@ -38,6 +46,8 @@ class Command:
     version: bool = False
     multirun: bool = False
     show_config: bool = False
+    verbose: bool = False
+    quiet: bool = False
     config_folder: Path | None = None
 
 
@@ -57,6 +67,9 @@ def parse(arguments: Sequence[str]) -> Command:
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--version", action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument("-v", "--verbose", action="store_true")
+    amount.add_argument("-q", "--quiet", action="store_true")
     parser.add_argument("-c", "--cfg", action="store_true")
     parser.add_argument("-cd", "--config-dir", type=Path)
     options = parser.parse_intermixed_args(list(arguments))
@@ -66,6 +79,8 @@ def parse(arguments: Sequence[str]) -> Command:
         version=options.version,
         multirun=options.multirun,
         show_config=options.cfg,
+        verbose=options.verbose,
+        quiet=options.quiet,
         config_folder=options.config_dir,
     )
 
@@ -74,12 +89,14 @@ def help_text(config_folder: Path | None = None) -> str:
     """The text of `--help`: usage, choices of every group with one line each, and the overrides people use most."""
     sections = [f"edge-compress {__version__}: prune, quantize, export and measure a vision model for an edge device."]
     sections.append(f"usage: {_USAGE}")
-    for title, group in (("targets", "target"), ("models", "model"), ("data", "data"), ("stages", "stage")):
-        sections.append(_table(f"{title} ({group}=...)" if group != "stage" else title, _choices(group, config_folder)))
+    for title, group in _GROUPS:
+        sections.append(_table(title, _choices(group, config_folder)))
     sections.append(_table("common overrides", dict(_COMMON_OVERRIDES)))
     sections.append(
         "flags\n"
         "  -m, --multirun       run every combination: target=a,b stage.magnitude.amount=0.3,0.5\n"
+        "  -v, --verbose        also how stages are wired, what is reused, and the time of every step\n"
+        "  -q, --quiet          only errors, and for each run one line: what came out and where it lies\n"
         "  -cd, --config-dir    a folder of your own configurations (target/, model/, data/, stage/, targets/)\n"
         "  -c, --cfg            print the composed configuration and stop\n"
         "  -h, --help  --version"

@@ -16,6 +16,7 @@ from compress.compose import Tree
 from compress.data import DataConfig
 from compress.device.config import DeviceConfig
 from compress.errors import ConfigError, nearest
+from compress.loggers.config import LoggerConfig, NoLogging
 from compress.measure.boundary import MeasureConfig
 from compress.models import ModelConfig
 from compress.resources import targets_folder
@@ -51,6 +52,7 @@ class RunConfig(BaseModel):
     golden_samples: Annotated[int, Field(ge=1, le=1024)]
     trust: tuple[str, ...]
     device: DeviceConfig = DeviceConfig()
+    logger: LoggerConfig = NoLogging()
     stage: dict[str, dict[str, object]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from compress.files import make_folder
 from compress.measure.boundary import MeasureConfig, ReferenceLogits, measure
 from compress.measure.host import describe_host
 from compress.measure.memory import PeakMemory
+from compress.observe import observe
 from compress.pipeline import SOURCE, Pipeline, Step
 from compress.serialize import to_json
 from compress.stage import Context, Progress, Splits
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["Output", "Result", "Run", "execute"]
+
+_details = logging.getLogger(__name__)
+"""Lines for those who ask for them (`-v`)."""
+
+_LONG_TIMING_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -125,28 +132,34 @@ def execute(pipeline: Pipeline, run: Run) -> list[Result]:
     """
     outputs = {SOURCE: Output(run.source_digest, lambda: run.source)}
     results = [_measured(SOURCE, outputs[SOURCE], _Cost(), run)]
+    _tell(0, results[0].measurement)
     for position, step in enumerate(pipeline.steps):
-        output, cost = _finish(step, outputs[step.feed], run)
+        place = f"{step.name} ({position + 1} of {len(pipeline.steps)})"
+        output, cost = _finish(step, outputs[step.feed], run, place)
         outputs[step.name] = output
         if step.stage.produces is None:
             fed = next(result.measurement for result in results if result.measurement.stage == step.feed)
             results.append(_handed_on(step, output, cost, fed))
         else:
             results.append(_measured(step.name, output, cost, run))
+        _tell(position + 1, results[-1].measurement)
         _release_unused(outputs, pipeline.steps[position + 1 :])
     return results
 
 
-def _finish(step: Step, feed: Output, run: Run) -> tuple[Output, _Cost]:
-    """The step's output: found in the store, or made now."""
+def _finish(step: Step, feed: Output, run: Run, place: str) -> tuple[Output, _Cost]:
+    """The step's output: found in the store, or made now, shown as `place`."""
     key = _stage_key(step, feed, run)
     found = run.store.find(key) if run.resume else None
+    _details.debug("%s: takes %s, makes %s %s", place, step.feed, step.precision, step.format)
     if found is not None:
+        _details.debug("%s: found in %s", place, run.store.folder(key))
         return Output(key, _restorer(step, feed, key, found, run)), _Cost(found.seconds, found.peak_rss_bytes, True)
     with PeakMemory() as memory:
         started = time.perf_counter()
-        artifact = _run_stage(step, feed, key, run)
+        (artifact,) = [_run_stage(step, feed, key, run) for _ in run.progress.track((step,), place)]
         seconds = time.perf_counter() - started
+    _details.debug("%s: peak memory %.0f MiB", place, memory.peak_bytes / 2**20)
     made = run.store.save(key, artifact, seconds, memory.peak_bytes, source=run.source_module)
     return Output(key, _restorer(step, feed, key, made, run), artifact), _Cost(seconds, memory.peak_bytes)
 
@@ -187,6 +200,7 @@ def _measured(name: str, output: Output, cost: _Cost, run: Run) -> Result:
     if earlier is not None:
         measurement = replace(earlier, stage=name, reused=True)
     else:
+        _announce(name, run)
         measured = measure(
             output.artifact,
             stage=name,
@@ -212,6 +226,27 @@ def _handed_on(step: Step, output: Output, cost: _Cost, fed: Measurement) -> Res
         notes={**fed.notes, **output.artifact.notes},
     )
     return Result(measurement, output, handed_on=True)
+
+
+def _tell(position: int, row: Measurement) -> None:
+    """The figures of a boundary, for a logger; `position` 0 is the source."""
+    accuracy, fidelity = row.accuracy, row.fidelity
+    observe("stages/size_bytes", position, row.size_bytes)
+    observe("stages/size_gzip_bytes", position, row.size_gzip_bytes)
+    observe("stages/sparsity", position, row.sparsity.fraction if row.sparsity else None)
+    observe("stages/macs", position, row.macs)
+    observe("stages/parameters", position, row.parameters)
+    observe("stages/top1", position, accuracy.top1 if accuracy else None)
+    observe("stages/agreement", position, fidelity.agreement if fidelity else None)
+    observe("stages/sqnr_db", position, fidelity.sqnr_db if fidelity else None)
+    observe("stages/latency_ms", position, row.latency.median_ms if row.latency else None)
+    observe("stages/seconds", position, row.seconds)
+
+
+def _announce(name: str, run: Run) -> None:
+    """Say that a long timing begins: there is no bar in it (`quiet.undisturbed`)."""
+    if run.measure.latency_seconds >= _LONG_TIMING_SECONDS:
+        run.progress.log(f"{name}: timing, for up to {1.5 * run.measure.latency_seconds:.0f} s")  # a third warms up
 
 
 def _release_unused(outputs: dict[str, Output], later: tuple[Step, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -17,6 +18,7 @@ __all__ = [
     "atomic_path",
     "cannot_write",
     "copy_file",
+    "free_path",
     "inside",
     "make_folder",
     "remove_stale_temporaries",
@@ -72,6 +74,12 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def free_path(path: Path) -> Path:
+    """`path`, or if that exists the first of `<path>-2`, `<path>-3`, ... that does not."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(candidate for candidate in itertools.chain([path], numbered) if not candidate.exists())
 
 
 def copy_file(source: Path, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Keeping libraries' warnings and logs off the user's terminal while they run."""
+"""Keeping libraries' warnings and logs off the user's terminal, and progress bars off the processor, for a while."""
 
 from __future__ import annotations
 
@@ -7,10 +7,33 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stderr
 
-__all__ = ["first_line", "quiet", "quiet_native"]
+__all__ = ["first_line", "pausable", "quiet", "quiet_native", "undisturbed"]
+
+Pause = Callable[[], AbstractContextManager[None]]
+
+_pauses: list[Pause] = []
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Time something inside the block: what goes on beside the work, as drawing bars does, is held until its end."""
+    with ExitStack() as held:
+        for pause in tuple(_pauses):
+            held.enter_context(pause())
+        yield
+
+
+@contextmanager
+def pausable(pause: Pause) -> Iterator[None]:
+    """Something goes on beside the work inside the block, and rests inside `pause()`."""
+    _pauses.append(pause)
+    try:
+        yield
+    finally:
+        _pauses.remove(pause)
 
 
 @contextmanager

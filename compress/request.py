@@ -8,6 +8,7 @@ from pathlib import Path
 from compress.compose import Tree, compose_tree, override_keys
 from compress.config import RunConfig, build_stages, load_target, parse_config
 from compress.errors import ConfigError
+from compress.loggers import require_logger
 from compress.models import FactoryModel, source_format
 from compress.pipeline import Pipeline
 
@@ -48,7 +49,9 @@ def plan_run(request: Request) -> Plan:
     folders = [request.config_folder / "targets"] if request.config_folder else []
     target = load_target(config.target.name, folders)
     stages = build_stages(config.stage, trusted.__contains__)
-    return Plan(tree, config, trusted, Pipeline.check(target, stages, source_format(config.model)))
+    pipeline = Pipeline.check(target, stages, source_format(config.model))
+    require_logger(config.logger)
+    return Plan(tree, config, trusted, pipeline)
 
 
 def _trusted_packages(config: RunConfig, typed: frozenset[str]) -> frozenset[str]:

@@ -35,11 +35,12 @@ from compress.errors import CompressError, DeviceError
 from compress.estimate.all_files import estimate_all
 from compress.execute import Output, Result, Run, execute
 from compress.files import write_bytes
+from compress.loggers import RunFacts, flattened, logged
 from compress.measure.drift import Drift, measure_drift
 from compress.models import load_model, model_digest
 from compress.pipeline import SOURCE, Pipeline
 from compress.report.json_report import Report, create_report, summarize_file
-from compress.request import Request, plan_run
+from compress.request import Plan, Request, plan_run
 from compress.stage import Progress
 from compress.store import StageStore, content_key
 from compress.types import Artifact, Format, Precision
@@ -70,8 +71,22 @@ def run_once(request: Request, progress: Progress) -> Finished:
     """
     started = time.perf_counter()
     plan = plan_run(request)
-    tree, config, pipeline = plan.tree, plan.config, plan.pipeline
+    config, pipeline = plan.config, plan.pipeline
+    name = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
     devices = _reached(config, pipeline, progress)
+    facts = RunFacts(f"{pipeline.target.name}/{name}", config.output, flattened(plan.tree))
+    with logged(config.logger, facts) as logger:
+        finished = _carried_out(request, plan, name, devices, progress, started)
+        if logger is not None:
+            logger.finished(finished.folder, tuple(row.stage for row in finished.report.measurements))
+    return finished
+
+
+def _carried_out(
+    request: Request, plan: Plan, name: str, devices: dict[str, Transport], progress: Progress, started: float
+) -> Finished:
+    """Execute a plan that was begun at `started`, and deliver it as the run `name`."""
+    tree, config, pipeline = plan.tree, plan.config, plan.pipeline
     run = _prepare(config, pipeline, plan.trusted.__contains__, progress)
     results = execute(pipeline, run)
     drift = _drift(results, run)
@@ -85,7 +100,6 @@ def run_once(request: Request, progress: Progress) -> Finished:
         write_bytes(folder / REPORT, report.to_json())
         write_manifest(folder, pipeline.target.name, run.source, delivered, run.splits)
 
-    name = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
     folder = assemble(config.output / pipeline.target.name, name, fill)
     failures = _measure_on_devices(devices, folder, config, progress)
     return Finished(folder, Report.from_json((folder / REPORT).read_bytes()), failures)

@@ -20,6 +20,13 @@ def test_flags_and_overrides_may_be_mixed():
     assert command.config_folder == Path("mine")
 
 
+def test_verbose_and_quiet_exclude_each_other():
+    assert parse(["-v"]).verbose
+    assert parse(["--quiet"]).quiet
+    with pytest.raises(ConfigError, match="not allowed with"):
+        parse(["-v", "-q"])
+
+
 @pytest.mark.parametrize("arguments", [["--multi"], ["--config-dir"]])
 def test_unknown_flags_show_the_usage(arguments):
     with pytest.raises(ConfigError, match="fix: usage: python -m compress target=<device>"):
@@ -28,7 +35,7 @@ def test_unknown_flags_show_the_usage(arguments):
 
 def test_help_lists_every_choice_and_ten_overrides():
     text = help_text()
-    for group in ("target", "model", "data", "stage"):
+    for group in ("target", "model", "data", "logger", "stage"):
         for name, description in describe_choices(conf_folder() / group).items():
             assert f"  {name} " in text
             assert description in text

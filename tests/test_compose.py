@@ -25,7 +25,7 @@ def test_every_recipe_composes_in_every_precision(target, precision):
     assert all("_target_" in stage for stage in tree["stage"].values())
 
 
-@pytest.mark.parametrize("group", ["model", "data"])
+@pytest.mark.parametrize("group", ["model", "data", "logger"])
 def test_every_choice_composes(group):
     for name in describe_choices(conf_folder() / group):
         text = (conf_folder() / group / f"{name}.yaml").read_text()
@@ -39,7 +39,7 @@ def test_a_choice_that_needs_a_value_says_which():
 
 
 def test_every_choice_has_a_description():
-    for group in ("target", "model", "data", "stage"):
+    for group in ("target", "model", "data", "logger", "stage"):
         assert all(describe_choices(conf_folder() / group).values())
 
 

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "compress"
 
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
-    {"errors", "types", "quiet", "svg"},
+    {"errors", "types", "quiet", "svg", "observe"},
     {"files", "serialize", "resources", "versions", "target", "stage"},
     {
         "graph",
@@ -40,7 +40,7 @@ LAYERS = [
     {"stages"},
     {"pipeline", "store"},
     {"execute"},
-    {"deliver", "device", "report", "cli", "compose", "config"},
+    {"deliver", "device", "report", "cli", "compose", "config", "loggers"},
     {"request"},
     {"run", "doctor"},
     {"__main__"},

@@ -67,6 +67,7 @@ def _devices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", dest="inventory", type=Path, help="inventory; default devices.yaml if it is there")
     parser.add_argument("--identity", type=Path, help="file of a private key")
     parser.add_argument("--ssh-config", type=Path, help="file to read instead of ~/.ssh/config")
+    parser.add_argument("-q", "--quiet", action="store_true", help="only results and errors, nothing about the way")
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -99,7 +100,7 @@ def _bench(options: argparse.Namespace) -> int:
         batch=options.batch,
         any_device=options.any_device,
     )
-    fleet = measure_all(devices, bundle, how, _say)
+    fleet = measure_all(devices, bundle, how, _say_nothing if options.quiet else _say)
     for line in attach(bundle, fleet.runs):
         print(line)
     for error in fleet.failures.values():
@@ -122,7 +123,7 @@ def _deploy(options: argparse.Namespace) -> int:
         ssh_config=options.ssh_config,
     )
     for name, transport in devices.items():
-        python = deploy(transport, bundle, _say)
+        python = deploy(transport, bundle, _say_nothing if options.quiet else _say)
         print(f"{name}: ready: {python} ~/.cache/edge-compress/bundles/{bundle.digest}/benchmark.py")
     return 0
 
@@ -158,6 +159,10 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _say(text: str) -> None:
     print(text, flush=True)
+
+
+def _say_nothing(text: str) -> None:
+    """Where nobody wants to hear."""
 
 
 if __name__ == "__main__":

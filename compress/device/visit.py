@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 _CHUNK_BYTES = 1 << 20
 _POLL_SECONDS = 1.0
+_SECONDS_BETWEEN_LINES = 15.0  # about a copy
 _RETRY_SECONDS = 2.0
 _MOST_DEATHS = 3
 
@@ -61,6 +62,7 @@ class _Progress:
     """How far the visits to one device have come; survives a lost connection.
 
     Attributes:
+        told: seconds into the copy when its progress was last said.
         moved: when a visit last got something done (`time.monotonic`); None before the first.
     """
 
@@ -70,6 +72,7 @@ class _Progress:
     deaths: int = 0
     last: str = ""
     moved: float | None = None
+    told: float = 0.0
     said: set[str] = field(default_factory=set)
 
     def move(self) -> None:
@@ -79,6 +82,13 @@ class _Progress:
         if text not in self.said:
             self.said.add(text)
             self.say(text)
+
+    def copying(self, sent: int, total: int, seconds: float) -> None:
+        """Say how far a long copy is, now and then."""
+        if sent < total and seconds - self.told >= _SECONDS_BETWEEN_LINES:
+            self.told = seconds
+            left = seconds / sent * (total - sent)
+            self.say(f"copied {sent / 2**20:.1f} of {total / 2**20:.1f} MiB, about {left:.0f} s left")
 
     def lines(self, text: str) -> None:
         for line in text.splitlines():
@@ -164,7 +174,8 @@ def _prepare(link: CourierLink, bundle: Bundle, progress: _Progress) -> str:
 def _send(link: CourierLink, bundle: Bundle, progress: _Progress) -> int:
     """Send what is missing, each file from where an earlier visit stopped; the number of bytes sent."""
     there = link.have(bundle.digest, bundle.files)
-    sent = 0
+    total = sum(file.size_bytes - there.get(file.path, 0) for file in bundle.files)
+    sent, started = 0, time.monotonic()
     for file in bundle.files:
         offset = there.get(file.path, 0)
         with (bundle.folder / file.path).open("rb") as stream:
@@ -176,6 +187,7 @@ def _send(link: CourierLink, bundle: Bundle, progress: _Progress) -> int:
                 link.put(bundle.digest, file, offset, content)
                 progress.move()
                 offset, sent = offset + len(content), sent + len(content)
+                progress.copying(sent, total, time.monotonic() - started)
     return sent
 
 

@@ -58,17 +58,17 @@ def examine_packages() -> list[Check]:
     except ModuleNotFoundError:  # hydra-core brings it
         return [_present(name) for name in (*_PURPOSES, "packaging")]
     requirements = [Requirement(line) for line in declared]
-    core = [_core(requirement) for requirement in _applying(requirements, extra="")]
+    core = [_core(requirement) for requirement in requirements if _applies(requirement, extra="")]
     extras = sorted(set(metadata.metadata(_SELF).get_all("Provides-Extra") or ()) - _HIDDEN_EXTRAS)
     return [*core, *(check for extra in extras for check in _extra(extra, requirements))]
 
 
-def _applying(requirements: Iterable[Requirement], extra: str) -> Iterator[Requirement]:
-    """Requirements of `extra` (of the package itself, if empty) that this Python and platform have."""
-    for requirement in requirements:
-        always = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        if always if not extra else not always and requirement.marker and requirement.marker.evaluate({"extra": extra}):
-            yield requirement
+def _applies(requirement: Requirement, extra: str) -> bool:
+    """Whether this Python and platform have it, as one of `extra`, or of the package itself if that is empty."""
+    always = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    if not extra or always or requirement.marker is None:
+        return always and not extra
+    return requirement.marker.evaluate({"extra": extra})
 
 
 def _core(requirement: Requirement) -> Check:
@@ -86,7 +86,7 @@ def _core(requirement: Requirement) -> Check:
 def _extra(extra: str, requirements: Iterable[Requirement]) -> Iterator[Check]:
     """Nothing for an extra that has no packages at all."""
     asked = [line for line in requirements if f'extra == "{extra}"' in str(line.marker)]
-    here = list(_applying(requirements, extra))
+    here = [line for line in requirements if _applies(line, extra)]
     name, purpose = f"[{extra}]", _EXTRAS.get(extra, "")
     if not asked:
         return
@@ -101,7 +101,7 @@ def _extra(extra: str, requirements: Iterable[Requirement]) -> Iterator[Check]:
         problem = f"without {', '.join(absent)}: {purpose}"
         yield Check("packages", name, Level.NOTE, problem, f"pip install '{_SELF}[{extra}]'")
     else:
-        yield Check("packages", name, Level.OK, f"{versions}: {purpose}")
+        yield Check("packages", name, Level.OK, ": ".join(filter(None, [versions, purpose])))
 
 
 def _fits(requirement: Requirement) -> bool:

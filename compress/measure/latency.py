@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.quiet import undisturbed
 from compress.runtimes.base import Runner
 from compress.types import Latency
 
@@ -62,8 +63,8 @@ def latency(
         threads: what `run` was loaded with; reported, not set here.
         device: the machine's name, as reported.
     """
-    warmed = _warm_up([run], images, warmup, seconds / 2)
-    with _no_garbage_collection():
+    with undisturbed(), _no_garbage_collection():
+        warmed = _warm_up([run], images, warmup, seconds / 2)
         times = [_time_ns(run, images) for _ in _until(runs, seconds, fewest=_FEWEST_RUNS)]
     return summarize(times, warmup=warmed, threads=threads, batch=len(images), device=device)
 
@@ -83,9 +84,9 @@ def paired_latency(
 
     `seconds` limits both together; at least 6 pairs are timed.
     """
-    warmed = _warm_up([first, second], images, warmup, seconds / 2)
     pairs: list[tuple[int, int]] = []
-    with _no_garbage_collection():
+    with undisturbed(), _no_garbage_collection():
+        warmed = _warm_up([first, second], images, warmup, seconds / 2)
         for index in _until(runs, seconds, fewest=_FEWEST_PAIRS):
             if index % 2:
                 late, early = _time_ns(second, images), _time_ns(first, images)

@@ -19,7 +19,7 @@ from compress.quantization.observers.min_max import MinMax
 from compress.quantization.placement import Recipe
 from compress.quantization.ptq import convert
 from compress.quantization.rung_names import RungName
-from compress.quantization.sensitivity import LayerSensitivity, measure_sensitivity
+from compress.quantization.sensitivity import SENSITIVITY_BATCHES, LayerSensitivity, measure_sensitivity
 from compress.quantization.static import Calibrated, CalibrationImages, Equalize, quantize
 from compress.quantization.verdict import Verdict
 from compress.stage import Progress, Splits
@@ -143,7 +143,8 @@ def _sensitivities(bench: Bench, settings: Settings) -> tuple[LayerSensitivity, 
     """Before any step that changes what the float network computes."""
     recovery = replace(settings.recovery, bias_correction=False, rounding="nearest")
     calibrated = bench.calibrated(replace(settings, recovery=recovery))
-    return measure_sensitivity(calibrated.prepared, bench.graph, bench.images)
+    shown = bench.images.shown(bench.progress, "layers alone in INT8", SENSITIVITY_BATCHES)
+    return measure_sensitivity(calibrated.prepared, bench.graph, shown)
 
 
 def _keeping(settings: Settings, names: frozenset[str]) -> Settings:

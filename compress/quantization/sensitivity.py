@@ -18,7 +18,10 @@ from compress.quantization.ptq import quantizers
 from compress.quantization.simulation import switched
 from compress.quantization.tensor_quantizer import Follower, Mode, TensorQuantizer
 
-__all__ = ["LayerSensitivity", "layer_groups", "measure_sensitivity"]
+__all__ = ["SENSITIVITY_BATCHES", "LayerSensitivity", "layer_groups", "measure_sensitivity"]
+
+SENSITIVITY_BATCHES = 4
+"""Batches looked at, where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def measure_sensitivity(
     batches: Callable[[], Iterable[torch.Tensor]],
     *,
     groups: Mapping[str, Collection[str]] | None = None,
-    max_batches: int = 4,
+    max_batches: int = SENSITIVITY_BATCHES,
 ) -> tuple[LayerSensitivity, ...]:
     """Quantize one layer after the other, alone, and compare the network's output with the float graph's.
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import Literal, TypeAlias
 
 import torch
@@ -30,6 +31,7 @@ from compress.stage import Progress, Split
 __all__ = ["Calibrated", "CalibrationImages", "Equalize", "Recovery", "layers_matching", "quantize"]
 
 
+Batches: TypeAlias = Callable[[], Iterator[torch.Tensor]]
 Equalize: TypeAlias = Literal["none", "weights", "activations"]
 
 
@@ -69,6 +71,13 @@ class CalibrationImages:
         for batch in self.split.batches(self.batch_size):
             yield torch.from_numpy(batch.images)
 
+    def shown(
+        self, progress: Progress, description: str, at_most: int | None = None
+    ) -> Callable[[], Iterator[torch.Tensor]]:
+        """The same batches (the first `at_most`), each reading with a bar."""
+        count = len(self) if at_most is None else min(at_most, len(self))
+        return lambda: progress.track(islice(self(), count), description, count)
+
     def __len__(self) -> int:
         """Number of batches."""
         return -(-len(self.split) // self.batch_size)
@@ -95,19 +104,18 @@ def quantize(
     Raises:
         StageError: no images, or NaN or infinity in weights or activations (names the layer).
     """
-    did = _rescale(graph, recovery, images)
+    did = _rescale(graph, recovery, images.shown(progress, "looking at activations"))
     if recovery.bias_correction:
         from compress.quantization.recovery.bias_correction import add_missing_biases
 
         add_missing_biases(graph)
     reference = copy.deepcopy(graph) if recovery.bias_correction else None
     prepared = prepare(graph, recipe)
-    batches = progress.track(images(), f"calibrating on {len(images.split)} images", total=len(images))
-    calibrate(prepared, batches)
+    calibrate(prepared, images.shown(progress, f"calibrating on {len(images.split)} images")())
     if recovery.rounding == "adaptive":
         did.append(_round(prepared, images, progress))
     if reference is not None:
-        did.append(_correct(prepared, reference, images))
+        did.append(_correct(prepared, reference, images.shown(progress, "correcting biases")))
     return Calibrated(prepared, tuple(did))
 
 
@@ -132,7 +140,7 @@ def layers_matching(graph: fx.GraphModule, recipe: Recipe, patterns: Sequence[st
     return frozenset(found)
 
 
-def _rescale(graph: fx.GraphModule, recovery: Recovery, images: CalibrationImages) -> list[str]:
+def _rescale(graph: fx.GraphModule, recovery: Recovery, images: Batches) -> list[str]:
     did = []
     if recovery.equalize == "weights":
         from compress.quantization.recovery.equalize import equalize
@@ -149,7 +157,7 @@ def _rescale(graph: fx.GraphModule, recovery: Recovery, images: CalibrationImage
     return did
 
 
-def _correct(prepared: fx.GraphModule, reference: fx.GraphModule, images: CalibrationImages) -> str:
+def _correct(prepared: fx.GraphModule, reference: fx.GraphModule, images: Batches) -> str:
     from compress.quantization.recovery.bias_correction import correct_biases
 
     return f"corrected the biases of {_counted(correct_biases(prepared, reference, images), 'layer')}"

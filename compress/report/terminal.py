@@ -20,7 +20,7 @@ from compress.report.tables import FULL_WIDTH, changes_table, comparison_table, 
 from compress.report.text import seconds_text
 from compress.types import Measurement
 
-__all__ = ["console", "print_comparison", "print_run", "run_view"]
+__all__ = ["console", "print_comparison", "print_run", "print_verdict", "run_heading", "run_view"]
 
 _NARROW = "runtimes, MACs and parameters need 100 columns; they are in report.json"
 
@@ -31,7 +31,7 @@ def console() -> Console:
     if reconfigure is not None:
         reconfigure(errors="replace")  # a log that cannot hold a dash must not stop a run
     terminal = Console(highlight=False)
-    sized = terminal.is_terminal or os.environ.get("COLUMNS", "").isdigit()
+    sized = terminal.file.isatty() or os.environ.get("COLUMNS", "").isdigit()
     return terminal if sized else Console(highlight=False, width=FULL_WIDTH)
 
 
@@ -39,6 +39,20 @@ def print_run(console: Console, report: Report, folder: Path) -> None:
     """Print one run: the measurements, the changes, what they mean, the reasons for gaps, and where the files are."""
     console.print(run_view(report, console.width))
     console.print(Text(f"results in {folder}"), soft_wrap=True)
+
+
+def print_verdict(console: Console, report: Report, folder: Path) -> None:
+    """Print one run on one line: what it delivers against the source, and where it lies."""
+    rows = report.measurements
+    row = final_row(rows)
+    verdict = next((sentence for stage, sentence in in_words(rows) if stage == row.stage), "nothing was changed")
+    console.print(Text(f"{report.target}: {row.stage}: {verdict}: {folder}"), soft_wrap=True)
+
+
+def run_heading(console: Console, overrides: Sequence[str], number: int, total: int, seconds: float) -> None:
+    """Print what run `number` (from 0) of a multirun is, and how long the rest takes if it goes on as so far."""
+    left = f", about {seconds_text(seconds / number * (total - number))} left" if number else ""
+    console.rule(Text(f"{number + 1} of {total}{left}: {' '.join(overrides)}"))
 
 
 def print_comparison(console: Console, reports: Sequence[Report]) -> None:

@@ -21,6 +21,7 @@ from torch import nn
 
 from compress.errors import StageError
 from compress.models.digest import tensors_digest
+from compress.observe import observe
 from compress.stage import Batch, Progress
 from compress.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from compress.training.device import choose_device, home_of, random_state, restore_random, seeded
@@ -141,10 +142,19 @@ def _fit(learner: Learner, run: _Run) -> TrainResult:
             position.epochs.append(Epoch(loss, validate(module, run.validation()) if run.validation else None))
             if _best(position.epochs, run.options.judge_from) == number:
                 position.best = copy.deepcopy(module.state_dict())  # with the versions that loading it looks at
+        _tell(run.description, number, position.epochs[-1])
         run.progress.log(f"{run.description}: {_line(position.epochs, run.options)}")
         _save(learner, position, run)
     learner.finish(position.best)
     return TrainResult(tuple(position.epochs), _best(position.epochs, run.options.judge_from), resumed, str(run.device))
+
+
+def _tell(description: str, number: int, epoch: Epoch) -> None:
+    """The figures of an epoch, for a logger."""
+    observe(f"{description}/loss", number, epoch.loss)
+    if epoch.validation is not None:
+        observe(f"{description}/validation_loss", number, epoch.validation.loss)
+        observe(f"{description}/validation_top1", number, epoch.validation.top1)
 
 
 def _epoch(learner: Learner, run: _Run, number: int) -> float:

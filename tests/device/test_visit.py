@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from bundle_factory import edit_manifest, make_bundle
 
+from compress.device import visit
 from compress.device.courier_link import CourierLink
 from compress.device.fleet import measure_all
 from compress.device.manifest import read_bundle
@@ -320,3 +321,14 @@ def test_a_lost_line_is_told_from_a_refusal(home):
     link._channel._process.wait()
     with pytest.raises(ConnectionLost):
         link.hello()
+
+
+def test_a_long_copy_says_now_and_then_how_far_it_is():
+    said = []
+    progress = visit._Progress(said.append)
+    for second in range(0, 41, 5):
+        progress.copying((second + 1) << 20, 41 << 20, float(second))
+    assert said == [
+        "copied 16.0 of 41.0 MiB, about 23 s left",
+        "copied 31.0 of 41.0 MiB, about 10 s left",
+    ]

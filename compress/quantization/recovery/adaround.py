@@ -96,8 +96,9 @@ def round_adaptively(
     generator = torch.Generator().manual_seed(options.seed)
     gains: list[LayerGain] = []
     for share in shares:
+        seen = progress.track(batches(), "adaptive rounding: inputs of the layers")
         with switched(prepared, Mode.SIMULATE):
-            found = gather_moments(prepared, share, batches(), patches=options.patches, generator=generator)
+            found = gather_moments(prepared, share, seen, patches=options.patches, generator=generator)
         pairs = list(zip(share, found, strict=True))
         gains += [_round(prepared, *pair, options) for pair in progress.track(pairs, "adaptive rounding")]
     return tuple(gains)

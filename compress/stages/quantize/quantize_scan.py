@@ -52,7 +52,8 @@ class QuantizeScan(StaticOptions):
         batch_size = 1 if static_batch_reason(graph) else self.batch_size
         images = CalibrationImages(context.splits.calibration, batch_size)
         calibrated = quantize(copy.deepcopy(graph), self.recipe(context), Recovery(), images, context.progress)
-        rows = measure_sensitivity(calibrated.prepared, graph, images, max_batches=self.batches)
+        shown = images.shown(context.progress, f"{context.name}: layers alone in INT8", self.batches)
+        rows = measure_sensitivity(calibrated.prepared, graph, shown, max_batches=self.batches)
         for line in scan_table(rows):
             context.progress.log(f"{context.name}: {line}")
         write_bytes(context.folder / "report.csv", scan_csv(rows).encode())
