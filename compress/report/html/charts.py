@@ -1,0 +1,100 @@
+"""What the plots share: labelled rows, margins in pixels, and words that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from compress.report.html.palette import Palette
+
+__all__ = ["ROW", "Margins", "axes", "label_rows", "listed", "not_measured", "padded_limits", "rows_height", "short"]
+__all__ += ["unit_axis"]
+
+ROW = 26
+_CHARACTER = 6.6  # pixels a character of 11 px takes on average, a little generous
+_LONGEST = 26
+_LISTED = 12
+
+
+class Margins:
+    """Pixels around the axes."""
+
+    def __init__(self, left: float, right: float = 14, top: float = 8, bottom: float = 40) -> None:
+        self.left, self.right, self.top, self.bottom = left, right, top, bottom
+
+    @classmethod
+    def for_labels(cls, labels: Sequence[str], **others: float) -> Margins:
+        """Room on the left for the longest of the labels."""
+        return cls(14 + _CHARACTER * max((len(short(label)) for label in labels), default=0), **others)
+
+
+def axes(figure: Figure, margins: Margins) -> Axes:
+    """The one pair of axes of a figure."""
+    width, height = figure.get_size_inches() * 72
+    return figure.add_axes(
+        (
+            margins.left / width,
+            margins.bottom / height,
+            1 - (margins.left + margins.right) / width,
+            1 - (margins.top + margins.bottom) / height,
+        )
+    )
+
+
+def rows_height(count: int, row: float = ROW, extra: float = 52) -> int:
+    """Height of a plot with one row per label."""
+    return round(max(count, 1) * row + extra)
+
+
+def label_rows(on: Axes, labels: Sequence[str]) -> None:
+    """One label per row, the first one on top."""
+    on.set_ylim(len(labels) - 0.5, -0.5)
+    on.set_yticks(range(len(labels)), [short(label) for label in labels])
+    on.tick_params(axis="y", length=0)
+    on.spines["left"].set_visible(False)
+
+
+def unit_axis(on: Axes, text: str) -> None:
+    """A light grid across the value axis, and what it counts."""
+    on.set_xlabel(text)
+    on.set_axisbelow(True)
+    on.grid(axis="x")
+    on.tick_params(axis="x", length=0)
+
+
+def padded_limits(low: float, high: float, share: float = 0.08) -> tuple[float, float]:
+    """Limits that leave room on both sides, also around a single value."""
+    room = (high - low) * share or abs(high) * share or 1.0
+    return low - room, high + room
+
+
+def not_measured(on: Axes, row: int, reason: str, palette: Palette) -> None:
+    """Words where a bar would be."""
+    on.text(
+        0.01,
+        row,
+        short(reason, 46),
+        va="center",
+        color=palette.muted,
+        style="italic",
+        transform=on.get_yaxis_transform(),
+    )
+
+
+def short(text: str, longest: int = _LONGEST) -> str:
+    """One printable line; the middle gives way, as names differ at their ends."""
+    line = "".join(character if character.isprintable() else "�" for character in text)
+    if len(line) <= longest:
+        return line
+    head = (longest - 1) // 2
+    return f"{line[:head]}…{line[len(line) - (longest - 1 - head) :]}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """The first dozen, for a description."""
+    more = len(parts) - _LISTED
+    return "; ".join(parts[:_LISTED]) + (f"; and {more} more" if more > 0 else "")
