@@ -51,6 +51,8 @@ def _show_config(command: cli.Command) -> int:
 
 def _run(command: cli.Command) -> int:
     from compress.compose import expand_sweep
+    from compress.report.multirun import Failure, save_multirun
+    from compress.report.pages import write_multirun_pages
     from compress.report.progress import RichProgress
     from compress.report.terminal import console as make_console
     from compress.report.terminal import print_comparison, print_run
@@ -63,6 +65,7 @@ def _run(command: cli.Command) -> int:
         return max(map(_fail, finished.failures), default=0)
 
     done: list[Finished] = []
+    failed: list[Failure] = []
     exit_code = 0
     for overrides in expand_sweep(command.overrides):
         console.rule(" ".join(overrides))
@@ -72,7 +75,11 @@ def _run(command: cli.Command) -> int:
             exit_code = max([exit_code, *map(_fail, done[-1].failures)])
         except CompressError as error:
             exit_code = max(exit_code, _fail(error))
+            failed.append(Failure(overrides, str(error)))
     print_comparison(console, [finished.report for finished in done])
+    if done:
+        page = write_multirun_pages(save_multirun([finished.folder for finished in done], failed))
+        console.print(f"comparison in {page}", soft_wrap=True, markup=False)
     return exit_code
 
 

@@ -7,7 +7,6 @@ folder at all rather than one with a truncated file in it.
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ from compress.device.bundle import Content, write_bundle
 from compress.engine.plan import CALIBRATION_SUFFIX
 from compress.errors import DeviceMissing
 from compress.execute import Result
-from compress.files import cannot_write, copy_file, remove_stale_temporaries, sha256_file, write_bytes
+from compress.files import cannot_write, copy_file, free_name, remove_stale_temporaries, sha256_file, write_bytes
 from compress.measure.boundary import int8_exact
 from compress.measure.host import describe_host
 from compress.serialize import from_json, to_json
@@ -86,7 +85,7 @@ def assemble(parent: Path, name: str, fill: Callable[[Path], None]) -> Path:
         remove_stale_temporaries(parent)
         temporary.mkdir()
         fill(temporary)
-        final = _free_name(parent, name)
+        final = free_name(parent, name)
         temporary.rename(final)
     except OSError as error:
         raise cannot_write(parent, error) from error
@@ -218,8 +217,3 @@ def _ports(artifact: Artifact) -> tuple[Port, Port] | None:
 
     network = read_network(artifact.path)
     return network.inputs[0].port, network.outputs[0].port
-
-
-def _free_name(parent: Path, name: str) -> Path:
-    candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return next(parent / candidate for candidate in candidates if not (parent / candidate).exists())

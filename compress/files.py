@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -17,6 +18,7 @@ __all__ = [
     "atomic_path",
     "cannot_write",
     "copy_file",
+    "free_name",
     "inside",
     "make_folder",
     "remove_stale_temporaries",
@@ -111,6 +113,12 @@ def inside(root: Path, name: str) -> Path:
     if Path(name).is_absolute() or not path.is_relative_to(root.resolve()):
         raise StageError(f"path {name!r} leaves the folder {root}")
     return path
+
+
+def free_name(parent: Path, name: str) -> Path:
+    """`parent/name`, or `parent/name-2`, ... if that exists."""
+    candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(parent / candidate for candidate in candidates if not (parent / candidate).exists())
 
 
 def remove_stale_temporaries(folder: Path) -> None:

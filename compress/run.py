@@ -40,13 +40,12 @@ from compress.measure.ranges import TensorRange, measure_ranges
 from compress.models import FactoryModel, load_model, model_digest, source_format
 from compress.pipeline import SOURCE, Pipeline
 from compress.report.json_report import Report, create_report, summarize_file
+from compress.report.pages import REPORT, write_run_pages
 from compress.stage import Progress
 from compress.store import StageStore, content_key
 from compress.types import Artifact, Format, Precision
 
 __all__ = ["Finished", "Request", "run_once"]
-
-REPORT = "report.json"
 
 _DRIFT_SAMPLES = 128
 """Enough logits for the largest difference to settle; the INT8 reference is slow, as PyTorch emulates it in float."""
@@ -98,6 +97,7 @@ def run_once(request: Request, progress: Progress) -> Finished:
         write_device_bundle(folder, pipeline.target, run.source, delivered, run.splits)
         report = _report(request, tree, config, run, results, drift, ranges, folder, time.perf_counter() - started)
         write_bytes(folder / REPORT, report.to_json())
+        write_run_pages(report, folder)
         write_manifest(folder, pipeline.target.name, run.source, delivered, run.splits)
 
     name = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")

@@ -29,7 +29,7 @@ __all__ = ["Histogram", "TensorRange", "measure_ranges"]
 
 _BINS = 64
 _BATCH = 8
-_KEPT = 24
+_KEPT = 18
 """Histograms handed on: those of the tensors with the lowest SQNR. Every tensor has its ranges."""
 
 
@@ -124,15 +124,13 @@ def _activations(
     graph: fx.GraphModule, artifact: Artifact, split: Split, samples: int, seconds: float
 ) -> Iterator[TensorRange]:
     """Every tensor that a quantize operator takes, once."""
-    from compress.graph import layer_name
-
     seen, met = _passing(graph, split, samples, seconds, batch_size=_BATCH if artifact.dynamic_batch else 1)
     for node, histogram in seen.items():
         (scale, zero), bounds, _ = _grid(graph, node)
         clipped, power, noise = _losses(histogram, float(scale), float(zero), bounds)
         yield TensorRange(
             stage=artifact.history[-1],
-            name=layer_name(node.all_input_nodes[0]),
+            name=_tensor_name(node.all_input_nodes[0]),
             kind="activation",
             channels=1,
             low=float(scale * (bounds[0] - zero)),
@@ -184,6 +182,28 @@ def _calls(graph: fx.GraphModule, name: str) -> list[fx.Node]:
 
 def _operator(node: fx.Node) -> str:
     return str(getattr(node.target, "overloadpacket", node.target)).rpartition(".")[2]
+
+
+def _tensor_name(node: fx.Node) -> str:
+    """The layer a tensor comes from, by its weight, and what was done to it since: `layer1.0.conv1, relu`."""
+    from compress.graph import layer_name
+
+    source, since = node, ""
+    while not (name := _weight_name(source)) and len(source.all_input_nodes) == 1:
+        operator = _operator(source)
+        since = since if "quantize" in operator else f", {operator}{since}"
+        source = source.all_input_nodes[0]
+    return f"{name}{since}" if name else layer_name(node)
+
+
+def _weight_name(node: fx.Node) -> str:
+    """The layer whose stored weight an operator multiplies by; empty if it has none."""
+    from compress.graph import parameter_name
+
+    weight = node.args[1] if len(node.args) > 1 else None
+    while isinstance(weight, type(node)) and _operator(weight).startswith("dequantize"):
+        weight = weight.args[0]
+    return (parameter_name(weight) or "").removesuffix(".weight")
 
 
 def _grid(

@@ -37,6 +37,8 @@ def print_run(console: Console, report: Report, folder: Path) -> None:
     """Print one run: the measurements, the changes, what they mean, the reasons for gaps, and where the files are."""
     console.print(run_view(report, console.width))
     console.print(Text(f"results in {folder}"), soft_wrap=True)
+    if (folder / "report.html").is_file():
+        console.print(Text(f"report in {folder / 'report.html'}"), soft_wrap=True)
 
 
 def print_comparison(console: Console, reports: Sequence[Report]) -> None:

@@ -29,10 +29,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Plots:
-    """Pictures side by side where there is room; `small` ones stand closer."""
+    """Pictures side by side where there is room; `small` ones stand closer, those with a `summary` behind it."""
 
     plots: Sequence[Plot]
     small: bool = False
+    summary: str = ""
     kind: str = field(default="plots", init=False)
 
 

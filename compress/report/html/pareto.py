@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compress.report.html.charts import Margins, axes, listed, padded_limits, unit_axis
+from compress.report.html.charts import Margins, axes, listed, padded_limits, short, unit_axis
 from compress.report.html.plot import Plot
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Point", "front", "pareto_plot"]
 
 _MARKERS = "osD^vP"
-_HEIGHT = 320
+_HEIGHT = 290
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,13 @@ def front(points: Sequence[Point]) -> list[Point]:
     return best
 
 
-def pareto_plot(
-    name: str, title: str, cost: str, worth: str, points: Sequence[Point], text: Callable[[float], str]
-) -> Plot:
-    """Every run as a dot with its number, a front for each group; `text` writes a cost in words."""
+def pareto_plot(name: str, title: str, cost: str, worth: str, points: Sequence[Point]) -> Plot:
+    """Every run as a dot with its number, a front for each group; `cost` and `worth` are the units."""
     groups = list(dict.fromkeys(point.group for point in points))
     fronts = {group: front([point for point in points if point.group == group]) for group in groups}
 
     def draw(figure: Figure, palette: Palette) -> None:
-        on = axes(figure, Margins(52, top=30 if any(groups) else 14, bottom=42))
+        on = axes(figure, Margins(52, top=14 + 15 * sum(map(bool, groups)), bottom=42))
         for place, group in enumerate(groups):
             colour, marker = palette.series[place % len(palette.series)], _MARKERS[place % len(_MARKERS)]
             best = fronts[group]
@@ -59,7 +57,7 @@ def pareto_plot(
                 on.plot([point.cost], [point.worth], marker, color=colour, markerfacecolor=fill, markersize=8)
                 on.annotate(str(point.number), (point.cost, point.worth), (7, 5), textcoords="offset points")
             if group:
-                on.plot([], [], marker, color=colour, label=group)
+                on.plot([], [], marker, color=colour, label=short(group, 62))
         on.set_xlim(*padded_limits(min(p.cost for p in points), max(p.cost for p in points), 0.12))
         on.set_ylim(*padded_limits(min(p.worth for p in points), max(p.worth for p in points), 0.12))
         unit_axis(on, cost)
@@ -67,14 +65,14 @@ def pareto_plot(
         on.tick_params(axis="y", length=0, labelcolor=palette.muted)
         on.set_ylabel(worth)
         if any(groups):
-            on.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, handlelength=1)
+            on.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, handlelength=1, fontsize=9)
 
-    return Plot(name, title, _alt(fronts, cost, worth, len(points), text), draw, _HEIGHT)
+    return Plot(name, title, _alt(fronts, cost, worth, len(points)), draw, _HEIGHT + 15 * sum(map(bool, groups)))
 
 
-def _alt(fronts: dict[str, list[Point]], cost: str, worth: str, total: int, text: Callable[[float], str]) -> str:
+def _alt(fronts: dict[str, list[Point]], cost: str, worth: str, total: int) -> str:
     parts = []
     for group, best in fronts.items():
-        runs = listed([f"run {point.number} ({text(point.cost)}, {point.worth:.1f} %)" for point in best])
+        runs = listed([f"run {point.number} ({point.cost:.4g} {cost}, {point.worth:.1f} {worth})" for point in best])
         parts.append(f"On the front{f' of {group}' if group else ''}: {runs}.")
     return f"Scatter of {total} runs, {worth} over {cost}; filled points are not beaten in both. {' '.join(parts)}"

@@ -1,6 +1,6 @@
 """A plot: what it is called, what it says in words, and how it is drawn by matplotlib.
 
-Plots are small (480 wide, in CSS pixels) and stand in a grid, so that they stay readable on a phone. Matplotlib is
+Plots are small (400 wide, in CSS pixels) and stand in a grid, so that they stay readable on a phone. Matplotlib is
 imported when the first one is drawn, and its global state is not touched.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WIDTH", "Plot", "png", "svg", "svg_file"]
 
-WIDTH = 480
+WIDTH = 400
 _DOTS_PER_PIXEL = 2.0
 _POINTS_PER_INCH = 72.0  # matplotlib's SVG has a unit per point; a point here is a CSS pixel
 _FONT_SIZE = 11.0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["range_plot"]
 
-_WIDTH, _HEIGHT = 320, 170
+_WIDTH, _HEIGHT = 290, 150
 _FEWEST = 0.7  # of a count, where the logarithmic axis begins
 
 

@@ -50,6 +50,9 @@ from compress.types import Measurement
 
 __all__ = ["RunData", "read_run", "reproduce", "run_page", "stage_table"]
 
+_SHOWN = 6
+"""Histograms that are seen without asking."""
+
 
 @dataclass(frozen=True)
 class RunData:

@@ -42,9 +42,9 @@ def size_plot(rows: Sequence[Measurement], prefix: str = "") -> Plot:
             if row.size_bytes is None:
                 not_measured(on, place, _reason(row, "size_bytes"), palette)
                 continue
-            _bar(on, place - 0.17, row.size_bytes / _KIB, bytes_text(row.size_bytes), palette.blue)
+            _bar(on, place - 0.18, row.size_bytes / _KIB, bytes_text(row.size_bytes), palette.blue)
             if row.size_gzip_bytes is not None:
-                _bar(on, place + 0.17, row.size_gzip_bytes / _KIB, bytes_text(row.size_gzip_bytes), palette.teal)
+                _bar(on, place + 0.18, row.size_gzip_bytes / _KIB, bytes_text(row.size_gzip_bytes), palette.teal)
         sizes = [size for row in rows for size in (row.size_bytes, row.size_gzip_bytes) if size is not None]
         on.set_xlim(0, _FOR_TEXT * max(sizes, default=_KIB) / _KIB)
         unit_axis(on, "KiB")
@@ -52,7 +52,7 @@ def size_plot(rows: Sequence[Measurement], prefix: str = "") -> Plot:
 
     words = listed([f"{row.stage} {bytes_text(row.size_bytes)}" for row in rows])
     alt = f"Bars: file size after every stage. {words}."
-    return Plot(f"{prefix}size", "Size", alt, draw, rows_height(len(rows), 34, 52 + _LEGEND_ROOM))
+    return Plot(f"{prefix}size", "Size", alt, draw, rows_height(len(rows), 38, 52 + _LEGEND_ROOM))
 
 
 def latency_plot(rows: Sequence[Measurement], prefix: str = "") -> Plot:
@@ -121,7 +121,7 @@ def _bar(
     text: str,
     colour: str,
     *,
-    height: float = 0.3,
+    height: float = 0.32,
     dashed: bool = False,
     up_to: Latency | None = None,
 ) -> None:
