@@ -52,3 +52,7 @@ def _build(given: Sequence[Path], output: Path | None, plots: Path | None) -> No
     print(f"report: {output}")
     if plots is not None:
         print(f"plots: {len(export_plots(page, plots))} files in {plots}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

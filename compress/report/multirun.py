@@ -46,11 +46,11 @@ def save_multirun(runs: Sequence[Path], failures: Sequence[Failure]) -> Path:
         StageError: the file system refuses.
     """
     now = datetime.now().astimezone()
-    root = Path(os.path.commonpath([run.resolve().parent.parent for run in runs]))
+    root = Path(os.path.commonpath([run.parent.parent for run in runs]))
     name = now.strftime("%Y-%m-%d_%H-%M-%S")
     folder = free_name(root / "multirun", name)
     make_folder(folder)
-    names = tuple(run.resolve().relative_to(root).as_posix() for run in runs)
+    names = tuple(run.relative_to(root).as_posix() for run in runs)
     record = Multirun(now.isoformat(timespec="seconds"), names, tuple(failures))
     write_bytes(folder / MULTIRUN, to_json(record))
     return folder

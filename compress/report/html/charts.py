@@ -18,6 +18,8 @@ ROW = 26
 _CHARACTER = 6.6  # pixels a character of 11 px takes on average, a little generous
 _LONGEST = 26
 _LISTED = 12
+_NARROWEST = 0.005  # of the values: finer differences than a percent are not spread over a whole axis
+_TICKS = 6
 
 
 class Margins:
@@ -63,12 +65,14 @@ def unit_axis(on: Axes, text: str) -> None:
     on.set_xlabel(text)
     on.set_axisbelow(True)
     on.grid(axis="x")
+    if on.get_xscale() == "linear":
+        on.locator_params(axis="x", nbins=_TICKS)
     on.tick_params(axis="x", length=0)
 
 
 def padded_limits(low: float, high: float, share: float = 0.08) -> tuple[float, float]:
-    """Limits that leave room on both sides, also around a single value."""
-    room = (high - low) * share or abs(high) * share or 1.0
+    """Limits that leave room on both sides, also around values that are the same or nearly so."""
+    room = max((high - low) * share, max(abs(low), abs(high)) * _NARROWEST) or 1.0
     return low - room, high + room
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from pydantic import JsonValue
@@ -34,12 +34,13 @@ def compare_page(reports: Sequence[Report], failures: Sequence[tuple[str, str]] 
     """Runs in the order given, numbered from 1; `failures` are what was asked and the error."""
     sections = [
         Section("runs", "What each run delivers", _delivered(reports)),
-        Section("failed", "Failed", [Facts(failures)] if failures else []),
+        Section("failed", "Failed", _failed(failures)),
         Section("trade", "Trade-offs", _trade_offs(reports)),
         Section("side-by-side", "Side by side", _side_by_side(reports)),
         Section("differences", "What differs in the configuration", _differences(reports)),
     ]
-    sections += [_run_section(number, report) for number, report in enumerate(reports, start=1)]
+    same = set(reports[0].overrides).intersection(*(report.overrides for report in reports))
+    sections += [_run_section(number, report, same) for number, report in enumerate(reports, start=1)]
     failed = f", {len(failures)} failed" if failures else ""
     targets = ", ".join(dict.fromkeys(report.target_title for report in reports))
     return Page(f"{len(reports)} runs compared", f"{targets}{failed}.", (), sections)
@@ -58,6 +59,11 @@ def _delivered(reports: Sequence[Report]) -> list[Block]:
     return [*(Prose(f"{host[0].upper()}{host[1:]}.") for host in hosts), *blocks]
 
 
+def _failed(failures: Sequence[tuple[str, str]]) -> list[Block]:
+    heads = [Head("asked", words=True), Head("error", words=True)]
+    return [Table("No result", heads, [[Cell(what), Cell(why)] for what, why in failures])] if failures else []
+
+
 def _trade_offs(reports: Sequence[Report]) -> list[Block]:
     """Size and latency against accuracy, where at least two runs have them."""
     known = [
@@ -65,17 +71,23 @@ def _trade_offs(reports: Sequence[Report]) -> list[Block]:
         for number, report, row in _final_rows(reports)
         if row.accuracy is not None
     ]
-    sizes = [Point(number, row.size_bytes / _KIB, top1) for number, _, row, top1 in known if row.size_bytes]
+    files = [Point(number, row.size_bytes / _KIB, top1) for number, _, row, top1 in known if row.size_bytes]
+    packed = [Point(number, row.size_gzip_bytes / _KIB, top1) for number, _, row, top1 in known if row.size_gzip_bytes]
     times = [
         Point(number, row.latency.median_ms, top1, _setting(report, row, row.latency))
         for number, report, row, top1 in known
         if row.latency and not label(row, "latency")
     ]
-    plots = []
-    if len(sizes) > 1:
-        plots.append(pareto_plot("pareto-size", "Size against accuracy", "KiB", "top-1 %", sizes))
-    if len(times) > 1:
-        plots.append(pareto_plot("pareto-latency", "Host latency against accuracy", "ms", "top-1 %", times))
+    asked_for = (
+        ("size", "Size against accuracy", "KiB", files),
+        ("gzip", "Compressed size against accuracy", "KiB, gzip", packed),
+        ("latency", "Host latency against accuracy", "ms", times),
+    )
+    plots = [
+        pareto_plot(f"pareto-{name}", title, unit, "top-1 %", points)
+        for name, title, unit, points in asked_for
+        if len(points) > 1
+    ]
     return [Prose(_FRONT), Plots(plots)] if plots else []
 
 
@@ -117,8 +129,9 @@ def _collect(prefix: str, node: Mapping[str, JsonValue], found: dict[str, str]) 
             found[f"{prefix}{key}"] = json.dumps(value, ensure_ascii=False)
 
 
-def _run_section(number: int, report: Report) -> Section:
-    title = f"Run {number}: {' '.join(asked(report)) or report.target}"
+def _run_section(number: int, report: Report, same: Collection[str]) -> Section:
+    """One run, titled by what the others were not asked for."""
+    title = f"Run {number}: {' '.join(part for part in report.overrides if part not in same) or report.target}"
     command = next(block for block in reproduce(report) if isinstance(block, Source))
     facts = Facts([(name, sentence) for name, sentence in in_words(report.measurements) if sentence])
     return Section(f"run-{number}", short(title, _LONGEST_VALUE), [stage_table(report.measurements), facts, command])
