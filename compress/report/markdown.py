@@ -9,7 +9,7 @@ from compress.report.columns import COLUMNS, DEVICES, DRIFT, Cell, Head, device_
 from compress.report.compare import final_row, grouped_notes, in_words, measured_on
 from compress.report.devices import device_notes, estimate_lines
 from compress.report.json_report import Report
-from compress.report.text import seconds_text
+from compress.report.text import printable, seconds_text
 
 __all__ = ["comparison_markdown", "run_markdown"]
 
@@ -74,6 +74,6 @@ def _list(entries: Iterable[tuple[str, str]]) -> str:
 
 def _text(text: str) -> str:
     """One line in which nothing is Markdown or HTML, no pipe ends a cell and nobody is mentioned."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = printable(" ".join(text.split()))
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
     return _SPECIAL.sub(r"\\\1", line)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from compress.report.text import printable
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from compress.report.html.palette import Palette
 
-__all__ = ["ROW", "Margins", "axes", "label_rows", "listed", "not_measured", "padded_limits", "rows_height", "short"]
-__all__ += ["unit_axis"]
+__all__ = ["ROW", "Margins", "axes", "label_rows", "legend", "legend_height", "listed", "not_measured"]
+__all__ += ["padded_limits", "rows_height", "short", "unit_axis"]
 
 ROW = 26
 _CHARACTER = 6.6  # pixels a character of 11 px takes on average, a little generous
@@ -20,6 +22,8 @@ _LONGEST = 26
 _LISTED = 12
 _NARROWEST = 0.005  # of the values: finer differences than a percent are not spread over a whole axis
 _TICKS = 6
+_CAPTION_LENGTH = 56
+_CAPTION = 17  # pixels from the bottom to the top of the words below an axis
 
 
 class Margins:
@@ -61,13 +65,42 @@ def label_rows(on: Axes, labels: Sequence[str]) -> None:
 
 
 def unit_axis(on: Axes, text: str) -> None:
-    """A light grid across the value axis, and what it counts."""
+    """A light grid across the value axis, and what it counts, in the middle of the figure where there is most room."""
     on.set_xlabel(text)
+    figure = _figure(on)
+    on.xaxis.set_label_coords(0.5, _CAPTION / (72 * figure.get_figheight()), transform=figure.transFigure)
     on.set_axisbelow(True)
     on.grid(axis="x")
     if on.get_xscale() == "linear":
         on.locator_params(axis="x", nbins=_TICKS)
     on.tick_params(axis="x", length=0)
+
+
+def legend(on: Axes, entries: Sequence[tuple[str, str]], markers: Sequence[str] = (), columns: int = 2) -> None:
+    """Names with their colours at the top of the figure; squares, or `markers` as in the plot."""
+    from matplotlib.lines import Line2D
+
+    shapes = markers or ["s"] * len(entries)
+    handles = [
+        Line2D([], [], color=colour, marker=marker, linestyle="", label=short(name, _CAPTION_LENGTH // columns))
+        for (name, colour), marker in zip(entries, shapes, strict=True)
+    ]
+    on.legend(
+        handles=handles,
+        ncols=columns,
+        loc="upper left",
+        bbox_to_anchor=(0, 1),
+        bbox_transform=_figure(on).transFigure,
+        borderaxespad=0,
+        handlelength=1,
+        handletextpad=0.3,
+        columnspacing=1,
+    )
+
+
+def legend_height(entries: int, columns: int = 2) -> int:
+    """Pixels that a legend takes."""
+    return 10 + 17 * -(-entries // columns) if entries else 8
 
 
 def padded_limits(low: float, high: float, share: float = 0.08) -> tuple[float, float]:
@@ -91,7 +124,7 @@ def not_measured(on: Axes, row: int, reason: str, palette: Palette) -> None:
 
 def short(text: str, longest: int = _LONGEST) -> str:
     """One printable line; the middle gives way, as names differ at their ends."""
-    line = "".join(character if character.isprintable() else "�" for character in text)
+    line = printable(text)
     if len(line) <= longest:
         return line
     head = (longest - 1) // 2
@@ -102,3 +135,9 @@ def listed(parts: Sequence[str]) -> str:
     """The first dozen, for a description."""
     more = len(parts) - _LISTED
     return "; ".join(parts[:_LISTED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _figure(on: Axes) -> Figure:
+    figure = on.get_figure(root=True)
+    assert figure is not None
+    return figure

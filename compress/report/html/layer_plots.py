@@ -69,7 +69,7 @@ def quantize_plot(stage: str, rows: Sequence[QuantizeRow]) -> Plot:
             on.barh([place], [length], 0.62, color=palette.red if row.top1_changed > 0 else palette.blue)
             on.annotate(decibel_text(row.sqnr_db), (length, place), (4, 0), textcoords="offset points", va="center")
         on.set_xlim(0, 1.25 * longest)
-        unit_axis(on, "SQNR of the output, dB; shorter is worse, red changed a top-1")
+        unit_axis(on, "SQNR of the output, dB; red: a top-1 changed")
 
     words = listed([f"{row.layer} {decibel_text(row.sqnr_db)}" for row in worst])
     alt = f"Bars: signal to quantization noise of the output when only one layer is in INT8, worst first. {words}."

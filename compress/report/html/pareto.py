@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compress.report.html.charts import Margins, axes, listed, padded_limits, short, unit_axis
+from compress.report.html.charts import Margins, axes, legend, legend_height, listed, padded_limits, unit_axis
 from compress.report.html.plot import Plot
 
 if TYPE_CHECKING:
@@ -42,10 +42,11 @@ def front(points: Sequence[Point]) -> list[Point]:
 def pareto_plot(name: str, title: str, cost: str, worth: str, points: Sequence[Point]) -> Plot:
     """Every run as a dot with its number, a front for each group; `cost` and `worth` are the units."""
     groups = list(dict.fromkeys(point.group for point in points))
+    named = sum(map(bool, groups))
     fronts = {group: front([point for point in points if point.group == group]) for group in groups}
 
     def draw(figure: Figure, palette: Palette) -> None:
-        on = axes(figure, Margins(52, top=14 + 15 * sum(map(bool, groups)), bottom=42))
+        on = axes(figure, Margins(52, top=legend_height(named, 1), bottom=42))
         for place, group in enumerate(groups):
             colour, marker = palette.series[place % len(palette.series)], _MARKERS[place % len(_MARKERS)]
             best = fronts[group]
@@ -56,18 +57,18 @@ def pareto_plot(name: str, title: str, cost: str, worth: str, points: Sequence[P
                 fill = colour if point in best else palette.surface
                 on.plot([point.cost], [point.worth], marker, color=colour, markerfacecolor=fill, markersize=8)
                 on.annotate(str(point.number), (point.cost, point.worth), (7, 5), textcoords="offset points")
-            if group:
-                on.plot([], [], marker, color=colour, label=short(group, 62))
         on.set_xlim(*padded_limits(min(p.cost for p in points), max(p.cost for p in points), 0.12))
         on.set_ylim(*padded_limits(min(p.worth for p in points), max(p.worth for p in points), 0.12))
         unit_axis(on, cost)
         on.grid(axis="y")
         on.tick_params(axis="y", length=0, labelcolor=palette.muted)
         on.set_ylabel(worth)
-        if any(groups):
-            on.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, handlelength=1, fontsize=9)
+        if named:
+            colours = [palette.series[place % len(palette.series)] for place in range(len(groups))]
+            markers = [_MARKERS[place % len(_MARKERS)] for place in range(len(groups))]
+            legend(on, list(zip(groups, colours, strict=True)), markers, columns=1)
 
-    return Plot(name, title, _alt(fronts, cost, worth, len(points)), draw, _HEIGHT + 15 * sum(map(bool, groups)))
+    return Plot(name, title, _alt(fronts, cost, worth, len(points)), draw, _HEIGHT + legend_height(named, 1))
 
 
 def _alt(fronts: dict[str, list[Point]], cost: str, worth: str, total: int) -> str:

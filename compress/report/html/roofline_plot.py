@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from compress.report.html.charts import Margins, axes, unit_axis
+from compress.report.html.charts import Margins, axes, legend, legend_height, unit_axis
 from compress.report.html.plot import Plot
 from compress.report.html.profile_file import Profile, ProfileLayer
 
@@ -33,17 +33,17 @@ def roofline_plot(profile: Profile) -> Plot | None:
     ridge = roof.peak_gflops / roof.bandwidth_gb_s
 
     def draw(figure: Figure, palette: Palette) -> None:
-        on = axes(figure, Margins(56, top=30, bottom=42))
+        on = axes(figure, Margins(56, top=legend_height(1), bottom=42))
         intensities = [layer.intensity or 0.0 for layer in layers]
         span = min([*intensities, ridge]) / 3, max([*intensities, ridge]) * 3
         on.plot([span[0], ridge, span[1]], [_roof(profile, x) for x in (span[0], ridge, span[1])], color=palette.ink)
         for place, kind in enumerate(_CLASSES):
             members = [layer for layer in layers if layer.bottleneck == kind]
             if members:
-                colour, marker = palette.series[place % len(palette.series)], _MARKERS[place]
+                colour, marker = palette.series[place], _MARKERS[place]
                 sizes = [_SMALLEST + (_LARGEST - _SMALLEST) * min(1.0, max(0.0, member.share)) for member in members]
                 dots = [member.intensity or 0.0 for member in members], [_gflops(member) for member in members]
-                on.scatter(*dots, sizes, color=colour, marker=marker, label=kind, alpha=0.75, linewidths=0)
+                on.scatter(*dots, sizes, color=colour, marker=marker, alpha=0.75, linewidths=0)
         on.set_xscale("log")
         on.set_yscale("log")
         on.set_xlim(*span)
@@ -52,7 +52,11 @@ def roofline_plot(profile: Profile) -> Plot | None:
         on.tick_params(axis="y", which="both", length=0, labelcolor=palette.muted)
         on.tick_params(axis="x", which="both", length=0)
         on.set_ylabel("GFLOP/s reached")
-        on.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2, handletextpad=0.2)
+        for axis in (on.xaxis, on.yaxis):
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
+        present = [place for place, kind in enumerate(_CLASSES) if any(layer.bottleneck == kind for layer in layers)]
+        entries = [(_CLASSES[place], palette.series[place]) for place in present]
+        legend(on, entries, [_MARKERS[place] for place in present], columns=4)
 
     counts = Counter(layer.bottleneck for layer in layers)
     words = ", ".join(f"{number} {kind} bound" for kind, number in counts.most_common())

@@ -10,6 +10,8 @@ from compress.report.html.charts import (
     Margins,
     axes,
     label_rows,
+    legend,
+    legend_height,
     listed,
     not_measured,
     padded_limits,
@@ -29,15 +31,14 @@ if TYPE_CHECKING:
 __all__ = ["accuracy_plot", "latency_plot", "size_plot"]
 
 _FOR_TEXT = 1.34  # length of the axis over the longest bar, for the number behind it
-_LEGEND_ROOM = 26
 _KIB = 1024
 
 
-def size_plot(rows: Sequence[Measurement], prefix: str = "") -> Plot:
+def size_plot(rows: Sequence[Measurement]) -> Plot:
     """File size and its gzip, a pair of bars per stage."""
 
     def draw(figure: Figure, palette: Palette) -> None:
-        on = _rows_of(figure, rows, top=_LEGEND_ROOM)
+        on = _rows_of(figure, rows, top=legend_height(2))
         for place, row in enumerate(rows):
             if row.size_bytes is None:
                 not_measured(on, place, _reason(row, "size_bytes"), palette)
@@ -48,19 +49,19 @@ def size_plot(rows: Sequence[Measurement], prefix: str = "") -> Plot:
         sizes = [size for row in rows for size in (row.size_bytes, row.size_gzip_bytes) if size is not None]
         on.set_xlim(0, _FOR_TEXT * max(sizes, default=_KIB) / _KIB)
         unit_axis(on, "KiB")
-        _legend(on, [("file", palette.blue), ("gzip", palette.teal)])
+        legend(on, [("file", palette.blue), ("gzip", palette.teal)])
 
     words = listed([f"{row.stage} {bytes_text(row.size_bytes)}" for row in rows])
     alt = f"Bars: file size after every stage. {words}."
-    return Plot(f"{prefix}size", "Size", alt, draw, rows_height(len(rows), 38, 52 + _LEGEND_ROOM))
+    return Plot("size", "Size", alt, draw, rows_height(len(rows), 38, 44 + legend_height(2)))
 
 
-def latency_plot(rows: Sequence[Measurement], prefix: str = "") -> Plot:
+def latency_plot(rows: Sequence[Measurement]) -> Plot:
     """Median host latency to the 90th percentile; a colour per runtime, as only those compare with each other."""
     runtimes = list(dict.fromkeys(row.runtime for row in rows if row.latency))
 
     def draw(figure: Figure, palette: Palette) -> None:
-        on = _rows_of(figure, rows, top=_LEGEND_ROOM)
+        on = _rows_of(figure, rows, top=legend_height(len(runtimes)))
         for place, row in enumerate(rows):
             if row.latency is None:
                 not_measured(on, place, _reason(row, "latency"), palette)
@@ -73,16 +74,16 @@ def latency_plot(rows: Sequence[Measurement], prefix: str = "") -> Plot:
                 span = [row.latency.median_ms, row.latency.p90_ms]
                 on.plot(span, [place, place], color=colour, linewidth=1.5, solid_capstyle="butt")
         on.set_xlim(0, _FOR_TEXT * max((row.latency.p90_ms for row in rows if row.latency), default=1.0))
-        unit_axis(on, "ms per call on this host, median; the line ends at the 90th percentile")
+        unit_axis(on, "ms on this host: median, line to the 90th percentile")
         colours = [palette.series[place % len(palette.series)] for place in range(len(runtimes))]
-        _legend(on, list(zip(runtimes, colours, strict=True)))
+        legend(on, list(zip(runtimes, colours, strict=True)))
 
     words = listed([f"{row.stage} {_milliseconds(row)}" for row in rows])
     alt = f"Bars: median latency on the host after every stage, coloured by runtime. {words}."
-    return Plot(f"{prefix}latency", "Host latency", alt, draw, rows_height(len(rows), extra=52 + _LEGEND_ROOM))
+    return Plot("latency", "Host latency", alt, draw, rows_height(len(rows), extra=44 + legend_height(len(runtimes))))
 
 
-def accuracy_plot(rows: Sequence[Measurement], prefix: str = "") -> Plot:
+def accuracy_plot(rows: Sequence[Measurement]) -> Plot:
     """Top-1 with its 95 % interval; dots, because the axis does not begin at zero."""
 
     def draw(figure: Figure, palette: Palette) -> None:
@@ -104,7 +105,7 @@ def accuracy_plot(rows: Sequence[Measurement], prefix: str = "") -> Plot:
 
     words = listed([f"{row.stage} {percent_text(row.accuracy.top1 if row.accuracy else None)} %" for row in rows])
     alt = f"Dots with 95 % intervals: top-1 accuracy after every stage. {words}."
-    return Plot(f"{prefix}accuracy", "Top-1 accuracy", alt, draw, rows_height(len(rows)))
+    return Plot("accuracy", "Top-1 accuracy", alt, draw, rows_height(len(rows)))
 
 
 def _rows_of(figure: Figure, rows: Sequence[Measurement], **margins: float) -> Axes:
@@ -130,22 +131,6 @@ def _bar(
     on.barh([place], [length], height, color=fill, edgecolor=colour, linewidth=1, linestyle="--" if dashed else "-")
     end = max(length, up_to.p90_ms) if up_to and not dashed else length
     on.annotate(text, (end, place), (5, 0), textcoords="offset points", va="center", fontsize=10)
-
-
-def _legend(on: Axes, entries: Sequence[tuple[str, str]]) -> None:
-    from matplotlib.patches import Patch
-
-    handles = [Patch(color=colour, label=name) for name, colour in entries]
-    on.legend(
-        handles=handles,
-        ncols=len(handles),
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        borderaxespad=0.2,
-        handlelength=0.9,
-        handleheight=0.9,
-        columnspacing=1.2,
-    )
 
 
 def _milliseconds(row: Measurement) -> str:

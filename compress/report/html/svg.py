@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterator
 from xml.etree import ElementTree as Xml
 
+from compress.report.text import printable
+
 __all__ = ["cleaned", "standalone"]
 
 _SVG = "http://www.w3.org/2000/svg"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _DROPPED = {f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"}
+_ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # in XML 1.0
 _GEOMETRY = ("d", "x", "y", "width", "height", "transform", "points")
 _DECIMALS = re.compile(r"-?\d+\.\d{3,}")
 _FONT = re.compile(r"font: (?:[a-z0-9]+ )*?([\d.]+)px [^;]+")
@@ -24,7 +27,7 @@ def cleaned(content: bytes, name: str, title: str, alt: str) -> str:
         content: an SVG document that matplotlib wrote.
         name: begins every identifier in it.
     """
-    root = Xml.fromstring(content)  # noqa: S314  matplotlib's output: no entities, names in it are escaped
+    root = Xml.fromstring(_ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", content.decode()))  # noqa: S314  matplotlib's output: no entities, names in it are escaped
     _drop(root)
     _rename(root, name)
     for element in root.iter():
@@ -94,5 +97,5 @@ def _describe(root: Xml.Element, name: str, title: str, alt: str) -> None:
     root.set("aria-labelledby", f"{name}-title {name}-desc")
     for place, (tag, text) in enumerate((("title", title), ("desc", alt))):
         element = Xml.Element(tag, {"id": f"{name}-{tag}"})
-        element.text = text
+        element.text = printable(text)
         root.insert(place, element)
