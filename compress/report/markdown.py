@@ -9,11 +9,11 @@ from compress.report.columns import COLUMNS, DEVICES, DRIFT, Cell, Head, device_
 from compress.report.compare import final_row, grouped_notes, in_words, measured_on
 from compress.report.devices import device_notes, estimate_lines
 from compress.report.json_report import Report
-from compress.report.text import printable, seconds_text
+from compress.report.text import printable, runs_text, seconds_text
 
 __all__ = ["comparison_markdown", "run_markdown"]
 
-_SPECIAL = re.compile(r"([\\`*_\[\]|~#])")
+_SPECIAL = re.compile(r"([\\`*_\[\]|~])")
 _HEADS = [column.head for column in COLUMNS if True in column.widths]
 
 
@@ -46,7 +46,7 @@ def comparison_markdown(reports: Sequence[Report], failures: Sequence[tuple[str,
     rows = [
         [run_cells(report), *(column.cell(final_row(report.measurements)) for column in columns)] for report in reports
     ]
-    parts = [f"### {len(reports)} runs: what each one delivers"]
+    parts = [f"### {runs_text(len(reports))}: what each one delivers"]
     parts.append(_table([Head("target", "overrides", words=True), *_HEADS], rows))
     if failures:
         parts += [f"**{len(failures)} failed**", _list(failures)]

@@ -66,20 +66,20 @@ def large_report(layers=200, **changes):
     return run_report(tuple(rows), **{**base, **changes})
 
 
-def profile(layers=200, **changes):
+def profile(count=200, **changes):
     rows = [
         {
             "name": layer(number),
             "op": "Conv",
             "median_ms": 0.01 + 0.001 * (number % 13),
-            "share": 1 / layers,
+            "share": 1 / count,
             "operations": 10_000 * (1 + number),
             "bytes": 20_000 + number,
             "intensity": 0.5 * (1 + number),
             "bottleneck": KINDS[number % 4],
             "advice": "quantize it",
         }
-        for number in range(layers)
+        for number in range(count)
     ]
     rows[-1] = {**rows[-1], "operations": 0, "intensity": None}
     model = {"measured_ms": 3.0, "sum_ms": 2.9, "overhead_ms": 0.1, "bottleneck": "compute"}

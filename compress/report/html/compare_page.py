@@ -16,7 +16,7 @@ from compress.report.html.pareto import Point, pareto_plot
 from compress.report.html.run_page import reproduce, stage_table
 from compress.report.html.stage_plots import accuracy_plot, latency_plot, size_plot
 from compress.report.json_report import Report
-from compress.report.text import DASH
+from compress.report.text import DASH, runs_text
 from compress.types import Latency, Measurement
 
 __all__ = ["compare_page"]
@@ -43,7 +43,7 @@ def compare_page(reports: Sequence[Report], failures: Sequence[tuple[str, str]] 
     sections += [_run_section(number, report, same) for number, report in enumerate(reports, start=1)]
     failed = f", {len(failures)} failed" if failures else ""
     targets = ", ".join(dict.fromkeys(report.target_title for report in reports))
-    return Page(f"{len(reports)} runs compared", f"{targets}{failed}.", (), sections)
+    return Page(f"{runs_text(len(reports))} compared", f"{targets}{failed}.", (), sections)
 
 
 def _delivered(reports: Sequence[Report]) -> list[Block]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_ROWS", "prune_plot", "quantize_plot", "sparsity_plot"]
 
-MOST_ROWS = 30
+MOST_ROWS = 20
 """Layers a plot names; the table beneath it holds all of them."""
 
 _ROW = 18

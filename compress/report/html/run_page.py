@@ -131,7 +131,8 @@ def _full_columns() -> list[Column]:
 
 
 def _subtitle(report: Report) -> str:
-    return f"{report.target}, {report.created[:16].replace('T', ' ')}. {measured_on(report)}"
+    where = measured_on(report)
+    return f"{report.target}, {report.created[:16].replace('T', ' ')}. {where[0].upper()}{where[1:]}."
 
 
 def _tiles(rows: Sequence[Measurement]) -> list[Tile]:
@@ -307,5 +308,5 @@ def _profile(profile: Profile | None) -> list[Block]:
         for layer in profile.layers
     ]
     plot = roofline_plot(profile)
-    table = Table(f"{len(rows)} layers", heads, rows, folded=True)
+    table = Table(f"{len(rows)} layers", heads, rows, folded=len(rows) > _SHOWN)
     return [Facts(facts), *([Plots([plot])] if plot else []), table]
