@@ -23,7 +23,7 @@ from compress.device.bundle import Content, write_bundle
 from compress.engine.plan import CALIBRATION_SUFFIX
 from compress.errors import DeviceMissing
 from compress.execute import Result
-from compress.files import cannot_write, copy_file, free_name, remove_stale_temporaries, sha256_file, write_bytes
+from compress.files import cannot_write, copy_file, free_path, remove_stale_temporaries, sha256_file, write_bytes
 from compress.measure.boundary import int8_exact
 from compress.measure.host import describe_host
 from compress.serialize import from_json, to_json
@@ -85,7 +85,7 @@ def assemble(parent: Path, name: str, fill: Callable[[Path], None]) -> Path:
         remove_stale_temporaries(parent)
         temporary.mkdir()
         fill(temporary)
-        final = free_name(parent, name)
+        final = free_path(parent / name)
         temporary.rename(final)
     except OSError as error:
         raise cannot_write(parent, error) from error

@@ -18,7 +18,7 @@ __all__ = [
     "atomic_path",
     "cannot_write",
     "copy_file",
-    "free_name",
+    "free_path",
     "inside",
     "make_folder",
     "remove_stale_temporaries",
@@ -76,6 +76,12 @@ def make_folder(path: Path) -> None:
         raise cannot_write(path, error) from error
 
 
+def free_path(path: Path) -> Path:
+    """`path`, or if that exists the first of `<path>-2`, `<path>-3`, ... that does not."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(candidate for candidate in itertools.chain([path], numbered) if not candidate.exists())
+
+
 def copy_file(source: Path, path: Path) -> None:
     """Copy a file atomically."""
     with atomic_path(path) as temporary:
@@ -113,12 +119,6 @@ def inside(root: Path, name: str) -> Path:
     if Path(name).is_absolute() or not path.is_relative_to(root.resolve()):
         raise StageError(f"path {name!r} leaves the folder {root}")
     return path
-
-
-def free_name(parent: Path, name: str) -> Path:
-    """`parent/name`, or `parent/name-2`, ... if that exists."""
-    candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return next(parent / candidate for candidate in candidates if not (parent / candidate).exists())
 
 
 def remove_stale_temporaries(folder: Path) -> None:

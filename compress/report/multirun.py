@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from compress.errors import ConfigError, StageError
-from compress.files import free_name, inside, make_folder, write_bytes
+from compress.files import free_path, inside, make_folder, write_bytes
 from compress.serialize import from_json, to_json
 
 __all__ = ["MULTIRUN", "Failure", "Multirun", "read_multirun", "save_multirun"]
@@ -48,7 +48,7 @@ def save_multirun(runs: Sequence[Path], failures: Sequence[Failure]) -> Path:
     now = datetime.now().astimezone()
     root = Path(os.path.commonpath([run.parent.parent for run in runs]))
     name = now.strftime("%Y-%m-%d_%H-%M-%S")
-    folder = free_name(root / "multirun", name)
+    folder = free_path(root / "multirun" / name)
     make_folder(folder)
     names = tuple(run.relative_to(root).as_posix() for run in runs)
     record = Multirun(now.isoformat(timespec="seconds"), names, tuple(failures))
