@@ -13,6 +13,7 @@ from report_rows import run_report, run_rows
 
 from compress.report.html.compare_page import compare_page
 from compress.report.html.palette import DARK, LIGHT, css_variables
+from compress.report.html.plot import svg
 from compress.report.html.render import render
 from compress.report.html.run_page import RunData, read_run, run_page
 from compress.types import Sparsity
@@ -95,6 +96,19 @@ def test_nothing_is_fetched_and_nothing_is_run(html, outline):
     assert b"https:" not in html
     assert not re.search(rb"url\((?!#)", html)
     assert b"@import" not in html
+
+
+def test_numbers_on_axes_are_plain(html):
+    assert b"mathdefault" not in html
+
+
+def test_latencies_far_apart_are_told_apart_on_a_logarithmic_axis():
+    rows = run_rows()
+    near = next(plot for plot in run_page(RunData(run_report(rows[:2]))).plots if plot.name == "latency")
+    far = next(plot for plot in run_page(RunData(run_report(rows))).plots if plot.name == "latency")
+    assert "logarithmic" not in svg(near)
+    assert "logarithmic" in svg(far)
+    assert ">9.00 emulated<" in svg(far)
 
 
 def test_colours_follow_the_reader(html):

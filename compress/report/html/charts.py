@@ -9,12 +9,13 @@ from compress.report.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     from compress.report.html.palette import Palette
 
 __all__ = ["ROW", "Margins", "axes", "label_rows", "legend", "legend_height", "listed", "not_measured"]
-__all__ += ["padded_limits", "rows_height", "short", "unit_axis"]
+__all__ += ["padded_limits", "plain_numbers", "rows_height", "short", "unit_axis"]
 
 ROW = 26
 _CHARACTER = 6.6  # pixels a character of 11 px takes on average, a little generous
@@ -73,7 +74,7 @@ def unit_axis(on: Axes, text: str) -> None:
     on.grid(axis="x")
     if on.get_xscale() == "linear":
         on.locator_params(axis="x", nbins=_TICKS)
-    on.tick_params(axis="x", length=0)
+    on.tick_params(axis="x", which="both", length=0)
 
 
 def legend(on: Axes, entries: Sequence[tuple[str, str]], markers: Sequence[str] = (), columns: int = 2) -> None:
@@ -101,6 +102,12 @@ def legend(on: Axes, entries: Sequence[tuple[str, str]], markers: Sequence[str] 
 def legend_height(entries: int, columns: int = 2) -> int:
     """Pixels that a legend takes."""
     return 10 + 17 * -(-entries // columns) if entries else 8
+
+
+def plain_numbers(axis: Axis) -> None:
+    """`0.1`, `10`: no powers in TeX on a logarithmic axis."""
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(lambda *_: "")
 
 
 def padded_limits(low: float, high: float, share: float = 0.08) -> tuple[float, float]:

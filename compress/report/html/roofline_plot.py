@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from compress.report.html.charts import Margins, axes, legend, legend_height, unit_axis
+from compress.report.html.charts import Margins, axes, legend, legend_height, plain_numbers, unit_axis
 from compress.report.html.plot import Plot
 from compress.report.html.profile_file import Profile, ProfileLayer
 
@@ -47,13 +47,15 @@ def roofline_plot(profile: Profile) -> Plot | None:
         on.set_xscale("log")
         on.set_yscale("log")
         on.set_xlim(*span)
+        reached = [_gflops(layer) for layer in layers]
+        on.set_ylim(min(reached) / 3, max([*reached, roof.peak_gflops]) * 3)
         unit_axis(on, "operations per byte")
         on.grid(axis="y")
         on.tick_params(axis="y", which="both", length=0, labelcolor=palette.muted)
         on.tick_params(axis="x", which="both", length=0)
         on.set_ylabel("GFLOP/s reached")
         for axis in (on.xaxis, on.yaxis):
-            axis.set_major_formatter(lambda value, _: f"{value:g}")
+            plain_numbers(axis)
         present = [place for place, kind in enumerate(_CLASSES) if any(layer.bottleneck == kind for layer in layers)]
         entries = [(_CLASSES[place], palette.series[place]) for place in present]
         legend(on, entries, [_MARKERS[place] for place in present], columns=4)

@@ -15,6 +15,7 @@ from compress.report.html.charts import (
     listed,
     not_measured,
     padded_limits,
+    plain_numbers,
     rows_height,
     unit_axis,
 )
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["accuracy_plot", "latency_plot", "size_plot"]
 
 _FOR_TEXT = 1.34  # length of the axis over the longest bar, for the number behind it
+_FAR_APART = 8  # times between medians, from where the small ones could not be told apart on a linear axis
 _KIB = 1024
 
 
@@ -59,6 +61,8 @@ def size_plot(rows: Sequence[Measurement]) -> Plot:
 def latency_plot(rows: Sequence[Measurement]) -> Plot:
     """Median host latency to the 90th percentile; a colour per runtime, as only those compare with each other."""
     runtimes = list(dict.fromkeys(row.runtime for row in rows if row.latency))
+    medians = [row.latency.median_ms for row in rows if row.latency]
+    logarithmic = bool(medians) and 0 < _FAR_APART * min(medians) < max(medians)
 
     def draw(figure: Figure, palette: Palette) -> None:
         on = _rows_of(figure, rows, top=legend_height(len(runtimes)))
@@ -73,8 +77,14 @@ def latency_plot(rows: Sequence[Measurement]) -> Plot:
             if not mark:
                 span = [row.latency.median_ms, row.latency.p90_ms]
                 on.plot(span, [place, place], color=colour, linewidth=1.5, solid_capstyle="butt")
-        on.set_xlim(0, _FOR_TEXT * max((row.latency.p90_ms for row in rows if row.latency), default=1.0))
-        unit_axis(on, "ms on this host: median, line to the 90th percentile")
+        longest = max((row.latency.p90_ms for row in rows if row.latency), default=1.0)
+        if logarithmic:
+            on.set_xscale("log")
+            plain_numbers(on.xaxis)
+            on.set_xlim(min(medians) / 2, longest * (longest / min(medians)) ** (_FOR_TEXT - 1))
+        else:
+            on.set_xlim(0, _FOR_TEXT * longest)
+        unit_axis(on, f"ms on this host{', logarithmic' * logarithmic}: median, line to the 90th percentile")
         colours = [palette.series[place % len(palette.series)] for place in range(len(runtimes))]
         legend(on, list(zip(runtimes, colours, strict=True)))
 
