@@ -29,7 +29,7 @@ __all__ = ["Histogram", "TensorRange", "measure_ranges"]
 
 _BINS = 64
 _BATCH = 8
-_KEPT = 18
+_KEPT = 12
 """Histograms handed on: those of the tensors with the lowest SQNR. Every tensor has its ranges."""
 
 
