@@ -51,7 +51,7 @@ def test_quiet_self_contained_and_drawn(browser, pages, which, width, dark):
     assert browser.complaints == []
     assert browser.requests == [pages[which].as_uri()]
     plots = browser.evaluate(BOXES)
-    assert len(plots) == {"run": 26, "several": 5}[which]
+    assert len(plots) == {"run": 27, "several": 5}[which]
     for plot in plots:
         assert plot["width"] > 200, plot
         assert plot["height"] > 60, plot

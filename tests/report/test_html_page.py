@@ -51,7 +51,7 @@ def test_every_section_is_there_and_reachable(outline):
 
 def test_every_plot_has_a_name_and_a_description(outline, large):
     plots = [attributes for attributes in outline.named("svg") if attributes["class"] == "plot"]
-    assert len(plots) == len(large.plots) == 3 + 1 + 3 + 18 + 1
+    assert len(plots) == len(large.plots) == 3 + 2 + 3 + 18 + 1
     identifiers = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
     assert len(identifiers) == len(set(identifiers)), "an identifier is there twice"
     for plot in plots:

@@ -14,6 +14,7 @@ from compress.report.html.plot import svg
 from compress.report.html.profile_file import read_profile
 from compress.report.html.roofline_plot import roofline_plot
 from compress.report.html.scans import read_scans
+from compress.report.html.time_plot import time_plot
 
 QUANTIZE = "layer,sqnr_db,top1_changed,weight_bytes,macs\nstem,inf,0,576,36864\nhead,21.5,0.25,10,20\n"
 PRUNE = "layer,size,share,top1,loss\nstem,144,0,0.99,0.1\nstem,144,0.5,0.92,0.2\nhead,9,0,0.99,0.1\nhead,9,0.5,0.5,2\n"
@@ -52,12 +53,24 @@ def test_a_profile_is_read_and_drawn(tmp_path):
     plot = roofline_plot(found)
     assert "7 layers: 2 compute bound, 2 bandwidth bound, 2 launch bound, 1 transfer bound" in plot.alt
     assert ">GFLOP/s reached<" in svg(plot)
+    slowest = time_plot(found)
+    assert slowest.alt.index("features.0.block.7.conv 0.017 ms (transfer)") < slowest.alt.index(
+        "features.0.block.6.conv"
+    )
+    assert ">0.017, 12.5 %<" in svg(slowest)
 
 
 def test_a_profile_without_arithmetic_has_no_roofline(tmp_path):
     layers = [{**layer, "intensity": None} for layer in profile(3)["layers"]]
     (tmp_path / "profile.json").write_text(json.dumps(profile(3, layers=layers)))
     assert roofline_plot(read_profile(tmp_path)) is None
+
+
+def test_a_profile_without_layers_has_no_plots(tmp_path):
+    (tmp_path / "profile.json").write_text(json.dumps(profile(1, layers=[])))
+    found = read_profile(tmp_path)
+    assert roofline_plot(found) is None
+    assert time_plot(found) is None
 
 
 @pytest.mark.parametrize(("content", "message"), [("{", "not a valid Profile"), ("[]", "not a valid Profile")])

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from compress.report.html.palette import Palette
 
-__all__ = ["roofline_plot"]
+__all__ = ["CLASSES", "roofline_plot"]
 
 _HEIGHT = 340
-_CLASSES = ("compute", "bandwidth", "launch", "transfer")
+CLASSES = ("compute", "bandwidth", "launch", "transfer")
 _MARKERS = "os^D"
 _SMALLEST, _LARGEST = 16.0, 220.0  # area of a marker, points squared
 
@@ -37,7 +37,7 @@ def roofline_plot(profile: Profile) -> Plot | None:
         intensities = [layer.intensity or 0.0 for layer in layers]
         span = min([*intensities, ridge]) / 3, max([*intensities, ridge]) * 3
         on.plot([span[0], ridge, span[1]], [_roof(profile, x) for x in (span[0], ridge, span[1])], color=palette.ink)
-        for place, kind in enumerate(_CLASSES):
+        for place, kind in enumerate(CLASSES):
             members = [layer for layer in layers if layer.bottleneck == kind]
             if members:
                 colour, marker = palette.series[place], _MARKERS[place]
@@ -56,8 +56,8 @@ def roofline_plot(profile: Profile) -> Plot | None:
         on.set_ylabel("GFLOP/s reached")
         for axis in (on.xaxis, on.yaxis):
             plain_numbers(axis)
-        present = [place for place, kind in enumerate(_CLASSES) if any(layer.bottleneck == kind for layer in layers)]
-        entries = [(_CLASSES[place], palette.series[place]) for place in present]
+        present = [place for place, kind in enumerate(CLASSES) if any(layer.bottleneck == kind for layer in layers)]
+        entries = [(CLASSES[place], palette.series[place]) for place in present]
         legend(on, entries, [_MARKERS[place] for place in present], columns=4)
 
     counts = Counter(layer.bottleneck for layer in layers)

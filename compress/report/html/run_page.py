@@ -33,6 +33,7 @@ from compress.report.html.range_plots import range_plot
 from compress.report.html.roofline_plot import roofline_plot
 from compress.report.html.scans import Scan, read_scans
 from compress.report.html.stage_plots import accuracy_plot, latency_plot, size_plot
+from compress.report.html.time_plot import time_plot
 from compress.report.json_report import Report
 from compress.report.text import (
     DASH,
@@ -289,7 +290,7 @@ def _profile(profile: Profile | None) -> list[Block]:
         return []
     model, roof = profile.model, profile.roofline
     facts = [
-        ("file", f"{profile.file}: {profile.runtime}, {profile.threads} thread(s), batch {profile.batch}"),
+        ("file", f"{profile.file}: {profile.runtime}, threads {profile.threads}, batch {profile.batch}"),
         ("machine", f"{profile.device}; {roof.peak_gflops:.4g} GFLOP/s, {roof.bandwidth_gb_s:.4g} GB/s, {roof.source}"),
         ("time", f"{ms_text(model.measured_ms)} ms measured, layers sum to {ms_text(model.sum_ms)} ms"),
         ("bottleneck", f"{model.bottleneck}: {model.advice}"),
@@ -307,6 +308,6 @@ def _profile(profile: Profile | None) -> list[Block]:
         ]
         for layer in profile.layers
     ]
-    plot = roofline_plot(profile)
+    plots = [plot for plot in (roofline_plot(profile), time_plot(profile)) if plot]
     table = Table(f"{len(rows)} layers", heads, rows, folded=len(rows) > _SHOWN)
-    return [Facts(facts), *([Plots([plot])] if plot else []), table]
+    return [Facts(facts), *([Plots(plots)] if plots else []), table]
