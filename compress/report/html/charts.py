@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compress.report.text import printable
@@ -27,16 +28,21 @@ _CAPTION_LENGTH = 56
 _CAPTION = 17  # pixels from the bottom to the top of the words below an axis
 
 
+@dataclass(frozen=True)
 class Margins:
     """Pixels around the axes."""
 
-    def __init__(self, left: float, right: float = 14, top: float = 8, bottom: float = 40) -> None:
-        self.left, self.right, self.top, self.bottom = left, right, top, bottom
+    left: float
+    right: float = 14
+    top: float = 8
+    bottom: float = 40
 
     @classmethod
-    def for_labels(cls, labels: Sequence[str], **others: float) -> Margins:
+    def for_labels(
+        cls, labels: Sequence[str], *, right: float = right, top: float = top, bottom: float = bottom
+    ) -> Margins:
         """Room on the left for the longest of the labels."""
-        return cls(14 + _CHARACTER * max((len(short(label)) for label in labels), default=0), **others)
+        return cls(14 + _CHARACTER * max((len(short(label)) for label in labels), default=0), right, top, bottom)
 
 
 def axes(figure: Figure, margins: Margins) -> Axes:

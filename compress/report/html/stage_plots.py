@@ -118,9 +118,9 @@ def accuracy_plot(rows: Sequence[Measurement]) -> Plot:
     return Plot("accuracy", "Top-1 accuracy", alt, draw, rows_height(len(rows)))
 
 
-def _rows_of(figure: Figure, rows: Sequence[Measurement], **margins: float) -> Axes:
+def _rows_of(figure: Figure, rows: Sequence[Measurement], *, right: float = 14, top: float = 8) -> Axes:
     stages = [row.stage for row in rows]
-    on = axes(figure, Margins.for_labels(stages, **margins))
+    on = axes(figure, Margins.for_labels(stages, right=right, top=top))
     label_rows(on, stages)
     return on
 
