@@ -81,11 +81,14 @@ def _single(command: cli.Command, console: Console, progress: RichProgress) -> i
 def _multirun(command: cli.Command, console: Console, progress: RichProgress) -> int:
     """Every combination in turn; one that fails does not stop the others."""
     from compress.compose import expand_sweep
+    from compress.report.multirun import Failure, save_multirun
+    from compress.report.pages import write_multirun_pages
     from compress.report.terminal import print_comparison, run_heading
     from compress.request import Request
     from compress.run import run_once
 
     done: list[Finished] = []
+    failed: list[Failure] = []
     exit_code = 0
     combinations = expand_sweep(command.overrides)
     started = time.monotonic()
@@ -98,8 +101,12 @@ def _multirun(command: cli.Command, console: Console, progress: RichProgress) ->
             exit_code = max([exit_code, *map(_fail, done[-1].failures)])
         except CompressError as error:
             exit_code = max(exit_code, _fail(error))
+            failed.append(Failure(overrides, str(error)))
     if not command.quiet:
         print_comparison(console, [finished.report for finished in done])
+    if done:
+        page = write_multirun_pages(save_multirun([finished.folder for finished in done], failed))
+        console.print(f"comparison in {page}", soft_wrap=True, markup=False)
     return exit_code
 
 

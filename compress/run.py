@@ -37,9 +37,11 @@ from compress.execute import Output, Result, Run, execute
 from compress.files import write_bytes
 from compress.loggers import RunFacts, flattened, logged
 from compress.measure.drift import Drift, measure_drift
+from compress.measure.ranges import TensorRange, measure_ranges
 from compress.models import load_model, model_digest
 from compress.pipeline import SOURCE, Pipeline
 from compress.report.json_report import Report, create_report, summarize_file
+from compress.report.pages import REPORT, write_run_pages
 from compress.request import Plan, Request, plan_run
 from compress.stage import Progress
 from compress.store import StageStore, content_key
@@ -47,10 +49,12 @@ from compress.types import Artifact, Format, Precision
 
 __all__ = ["Finished", "run_once"]
 
-REPORT = "report.json"
-
 _DRIFT_SAMPLES = 128
 """Enough logits for the largest difference to settle; the INT8 reference is slow, as PyTorch emulates it in float."""
+
+_RANGE_SAMPLES = 32
+_RANGE_SECONDS = 10.0
+"""Enough images for the shape of a histogram; a large network gets fewer, and the report says how many."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +94,16 @@ def _carried_out(
     run = _prepare(config, pipeline, plan.trusted.__contains__, progress)
     results = execute(pipeline, run)
     drift = _drift(results, run)
+    ranges = _ranges(results, run)
 
     def fill(folder: Path) -> None:
         delivered = copy_artifacts(results, folder)
         copy_reports(results, run.store, folder)
         write_golden(folder, run.source, delivered, run.splits, config.golden_samples)
         write_device_bundle(folder, pipeline.target, run.source, delivered, run.splits)
-        report = _report(request, tree, config, run, results, drift, folder, time.perf_counter() - started)
+        report = _report(request, tree, config, run, results, drift, ranges, folder, time.perf_counter() - started)
         write_bytes(folder / REPORT, report.to_json())
+        write_run_pages(report, folder)
         write_manifest(folder, pipeline.target.name, run.source, delivered, run.splits)
 
     folder = assemble(config.output / pipeline.target.name, name, fill)
@@ -182,6 +188,33 @@ class _DriftRows:
     rows: tuple[Drift, ...]
 
 
+def _ranges(results: list[Result], run: Run) -> tuple[TensorRange, ...]:
+    """Ranges of every INT8 graph that a file was made from."""
+    feeds = {result.measurement.feed for result in results}
+    graphs = [result for result in results if _is_int8_graph(result) and result.measurement.stage in feeds]
+    return tuple(row for graph in graphs for row in _ranges_of(graph.output, run))
+
+
+def _ranges_of(graph: Output, run: Run) -> tuple[TensorRange, ...]:
+    """Ranges of `graph`, or what an earlier run found for the very same one."""
+    split = run.splits.calibration
+    depends = {"images": split.digest(), "samples": _RANGE_SAMPLES, **run.environment}
+    name = f"ranges-{content_key(depends)[:16]}"
+    found = run.store.find_document(graph.digest, name, _RangeRows) if run.resume else None
+    if found is None:
+        found = _RangeRows(measure_ranges(graph.artifact, split, samples=_RANGE_SAMPLES, seconds=_RANGE_SECONDS))
+        run.store.save_document(graph.digest, name, found)
+        graph.release()
+    return found.rows
+
+
+@dataclass(frozen=True)
+class _RangeRows:
+    """The ranges of one graph, as they are stored."""
+
+    rows: tuple[TensorRange, ...]
+
+
 def _is_onnx(result: Result) -> bool:
     row = result.measurement
     return row.format is Format.ONNX and row.stage != SOURCE and not result.handed_on
@@ -199,6 +232,7 @@ def _report(
     run: Run,
     results: list[Result],
     drift: tuple[Drift, ...],
+    ranges: tuple[TensorRange, ...],
     folder: Path,
     seconds: float,
 ) -> Report:
@@ -213,6 +247,7 @@ def _report(
         measurements=tuple(result.measurement for result in results),
         files=tuple(summarize_file(folder, path) for path in delivered_files(folder)),
         drift=drift,
+        ranges=ranges,
         estimates=estimate_all(run.target, [result.output.artifact for result in results if _is_onnx(result)]),
         wall_seconds=seconds,
     )

@@ -44,11 +44,14 @@ def attach(bundle: Bundle, runs: Sequence[DeviceRun]) -> Iterator[str]:
 def _update_report(folder: Path, runs: Sequence[DeviceRun]) -> None:
     from compress.deliver import refresh_manifest
     from compress.report.json_report import Report, summarize_file
+    from compress.report.pages import write_run_pages
 
     report = Report.from_json((folder / _REPORT).read_bytes())
     names = {run.name for run in runs}
     kept = tuple(run for run in report.devices if run.name not in names)
     added = [summarize_file(folder, path) for path in sorted(folder.glob("device-*.json"))]
     known = [file for file in report.files if not file.path.startswith("device-")]
-    write_bytes(folder / _REPORT, replace(report, devices=(*kept, *runs), files=(*known, *added)).to_json())
+    report = replace(report, devices=(*kept, *runs), files=(*known, *added))
+    write_bytes(folder / _REPORT, report.to_json())
+    write_run_pages(report, folder)
     refresh_manifest(folder)

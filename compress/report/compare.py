@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from compress.report.json_report import Report
 from compress.report.text import factor_text, percent_text, points_text
 from compress.types import Measurement
 
-__all__ = ["comparable_latency", "feed_of", "final_row", "in_words", "label", "why_not_comparable"]
+__all__ = ["comparable_latency", "feed_of", "final_row", "grouped_notes", "in_words", "label"]
+__all__ += ["measured_on", "why_not_comparable"]
 
 _LABELS = ("emulated", "estimate")
 _VISIBLE = 0.02  # relative size change that is worth a word
@@ -55,6 +57,25 @@ def comparable_latency(rows: Sequence[Measurement], row: Measurement) -> Measure
     """The earliest row whose latency may be compared with `row`'s: same runtime and setting, nothing emulated."""
     earlier = rows[: rows.index(row)]
     return next((old for old in earlier if why_not_comparable(row, old) is None), None)
+
+
+def measured_on(report: Report) -> str:
+    """Where the times come from, said before any of them is read."""
+    rows = report.measurements
+    timed = next((row.latency for row in rows if row.latency), None)
+    setting = "" if timed is None else f", batch {timed.batch}, {timed.threads} thread{'s' * (timed.threads > 1)}"
+    samples = next((row.accuracy.samples for row in rows if row.accuracy), None)
+    evaluated = "" if samples is None else f"; accuracy on {samples} images"
+    return f"measured on this host ({report.host.label}), not on the device{setting}{evaluated}"
+
+
+def grouped_notes(rows: Iterable[Measurement]) -> list[tuple[str, str]]:
+    """Reasons and caveats, equal ones once: `(quantity, "reason (stage, stage)")`."""
+    stages: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for quantity, reason in row.notes.items():
+            stages.setdefault((quantity, reason), []).append(row.stage)
+    return [(quantity, f"{reason} ({', '.join(names)})") for (quantity, reason), names in stages.items()]
 
 
 def in_words(rows: Sequence[Measurement]) -> list[tuple[str, str]]:

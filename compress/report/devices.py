@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from compress.device.results import DeviceResult, DeviceRow, DeviceRun
+from compress.device.results import DeviceResult, DeviceRun
 from compress.estimate.roofline import Estimate
-from compress.report.text import DASH, bytes_text, ms_text
+from compress.report.columns import DEVICES, Cell, device_rows
+from compress.report.text import ms_text
 
 __all__ = ["device_notes", "devices_table", "estimate_lines"]
 
@@ -18,24 +20,16 @@ __all__ = ["device_notes", "devices_table", "estimate_lines"]
 def devices_table(runs: Sequence[DeviceRun]) -> Table:
     """One row per model, thread count and batch size of every device."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, header_style="")
-    table.add_column("device", overflow="fold")
-    table.add_column("model", overflow="fold")
-    for name in ("threads", "batch", "ms p50 (p90)", "n", "peak RSS"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("golden outputs", overflow="fold")
-    for run in runs:
-        for row in run.result.results:
-            emulated = Text(" emulated", style="yellow") if run.result.device.emulated else Text()
-            table.add_row(Text(run.name) + emulated, row.stage, str(row.threads), str(row.batch), *_figures(row))
+    for head in DEVICES:
+        justify: Literal["left", "right"] = "left" if head.words else "right"
+        table.add_column(head.title, justify=justify, no_wrap=not head.words, overflow="fold")
+    for name, *others, outputs in device_rows(runs):
+        table.add_row(_marked(name, "yellow"), *(cell.value for cell in others), _marked(outputs, "red"))
     return table
 
 
-def _figures(row: DeviceRow) -> tuple[str, str, str, Text]:
-    if row.latency is None or row.golden is None:
-        return DASH, DASH, DASH, Text(row.problem or "not measured", style="red")
-    time = f"{ms_text(row.latency.median_ms)} ({ms_text(row.latency.p90_ms)})"
-    close = "identical" if row.golden.identical else f"within tolerance, {row.golden.max_abs_error:.2g} off"
-    return time, str(row.latency.runs), bytes_text(row.peak_rss_bytes), Text(close)
+def _marked(cell: Cell, style: str) -> Text:
+    return Text.assemble(cell.value, " " if cell.value and cell.mark else "", (cell.mark, style))
 
 
 def estimate_lines(estimates: Iterable[Estimate]) -> list[tuple[str, str]]:

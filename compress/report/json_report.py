@@ -23,6 +23,7 @@ from compress.estimate.roofline import Estimate
 from compress.files import sha256_file
 from compress.measure.drift import Drift
 from compress.measure.host import Host, describe_host
+from compress.measure.ranges import TensorRange
 from compress.serialize import from_json, to_json
 from compress.stage import Split, Splits
 from compress.types import Measurement
@@ -79,6 +80,7 @@ class Report:
         drift: each exported INT8 file against the INT8 graph it was made from.
         estimates: what the exported ONNX files may take on the device, where no board measured it.
         devices: what boards measured themselves with the bundle of this run.
+        ranges: what the INT8 graphs' integers span, and the values that met them.
     """
 
     created: str
@@ -98,6 +100,7 @@ class Report:
     drift: tuple[Drift, ...] = ()
     devices: tuple[DeviceRun, ...] = ()
     estimates: tuple[Estimate, ...] = ()
+    ranges: tuple[TensorRange, ...] = ()
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def to_json(self) -> bytes:
@@ -137,6 +140,7 @@ def create_report(
     wall_seconds: float,
     drift: tuple[Drift, ...] = (),
     estimates: tuple[Estimate, ...] = (),
+    ranges: tuple[TensorRange, ...] = (),
 ) -> Report:
     """A report of this run, with the facts of this machine, its libraries and the current folder's repository."""
     return Report(
@@ -156,6 +160,7 @@ def create_report(
         wall_seconds=wall_seconds,
         drift=drift,
         estimates=estimates,
+        ranges=ranges,
     )
 
 

@@ -12,13 +12,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from compress.measure.host import Host
-from compress.report.compare import final_row, in_words
+from compress.report.compare import final_row, grouped_notes, in_words, measured_on
 from compress.report.devices import device_notes, devices_table, estimate_lines
 from compress.report.json_report import Report
 from compress.report.tables import FULL_WIDTH, changes_table, comparison_table, drift_table, measurements_table
 from compress.report.text import seconds_text
-from compress.types import Measurement
 
 __all__ = ["console", "print_comparison", "print_run", "print_verdict", "run_heading", "run_view"]
 
@@ -39,6 +37,8 @@ def print_run(console: Console, report: Report, folder: Path) -> None:
     """Print one run: the measurements, the changes, what they mean, the reasons for gaps, and where the files are."""
     console.print(run_view(report, console.width))
     console.print(Text(f"results in {folder}"), soft_wrap=True)
+    if (folder / "report.html").is_file():
+        console.print(Text(f"report in {folder / 'report.html'}"), soft_wrap=True)
 
 
 def print_verdict(console: Console, report: Report, folder: Path) -> None:
@@ -71,7 +71,7 @@ def run_view(report: Report, width: int) -> RenderableType:
     rows = report.measurements
     parts: list[RenderableType] = [
         Text.assemble("\n", (report.target, "bold"), f"  {report.target_title}"),
-        Text(_measured_on(report.host, rows), style="dim"),
+        Text(measured_on(report), style="dim"),
         Text(),
         measurements_table(rows, width),
         *([] if width >= FULL_WIDTH else [Text(_NARROW, style="dim")]),
@@ -91,29 +91,11 @@ def run_view(report: Report, width: int) -> RenderableType:
     if report.devices:
         parts += [Text("Measured on the device itself", style="bold"), devices_table(report.devices), Text()]
         parts.append(_listed(device_notes(report.devices)))
-    notes = _grouped_notes(rows)
+    notes = grouped_notes(rows)
     if notes:
         parts += [Text("Notes", style="bold"), _listed(notes)]
     parts.append(Text(f"whole run {seconds_text(report.wall_seconds)}, measuring included", style="dim"))
     return Group(*parts)
-
-
-def _measured_on(host: Host, rows: Sequence[Measurement]) -> str:
-    """Where the times come from, said before any of them is read."""
-    timed = next((row.latency for row in rows if row.latency), None)
-    setting = "" if timed is None else f", batch {timed.batch}, {timed.threads} thread{'s' * (timed.threads > 1)}"
-    samples = next((row.accuracy.samples for row in rows if row.accuracy), None)
-    evaluated = "" if samples is None else f"; accuracy on {samples} images"
-    return f"measured on this host ({host.label}), not on the device{setting}{evaluated}"
-
-
-def _grouped_notes(rows: Iterable[Measurement]) -> list[tuple[str, str]]:
-    """Reasons and caveats, equal ones once: `(quantity, "reason (stage, stage)")`."""
-    stages: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        for quantity, reason in row.notes.items():
-            stages.setdefault((quantity, reason), []).append(row.stage)
-    return [(quantity, f"{reason} ({', '.join(names)})") for (quantity, reason), names in stages.items()]
 
 
 def _listed(entries: Iterable[tuple[str, str]]) -> RenderableType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 __all__ = ["DASH", "bytes_text", "change_text", "count_text", "decibel_text", "factor_text", "ms_text", "percent_text"]
-__all__ += ["points_text", "seconds_text", "speed_text"]
+__all__ += ["points_text", "printable", "runs_text", "seconds_text", "speed_text"]
 
 DASH = "–"
 _MINUS = "−"
@@ -104,3 +104,13 @@ def speed_text(new_ms: float, old_ms: float) -> str:
     if new_ms < old_ms:
         return f"{factor_text(old_ms, new_ms)} faster"
     return f"{factor_text(new_ms, old_ms)} slower"
+
+
+def printable(text: str) -> str:
+    """One line without control characters, whatever somebody called a layer or a device."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def runs_text(count: int) -> str:
+    """`1 run`, `3 runs`."""
+    return f"{count} run{'' if count == 1 else 's'}"

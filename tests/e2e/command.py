@@ -35,8 +35,9 @@ def compress(
 
 
 def run_folders(output: Path) -> list[Path]:
-    """Finished run folders, oldest first; hidden ones are the store and unfinished work."""
-    return sorted(run for target in output.glob("[!.]*") if target.is_dir() for run in target.glob("[!.]*"))
+    """Finished run folders, oldest first; hidden ones are the store and unfinished work, `multirun` compares them."""
+    targets = [folder for folder in output.glob("[!.]*") if folder.is_dir() and folder.name != "multirun"]
+    return sorted(run for target in targets for run in target.glob("[!.]*"))
 
 
 def checked_manifest(folder: Path) -> dict:

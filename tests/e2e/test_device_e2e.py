@@ -54,6 +54,8 @@ def test_a_device_measures_the_result_of_a_run(tmp_path):
     assert "Measured on the device itself" in done.out
     (folder,) = run_folders(tmp_path / "outputs")
     checked_manifest(folder)
+    for page in ("report.html", "report.md"):
+        assert "Measured on the device" in (folder / page).read_text()
     report = json.loads((folder / "report.json").read_text())
     (device,) = report["devices"]
     assert {row["stage"] for row in device["result"]["results"]} == {"to_onnx", "to_onnx_fp32"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -32,6 +33,9 @@ def test_every_combination_and_one_comparison(tmp_path, capsys, monkeypatch):
         round(rows(run)["to_onnx"]["sparsity"]["zeros"] / rows(run)["to_onnx"]["sparsity"]["total"], 1) for run in runs
     }
     assert zeros == {0.3, 0.5}
+    (page,) = tmp_path.glob("multirun/*/report.html")
+    assert "4 runs compared" in page.read_text()
+    assert all((run / "report.html").is_file() for run in runs)
     comparison = capsys.readouterr().out.rsplit("results in", 1)[1]
     for text in ("raspberry_pi_4", "jetson_nano", "amount=0.3", "amount=0.5"):
         assert text in comparison
@@ -50,4 +54,10 @@ def test_a_refused_combination_does_not_stop_the_others(tmp_path, capsys):
     )
     assert code == 2
     assert "sm_53" in capsys.readouterr().err
-    assert [run.parent.name for run in run_folders(tmp_path)] == ["raspberry_pi_4"]
+    (run,) = run_folders(tmp_path)
+    assert run.parent.name == "raspberry_pi_4"
+    ranges = json.loads((run / "report.json").read_text())["ranges"]
+    assert {row["kind"] for row in ranges} == {"weight", "activation"}
+    (page,) = tmp_path.glob("multirun/*/report.html")
+    for text in ("1 run compared", "1 failed", "sm_53"):
+        assert text in page.read_text()

@@ -1,0 +1,58 @@
+"""`python -m compress.report outputs/<target>/<time>`: build the page again from `report.json`, or compare several."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from compress.errors import CompressError, ConfigError
+from compress.report.pages import export_plots, page_of, read_reports, refresh, write_page
+
+__all__ = ["main"]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]  # argparse exits; we raise one line
+        raise ConfigError(f"command line: {message}", fix="python -m compress.report --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 0 written, 1 not writable, 2 not a report."""
+    try:
+        options = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
+        _build(options.runs, options.output, options.plots)
+    except CompressError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m compress.report", description=__doc__, allow_abbrev=False)
+    runs = "a run folder or a multirun folder; several are compared"
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=runs)
+    page = "the page; default: report.html in the folder, or comparison.html here"
+    parser.add_argument("--output", type=Path, metavar="FILE", help=page)
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="also write every plot as SVG and PNG")
+    return parser
+
+
+def _build(given: Sequence[Path], output: Path | None, plots: Path | None) -> None:
+    reports = read_reports(given)
+    if output is not None and output.is_dir():
+        raise ConfigError(f"--output {output} is a folder", fix=f"--output {output / 'report.html'}")
+    page = page_of(reports)
+    if output is None and len(given) == 1:
+        output = refresh(given[0], reports)
+    else:
+        output = output or Path("comparison.html")
+        write_page(page, output)
+    print(f"report: {output}")
+    if plots is not None:
+        print(f"plots: {len(export_plots(page, plots))} files in {plots}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""`multirun.json`: which runs one command made, and which combinations failed.
+
+It lies in `<output>/multirun/<time>/`; runs are named relative to `<output>`, so that the whole folder can be moved.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from compress.errors import ConfigError, StageError
+from compress.files import free_path, inside, make_folder, write_bytes
+from compress.serialize import from_json, to_json
+
+__all__ = ["MULTIRUN", "Failure", "Multirun", "read_multirun", "save_multirun"]
+
+MULTIRUN = "multirun.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A combination that gave no run: what was asked, and the error."""
+
+    overrides: tuple[str, ...]
+    error: str
+
+
+@dataclass(frozen=True)
+class Multirun:
+    """One command with `-m`; `runs` are folders below the output folder."""
+
+    created: str
+    runs: tuple[str, ...]
+    failures: tuple[Failure, ...]
+    schema_version: int = SCHEMA_VERSION
+
+
+def save_multirun(runs: Sequence[Path], failures: Sequence[Failure]) -> Path:
+    """Write the record of finished `runs` (`<output>/<target>/<time>`, at least one) and return its folder.
+
+    Raises:
+        StageError: the file system refuses.
+    """
+    now = datetime.now().astimezone()
+    root = Path(os.path.commonpath([run.parent.parent for run in runs]))
+    name = now.strftime("%Y-%m-%d_%H-%M-%S")
+    folder = free_path(root / "multirun" / name)
+    make_folder(folder)
+    names = tuple(run.relative_to(root).as_posix() for run in runs)
+    record = Multirun(now.isoformat(timespec="seconds"), names, tuple(failures))
+    write_bytes(folder / MULTIRUN, to_json(record))
+    return folder
+
+
+def read_multirun(folder: Path) -> tuple[Multirun, tuple[Path, ...]]:
+    """The record in `folder`, and the run folders it names.
+
+    Raises:
+        ConfigError: it is damaged, of another schema, or names a folder outside the output folder.
+    """
+    path = folder / MULTIRUN
+    try:
+        record = from_json(Multirun, path.read_bytes())
+        if record.schema_version != SCHEMA_VERSION:
+            raise StageError(f"schema version {record.schema_version}, this program reads {SCHEMA_VERSION}")
+        root = folder.resolve().parent.parent
+        return record, tuple(inside(root, name) for name in record.runs)
+    except StageError as error:
+        raise ConfigError(f"{path}: {error.problem}", fix="name the run folders instead") from error

@@ -1,0 +1,136 @@
+"""Write `report.html` and `report.md` of a run or of several, and read the reports they are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compress.errors import ConfigError
+from compress.files import write_bytes
+from compress.report.json_report import Report
+from compress.report.markdown import comparison_markdown, run_markdown
+from compress.report.multirun import MULTIRUN, read_multirun
+
+if TYPE_CHECKING:
+    from compress.report.html.blocks import Page
+
+__all__ = ["REPORT", "Reports", "export_plots", "page_of", "read_reports", "refresh", "write_multirun_pages"]
+__all__ += ["write_page", "write_run_pages"]
+
+REPORT = "report.json"
+PAGE = "report.html"
+MARKDOWN = "report.md"
+
+
+@dataclass(frozen=True)
+class Reports:
+    """What somebody wants to see: runs with their folders, and what was asked of those that failed with the error."""
+
+    runs: tuple[tuple[Path, Report], ...]
+    failures: tuple[tuple[str, str], ...] = ()
+    compared: bool = False
+
+
+def read_reports(given: Sequence[Path]) -> Reports:
+    """Read run folders (or their `report.json`) and multirun folders.
+
+    Raises:
+        ConfigError: one is neither, is damaged or of another schema, or no run is left.
+    """
+    runs: list[tuple[Path, Report]] = []
+    failures: list[tuple[str, str]] = []
+    several = False
+    for path in given:
+        folder = path.parent if path.name in (REPORT, PAGE, MULTIRUN) else path
+        if (folder / MULTIRUN).is_file():
+            several = True
+            record, members = read_multirun(folder)
+            runs += [(member, _read(member)) for member in members if (member / REPORT).is_file()]
+            failures += [(" ".join(failure.overrides), failure.error) for failure in record.failures]
+            gone = [member for member in members if not (member / REPORT).is_file()]
+            failures += [(str(member), "the run folder is gone") for member in gone]
+        else:
+            runs.append((folder, _read(folder)))
+    if not runs:
+        raise ConfigError(f"no run is left of {', '.join(map(str, given))}", fix="give run folders that exist")
+    return Reports(tuple(runs), tuple(failures), compared=len(runs) > 1 or several)
+
+
+def page_of(reports: Reports) -> Page:
+    """The page about one run, or about several.
+
+    Raises:
+        ConfigError: what a stage left beside a report is damaged.
+    """
+    if reports.compared:
+        from compress.report.html.compare_page import compare_page
+
+        return compare_page([report for _, report in reports.runs], reports.failures)
+    from compress.report.html.run_page import read_run, run_page
+
+    ((folder, report),) = reports.runs
+    return run_page(read_run(report, folder))
+
+
+def write_page(page: Page, path: Path) -> None:
+    """Write a page."""
+    from compress.report.html.render import render
+
+    write_bytes(path, render(page))
+
+
+def write_run_pages(report: Report, folder: Path) -> None:
+    """`report.html` and `report.md` beside `report.json`."""
+    _write_both(Reports(((folder, report),)), folder)
+
+
+def refresh(given: Path, reports: Reports) -> Path:
+    """Write both pages anew into the one folder that was given; the run's manifest knows them by their checksums.
+
+    Returns:
+        The HTML page.
+    """
+    folder = given if given.is_dir() else given.parent
+    _write_both(reports, folder)
+    if (folder / "manifest.json").is_file():
+        from compress.deliver import refresh_manifest
+
+        refresh_manifest(folder)
+    return folder / PAGE
+
+
+def write_multirun_pages(folder: Path) -> Path:
+    """`report.html` and `report.md` beside `multirun.json`."""
+    return refresh(folder, read_reports([folder]))
+
+
+def _write_both(reports: Reports, folder: Path) -> None:
+    write_page(page_of(reports), folder / PAGE)
+    found = [report for _, report in reports.runs]
+    text = comparison_markdown(found, reports.failures) if reports.compared else run_markdown(found[0])
+    write_bytes(folder / MARKDOWN, text)
+
+
+def export_plots(page: Page, folder: Path) -> list[Path]:
+    """Write every plot of a page as `<name>.svg` and `<name>.png`."""
+    from compress.report.html.plot import png, svg_file
+
+    written = []
+    for plot in page.plots:
+        for suffix, content in ((".svg", svg_file(plot)), (".png", png(plot))):
+            written.append(folder / f"{plot.name}{suffix}")
+            write_bytes(written[-1], content)
+    return written
+
+
+def _read(folder: Path) -> Report:
+    path = folder / REPORT
+    try:
+        return Report.from_json(path.read_bytes())
+    except OSError as error:
+        fix = "give a run folder, outputs/<target>/<time>, or outputs/multirun/<time>"
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}", fix=fix) from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.problem}", fix=error.fix) from error
