@@ -103,7 +103,7 @@ def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifac
         artifact = result.output.artifact
         for attached in artifact.attachments:
             copy_file(attached, folder / attached.name)
-        if result.handed_on:
+        if result.measurement.handed_on:
             continue
         path = folder / artifact.path.name
         copy_file(artifact.path, path)

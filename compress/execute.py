@@ -104,15 +104,10 @@ class Output:
 
 @dataclass(frozen=True)
 class Result:
-    """One boundary of a finished run: what was measured, and the output it was measured on.
-
-    Attributes:
-        handed_on: the stage only looked; its output is that of an earlier one.
-    """
+    """One boundary of a finished run: what was measured, and the output it was measured on."""
 
     measurement: Measurement
     output: Output
-    handed_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -222,10 +217,11 @@ def _handed_on(step: Step, output: Output, cost: _Cost, fed: Measurement) -> Res
         seconds=cost.seconds,
         peak_rss_bytes=cost.peak_rss_bytes,
         reused=cost.reused,
+        handed_on=True,
         feed=step.feed,
         notes={**fed.notes, **output.artifact.notes},
     )
-    return Result(measurement, output, handed_on=True)
+    return Result(measurement, output)
 
 
 def _tell(position: int, row: Measurement) -> None:

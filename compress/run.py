@@ -217,7 +217,7 @@ class _RangeRows:
 
 def _is_onnx(result: Result) -> bool:
     row = result.measurement
-    return row.format is Format.ONNX and row.stage != SOURCE and not result.handed_on
+    return row.format is Format.ONNX and row.stage != SOURCE and not row.handed_on
 
 
 def _is_int8_graph(result: Result) -> bool:

@@ -237,6 +237,7 @@ class Measurement:
         seconds: wall time of the stage itself, measuring excluded.
         peak_rss_bytes: highest resident memory of the process while the stage ran.
         reused: taken from an earlier run with identical inputs.
+        handed_on: the stage only looked: its output is the one it took, and so are the figures.
         feed: the stage whose output this stage took (what a change is measured against); None for `source`.
     """
 
@@ -255,5 +256,6 @@ class Measurement:
     seconds: float | None = None
     peak_rss_bytes: int | None = None
     reused: bool = False
+    handed_on: bool = False
     feed: str | None = None
     notes: Mapping[str, str] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from torch import fx
 
 from compress.quantization.placement import Recipe
 from compress.quantization.static import Recovery
-from compress.quantization.verdict import Verdict
+from compress.quantization.verdict import Limits, Verdict
 from compress.stage import Progress
 
 __all__ = ["Climb", "Made", "Rung", "RungRecord", "Settings", "climb", "in_words"]
@@ -100,11 +100,11 @@ def climb(
     rungs: Sequence[Rung],
     start: Settings,
     judge: Callable[[fx.GraphModule], Verdict],
-    drop_points: float,
+    limits: Limits,
     progress: Progress,
     description: str,
 ) -> Climb:
-    """Try each rung in turn until one loses no more than `drop_points` of top-1; logs a line for each."""
+    """Try each rung in turn until one is within `limits`; logs a line for each."""
     best: tuple[Made, RungRecord, Verdict] | None = None
     records: list[RungRecord] = []
     for number, rung in enumerate(rungs, 1):
@@ -115,7 +115,7 @@ def climb(
             made = rung.make(best[0].settings if best else start)
             seconds = time.perf_counter() - began
             verdict = judge(made.graph)
-            records.append(_record(number, rung.name, made, verdict, seconds, drop_points))
+            records.append(_record(number, rung.name, made, verdict, seconds, limits))
             if best is None or verdict.better_than(best[2]):
                 best = made, records[-1], verdict
         progress.log(f"{description}: rung {number} {rung.name}: {in_words(records[-1])}")
@@ -136,7 +136,7 @@ def in_words(record: RungRecord) -> str:
     return f"{numbers}; {', '.join(record.did)}" if record.did else numbers
 
 
-def _record(number: int, name: str, made: Made, verdict: Verdict, seconds: float, drop_points: float) -> RungRecord:
+def _record(number: int, name: str, made: Made, verdict: Verdict, seconds: float, limits: Limits) -> RungRecord:
     low, high = verdict.interval_points
     return RungRecord(
         number=number,
@@ -148,6 +148,6 @@ def _record(number: int, name: str, made: Made, verdict: Verdict, seconds: float
         sqnr_db=verdict.sqnr_db,
         samples=verdict.samples,
         seconds=seconds,
-        within_budget=verdict.within(drop_points),
+        within_budget=limits.met_by(verdict),
         did=made.did,
     )

@@ -48,12 +48,11 @@ class ExtraMilliseconds:
     bandwidth: float
 
     @classmethod
-    def on(cls, target: Target) -> ExtraMilliseconds | None:
-        """From the target's facts; None where its peaks are not known."""
-        peaks = [target.peak_flops.get(precision) for precision in (Precision.FP32, Precision.INT8)]
-        if peaks[0] is None or peaks[1] is None:
-            return None
-        return cls(peaks[0].value, peaks[1].value, target.bandwidth_bytes_per_s.value)
+    def on(cls, target: Target) -> ExtraMilliseconds:
+        """From the target's facts, which must name the FP32 and the INT8 peak."""
+        peaks = target.peak_flops
+        bandwidth = target.bandwidth_bytes_per_s.value
+        return cls(peaks[Precision.FP32].value, peaks[Precision.INT8].value, bandwidth)
 
     def __call__(self, row: LayerSensitivity) -> float:
         arithmetic = 2 * row.macs * (1 / self.float_flops - 1 / self.int8_flops)

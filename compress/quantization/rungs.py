@@ -21,7 +21,7 @@ from compress.quantization.ptq import convert
 from compress.quantization.rung_names import RungName
 from compress.quantization.sensitivity import SENSITIVITY_BATCHES, LayerSensitivity, measure_sensitivity
 from compress.quantization.static import Calibrated, CalibrationImages, Equalize, quantize
-from compress.quantization.verdict import Verdict
+from compress.quantization.verdict import Limits, Verdict
 from compress.stage import Progress, Splits
 from compress.training.augment import Augment
 from compress.training.loop import train
@@ -45,7 +45,7 @@ class Bench:
         judge: gives the verdict on the validation split.
         images: that ranges are found on.
         search: the observer of the rung `range_search`.
-        drop_points: that may be lost.
+        limits: of what may be lost.
         float_cost: what the rung `mixed_precision` pays for a layer in float.
         training: of the rung `qat`.
         training_batch: samples per step.
@@ -58,7 +58,7 @@ class Bench:
     images: CalibrationImages
     splits: Splits
     search: type[RangeObserver]
-    drop_points: float
+    limits: Limits
     float_cost: Cost
     training: TrainOptions
     training_batch: int
@@ -128,11 +128,11 @@ def _mixed_precision(bench: Bench, settings: Settings) -> Made:
     def loss(names: frozenset[str]) -> float:
         if len(names) == len(rows):
             return math.inf  # that is the float network
-        return -bench.judge(bench.made(_keeping(nearest, names)).graph).change_points
+        return bench.limits.excess(bench.judge(bench.made(_keeping(nearest, names)).graph))
 
-    choice = choose_float_layers(rows, loss, allowed_loss=bench.drop_points + 1e-9, cost=bench.float_cost)
+    choice = choose_float_layers(rows, loss, allowed_loss=1e-9, cost=bench.float_cost)
     made = bench.made(_keeping(settings, choice.keep_float))
-    if settings != nearest and choice.meets_budget and not bench.judge(made.graph).within(bench.drop_points):
+    if settings != nearest and choice.meets_budget and not bench.limits.met_by(bench.judge(made.graph)):
         made = bench.made(_keeping(nearest, choice.keep_float))
     names = f" ({', '.join(sorted(choice.keep_float))})" if choice.keep_float else ""
     left = f"left {len(choice.keep_float)} of {len(rows)} layers in float{names}: {choice.extra_bytes} bytes more"

@@ -14,7 +14,7 @@ from compress.errors import DataError, StageError
 from compress.parity import FidelityMeter
 from compress.stage import Split
 
-__all__ = ["Judge", "Verdict"]
+__all__ = ["Judge", "Limits", "Verdict"]
 
 _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
@@ -63,6 +63,27 @@ class Verdict:
     def better_than(self, other: Verdict) -> bool:
         """More right answers, or as many with logits nearer to the float graph's."""
         return (self.gained - self.lost, self.sqnr_db) > (other.gained - other.lost, other.sqnr_db)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What quantization may cost.
+
+    Attributes:
+        drop_points: of top-1, in percentage points.
+        sqnr_db: that the logits must keep; None for any noise.
+    """
+
+    drop_points: float
+    sqnr_db: float | None = None
+
+    def met_by(self, verdict: Verdict) -> bool:
+        return verdict.within(self.drop_points) and (self.sqnr_db is None or verdict.sqnr_db >= self.sqnr_db)
+
+    def excess(self, verdict: Verdict) -> float:
+        """How far a verdict is beyond the limits, in points or decibels, whichever is more; at most 0 within them."""
+        points = -verdict.change_points - self.drop_points
+        return points if self.sqnr_db is None else max(points, self.sqnr_db - verdict.sqnr_db)
 
 
 class Judge:

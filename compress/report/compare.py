@@ -33,8 +33,9 @@ def feed_of(rows: Sequence[Measurement], row: Measurement) -> Measurement | None
 
 def final_row(rows: Sequence[Measurement]) -> Measurement:
     """What the run delivers: its last exported file, or the last module if nothing was exported."""
-    exported = [row for row in rows if row.format.value != "torch" and row.size_bytes is not None]
-    return (exported or list(rows))[-1]
+    made = [row for row in rows if not row.handed_on]
+    exported = [row for row in made if row.format.value != "torch" and row.size_bytes is not None]
+    return (exported or made)[-1]
 
 
 def why_not_comparable(new: Measurement, old: Measurement) -> str | None:

@@ -52,9 +52,10 @@ class TensorRTRunner:
                 f"TensorRT {trt.__version__} cannot load {title}: it is damaged, or of another TensorRT or GPU",
                 fix="build the engine again on this machine",
             )
-        self._context = self._engine.create_execution_context() if self._engine is not None else None
-        if self._context is None:
+        context = None if self._engine is None else self._engine.create_execution_context()
+        if context is None:
             raise StageError(f"the GPU has too little memory to run {title}", fix="close other programs on it")
+        self._context = context
         self._input, self._output = self._names(trt)
         self.smallest, self.largest = self._profile()
         self._stream = Stream(gpu)

@@ -8,15 +8,15 @@ from torch import fx, nn
 
 from compress.quantization.ladder import Made, Rung, Settings, climb, in_words
 from compress.quantization.static import Recovery
-from compress.quantization.verdict import Verdict
+from compress.quantization.verdict import Limits, Verdict
 
 
 def verdict(lost, sqnr=30.0):
     return Verdict(100, 90, lost, 0, 1 - lost / 100, sqnr)
 
 
-def run(outcomes, drop, obstacles=()):
-    """Rungs `r0`, `r1`, ... that lose `outcomes[i]` of 100 images; what each started from."""
+def run(outcomes, drop, obstacles=(), sqnr=None):
+    """Rungs `r0`, `r1`, ... that lose `outcomes[i]` of 100 images with 30, 31, ... dB; what each started from."""
     graphs = [fx.symbolic_trace(nn.Identity()) for _ in outcomes]
     seen = []
 
@@ -28,10 +28,15 @@ def run(outcomes, drop, obstacles=()):
         return Rung(f"r{position}", make, "no data" if position in obstacles else None)
 
     log = Log()
-    judged = {id(graph): verdict(lost) for graph, lost in zip(graphs, outcomes, strict=True)}
+    judged = {id(graph): verdict(lost, 30.0 + n) for n, (graph, lost) in enumerate(zip(graphs, outcomes, strict=True))}
     start = Settings(make_recipe(), Recovery())
     rungs = [rung(position) for position in range(len(outcomes))]
-    return climb(rungs, start, lambda graph: judged[id(graph)], drop, log, "auto"), seen, log.lines, graphs
+    return (
+        climb(rungs, start, lambda graph: judged[id(graph)], Limits(drop, sqnr), log, "auto"),
+        seen,
+        log.lines,
+        graphs,
+    )
 
 
 def test_it_stops_at_the_first_rung_within_the_budget():
@@ -42,6 +47,12 @@ def test_it_stops_at_the_first_rung_within_the_budget():
     assert seen == [None, 0]
     assert lines[0].startswith("auto: rung 1 r0: top-1 -3.0 points (95 % ")
     assert "100 images), agreement 97.0 %, SQNR 30.0 dB, 0.0 s; did it" in lines[0]
+
+
+def test_it_climbs_on_while_the_logits_are_too_noisy():
+    result, _, _, graphs = run([0, 0, 0, 0], drop=1, sqnr=31.5)
+    assert [record.within_budget for record in result.records] == [False, False, True]
+    assert result.best.graph is graphs[2]
 
 
 def test_a_rung_that_hurt_is_not_built_upon():

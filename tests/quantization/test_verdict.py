@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compress.errors import DataError, StageError
-from compress.quantization.verdict import Judge, Verdict
+from compress.quantization.verdict import Judge, Limits, Verdict
 
 
 def split(images, labels):
@@ -79,3 +79,14 @@ def test_nothing_to_judge_by():
         Judge(nn.Identity(), split(np.zeros((0, 2)), []), 4)
     with pytest.raises(DataError, match="label 7, but the model gives 2 classes"):
         Judge(nn.Identity(), split([[1, 0]], [7]), 4)
+
+
+def test_limits_on_points_and_noise():
+    verdict = Verdict(samples=1000, float_correct=900, lost=3, gained=1, agreement=0.99, sqnr_db=30.0)
+    assert Limits(0.2).met_by(verdict)
+    assert Limits(0.2).excess(verdict) == pytest.approx(0)
+    assert not Limits(0.1).met_by(verdict)
+    assert Limits(0.1).excess(verdict) == pytest.approx(0.1)
+    assert Limits(0.2, sqnr_db=30.0).met_by(verdict)
+    assert not Limits(0.2, sqnr_db=30.5).met_by(verdict)
+    assert Limits(0.1, sqnr_db=30.5).excess(verdict) == pytest.approx(0.5)

@@ -19,7 +19,7 @@ from compress.types import Artifact, Format, Precision
 if TYPE_CHECKING:
     from torch import fx
 
-    from compress.quantization.ladder import Climb
+    from compress.quantization.ladder import Climb, RungRecord
     from compress.quantization.mixed_precision import Cost
     from compress.quantization.rungs import Bench
 
@@ -36,11 +36,13 @@ class Budget(BaseModel):
 
     Attributes:
         top1_drop: loss of top-1 on the validation split in percentage points; 0 allows none.
+        sqnr_db: that the logits keep there, too: top-1 alone says little on few images; None for any noise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     top1_drop: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.5
+    sqnr_db: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
 
 class BudgetMissed(StageError):
@@ -140,16 +142,15 @@ class Auto(StaticOptions):
         log_float_layers(graph, bench.recipe, context)
         start = Settings(bench.recipe, Recovery())
         rungs = build_rungs(self.rungs, bench)
-        return climb(rungs, start, bench.judge, self.budget.top1_drop, context.progress, context.name)
+        return climb(rungs, start, bench.judge, bench.limits, context.progress, context.name)
 
     def _bench(self, graph: fx.GraphModule, context: Context) -> Bench:
         from compress.graph import static_batch_reason
-        from compress.quantization.mixed_precision import extra_bytes
         from compress.quantization.observers import load_observer
         from compress.quantization.observers.min_max import MinMax
         from compress.quantization.rungs import Bench
         from compress.quantization.static import CalibrationImages
-        from compress.quantization.verdict import Judge
+        from compress.quantization.verdict import Judge, Limits
 
         single = static_batch_reason(graph) is not None
         return Bench(
@@ -159,8 +160,8 @@ class Auto(StaticOptions):
             images=CalibrationImages(context.splits.calibration, 1 if single else self.batch_size),
             splits=context.splits,
             search=load_observer(self.observer),
-            drop_points=self.budget.top1_drop,
-            float_cost=self._float_cost(context.target) or extra_bytes,
+            limits=Limits(self.budget.top1_drop, self.budget.sqnr_db),
+            float_cost=self._float_cost(context.target),
             training=self._training(),
             training_batch=self.training_batch,
             seed=context.seed,
@@ -169,10 +170,10 @@ class Auto(StaticOptions):
             description=context.name,
         )
 
-    def _float_cost(self, target: Target) -> Cost | None:
-        from compress.quantization.mixed_precision import ExtraMilliseconds
+    def _float_cost(self, target: Target) -> Cost:
+        from compress.quantization.mixed_precision import ExtraMilliseconds, extra_bytes
 
-        return ExtraMilliseconds.on(target) if self.mixed_cost == "milliseconds" else None
+        return extra_bytes if self.mixed_cost == "bytes" else ExtraMilliseconds.on(target)
 
     def _training(self) -> TrainOptions:
         return TrainOptions(
@@ -206,17 +207,27 @@ class Auto(StaticOptions):
         return BudgetMissed(
             f"stage {context.name!r}: {self._shortfall(climb)}; "
             f"{'it' if file else 'what each rung gave'} is kept in {folder / (file or _RECORDS)}",
-            fix=f"stage.{context.name}.on_miss=keep to go on with it, or stage.{context.name}.budget.top1_drop="
-            f"{max(0.0, -(climb.best_record.change_points or 0.0)):.3g}",
+            fix=f"stage.{context.name}.on_miss=keep to go on with it, or "
+            + " ".join(f"stage.{context.name}.budget.{limit}" for limit in self._enough(climb.best_record)),
         )
 
     def _shortfall(self, climb: Climb) -> str:
         record = climb.best_record
         assert record is not None
+        noise = "" if self.budget.sqnr_db is None else f" and budget.sqnr_db={self.budget.sqnr_db:g}"
         return (
-            f"no rung is within budget.top1_drop={self.budget.top1_drop:g}: the best, {record.name}, changes top-1 by "
-            f"{record.change_points:+.2f} points on {record.samples} validation images"
+            f"no rung is within budget.top1_drop={self.budget.top1_drop:g}{noise}: the best, {record.name}, changes "
+            f"top-1 by {record.change_points:+.2f} points on {record.samples} validation images"
+            + (f", SQNR {record.sqnr_db:.1f} dB" if noise else "")
         )
+
+    def _enough(self, record: RungRecord) -> list[str]:
+        """The limits that would have to be other for the rung to meet them."""
+        drop, wanted, sqnr = max(0.0, -(record.change_points or 0.0)), self.budget.sqnr_db, record.sqnr_db
+        limits = [f"top1_drop={drop:.3g}"] if drop > self.budget.top1_drop else []
+        if wanted is not None and sqnr is not None and sqnr < wanted:
+            limits.append(f"sqnr_db={math.floor(10 * sqnr) / 10:g}")
+        return limits
 
     def _notes(self, climb: Climb) -> dict[str, str]:
         from compress.quantization.ladder import in_words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import onnx
@@ -103,7 +104,7 @@ def test_the_run_folder_has_the_file_once_and_the_profile_beside_it(tmp_path, ar
     kept = store.load("key", source=None)
     folder = tmp_path / "run"
     folder.mkdir()
-    results = [Result(row, Output("key", lambda: kept), handed_on=True)]
+    results = [Result(replace(row, handed_on=True), Output("key", lambda: kept))]
     assert copy_artifacts(results, folder) == {}
     copy_reports(results, store, folder)
     assert sorted(path.name for path in folder.iterdir()) == ["profile.json", "trace.json"]
@@ -118,7 +119,7 @@ def test_the_profile_of_a_module_is_delivered_though_the_module_is_not(tmp_path)
     row = Measurement("profile", Format.TORCH, Precision.FP32, "torch")
     folder = tmp_path / "run"
     folder.mkdir()
-    copy_reports([Result(row, Output("key", lambda: after), handed_on=True)], store, folder)
+    copy_reports([Result(replace(row, handed_on=True), Output("key", lambda: after))], store, folder)
     assert sorted(path.name for path in folder.iterdir()) == ["profile.json", "trace.json"]
     assert isinstance(store.load("key", source=module).module, nn.Module)
     assert torch.is_inference_mode_enabled() is False
