@@ -30,8 +30,9 @@ from rich.table import Table
 
 from compress.onnxfile import assemble
 from compress.onnxfile.opset import Ceiling
-from compress.profile.analyze import Profile, profile
+from compress.profile.analyze import profile
 from compress.profile.bottleneck import Bottleneck
+from compress.profile.document import Profile
 from compress.profile.layer import Settings, Source
 from compress.profile.readers import find_reader
 from compress.profile.small_graphs import matrix_product, tiny_chain

@@ -6,8 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compress.errors import CompressError, ConfigError
+
+if TYPE_CHECKING:
+    from compress.device.manifest import Bundle
+    from compress.device.transport import Transport
 
 __all__ = ["main"]
 
@@ -78,12 +83,10 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def _bench(options: argparse.Namespace) -> int:
-    from compress.device.attach import attach
-    from compress.device.fleet import measure_all
+def _bundle_and_devices(options: argparse.Namespace) -> tuple[Bundle, dict[str, Transport]]:
+    """The verified bundle, and a way to each device it goes to."""
     from compress.device.inventory import find_devices
     from compress.device.manifest import read_bundle
-    from compress.device.visit import BenchOptions
 
     bundle = read_bundle(options.bundle)
     devices = find_devices(
@@ -93,6 +96,15 @@ def _bench(options: argparse.Namespace) -> int:
         identity=options.identity,
         ssh_config=options.ssh_config,
     )
+    return bundle, devices
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from compress.device.attach import attach
+    from compress.device.fleet import measure_all
+    from compress.device.visit import BenchOptions
+
+    bundle, devices = _bundle_and_devices(options)
     how = BenchOptions(
         seconds=options.seconds,
         models=options.models,
@@ -110,18 +122,9 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _deploy(options: argparse.Namespace) -> int:
-    from compress.device.inventory import find_devices
-    from compress.device.manifest import read_bundle
     from compress.device.visit import deploy
 
-    bundle = read_bundle(options.bundle)
-    devices = find_devices(
-        options.devices,
-        inventory=options.inventory,
-        target=bundle.manifest.target,
-        identity=options.identity,
-        ssh_config=options.ssh_config,
-    )
+    bundle, devices = _bundle_and_devices(options)
     for name, transport in devices.items():
         python = deploy(transport, bundle, _say_nothing if options.quiet else _say)
         print(f"{name}: ready: {python} ~/.cache/edge-compress/bundles/{bundle.digest}/benchmark.py")

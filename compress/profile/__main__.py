@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from compress.errors import CompressError, ConfigError
 
 if TYPE_CHECKING:
-    from compress.profile.analyze import Profile
+    from compress.profile.document import Profile
     from compress.profile.layer import Recording, Source
     from compress.target import Target
 
@@ -100,7 +100,8 @@ def _target(name: str | None) -> Target | None:
 
 def _measured(path: Path, options: argparse.Namespace, target: Target | None) -> tuple[Profile, Recording | None]:
     """The profile of a model, measured now; or a stored one, which has no recording."""
-    from compress.profile.analyze import profile, read_profile
+    from compress.profile.analyze import profile
+    from compress.profile.document import read_profile
     from compress.profile.layer import Settings
     from compress.profile.readers import find_reader
 

@@ -1,93 +1,22 @@
-"""From times and limits to a profile: what every layer waits for, and what the model does. `profile.json` is this."""
+"""From times and limits to a profile: what every layer waits for, and what the model does."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
-
-from compress.errors import ConfigError, StageError
+from compress.errors import ConfigError
 from compress.profile.bottleneck import Bottleneck, bound_ms, classify, classify_model, layer_advice, model_advice
+from compress.profile.document import SCHEMA, LayerProfile, ModelProfile, Profile, RooflineProfile
 from compress.profile.layer import LayerTime, Reader, Recording, Settings, Source
 from compress.profile.machine import Roofline, measured_roofline, published_roofline
-from compress.serialize import from_json
 from compress.target import Target
 from compress.types import Format, Precision
 
-__all__ = ["SCHEMA", "LayerProfile", "ModelProfile", "Profile", "RooflineProfile", "analyze", "profile", "read_profile"]
-
-SCHEMA = 1
+__all__ = ["analyze", "profile"]
 
 _AGREES = 0.10
 """Layers that add up to within this share of the measured call explain it."""
 
 _BUSY = 1.3
 """Median over quickest call: 1.02 to 1.15 on an idle machine, over 2 with three processes a core."""
-
-
-@dataclass(frozen=True)
-class LayerProfile:
-    """One layer, in the order of running.
-
-    Attributes:
-        share: of the sum of all layers.
-        operations: two for a MAC.
-        intensity: operations per byte; None where no bytes move.
-    """
-
-    name: str
-    op: str
-    median_ms: float
-    share: float
-    operations: int
-    bytes: int
-    intensity: float | None
-    bottleneck: Bottleneck
-    advice: str
-
-
-@dataclass(frozen=True)
-class ModelProfile:
-    """The whole call.
-
-    Attributes:
-        measured_ms: median of the quickest quarter of the calls without the profiler.
-        sum_ms: of the layers' medians.
-        overhead_ms: the difference, what the runtime does between layers; negative where the profiler slows layers.
-        profiling_overhead: how much longer a call takes under the profiler: 0.05 is 5 %.
-    """
-
-    measured_ms: float
-    sum_ms: float
-    overhead_ms: float
-    bottleneck: Bottleneck
-    profiling_overhead: float
-    advice: str
-
-
-@dataclass(frozen=True)
-class RooflineProfile:
-    """Limits that the layers were held against; `peak_gflops` at the precision of most of the arithmetic."""
-
-    peak_gflops: float
-    bandwidth_gb_s: float
-    source: Literal["measured", "published"]
-    launch_us: float
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A profile as it is stored."""
-
-    schema: int
-    file: str
-    runtime: str
-    device: str
-    threads: int
-    batch: int
-    model: ModelProfile
-    roofline: RooflineProfile
-    layers: tuple[LayerProfile, ...]
 
 
 def profile(
@@ -142,21 +71,6 @@ def analyze(recording: Recording, roofline: Roofline, file: str) -> Profile:
         ),
         layers=tuple(_layer(layer, kind, roofline, total) for layer, kind in zip(recording.layers, kinds, strict=True)),
     )
-
-
-def read_profile(path: Path) -> Profile:
-    """A stored profile.
-
-    Raises:
-        ConfigError: missing, damaged, or of another version.
-    """
-    try:
-        found = from_json(Profile, path.read_bytes())
-    except (OSError, StageError) as error:
-        raise ConfigError(f"{path} is not a profile: {error}", fix="profile the model again") from error
-    if found.schema != SCHEMA:
-        raise ConfigError(f"{path} has the schema {found.schema}, not {SCHEMA}", fix="profile the model again")
-    return found
 
 
 def _layer(layer: LayerTime, kind: Bottleneck, roofline: Roofline, total_ms: float) -> LayerProfile:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from compress.profile.analyze import LayerProfile, Profile
+from compress.profile.document import LayerProfile, Profile
 
 __all__ = ["Pair", "compare"]
 

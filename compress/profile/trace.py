@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from compress.files import write_json
-from compress.profile.analyze import LayerProfile, Profile
+from compress.profile.document import LayerProfile, Profile
 from compress.profile.layer import Span
 
 __all__ = ["trace_events", "write_trace"]

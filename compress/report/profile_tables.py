@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from compress.profile.analyze import LayerProfile, Profile
 from compress.profile.diff import Pair
+from compress.profile.document import LayerProfile, Profile
 from compress.report.text import bytes_text, count_text, ms_text
 
 __all__ = ["diff_view", "profile_view"]

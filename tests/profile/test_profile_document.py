@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from compress.errors import ConfigError
-from compress.profile.analyze import analyze, read_profile
+from compress.profile.analyze import analyze
 from compress.profile.diff import compare
+from compress.profile.document import read_profile
 from compress.profile.layer import LayerTime, Recording, Span
 from compress.profile.machine import Roofline
 from compress.profile.trace import trace_events, write_trace

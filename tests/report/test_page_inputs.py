@@ -9,9 +9,9 @@ import pytest
 from page_rows import profile
 
 from compress.errors import ConfigError
+from compress.profile.document import find_profile
 from compress.report.html.layer_plots import prune_plot, quantize_plot
 from compress.report.html.plot import svg
-from compress.report.html.profile_file import read_profile
 from compress.report.html.roofline_plot import roofline_plot
 from compress.report.html.scans import read_scans
 from compress.report.html.time_plot import time_plot
@@ -46,9 +46,9 @@ def test_a_damaged_scan_is_named(tmp_path, text):
 
 
 def test_a_profile_is_read_and_drawn(tmp_path):
-    assert read_profile(tmp_path) is None
+    assert find_profile(tmp_path) is None
     (tmp_path / "profile.json").write_text(json.dumps(profile(8)))
-    found = read_profile(tmp_path)
+    found = find_profile(tmp_path)
     assert len(found.layers) == 8
     plot = roofline_plot(found)
     assert "7 layers: 2 compute bound, 2 bandwidth bound, 2 launch bound, 1 transfer bound" in plot.alt
@@ -63,12 +63,12 @@ def test_a_profile_is_read_and_drawn(tmp_path):
 def test_a_profile_without_arithmetic_has_no_roofline(tmp_path):
     layers = [{**layer, "intensity": None} for layer in profile(3)["layers"]]
     (tmp_path / "profile.json").write_text(json.dumps(profile(3, layers=layers)))
-    assert roofline_plot(read_profile(tmp_path)) is None
+    assert roofline_plot(find_profile(tmp_path)) is None
 
 
 def test_a_profile_without_layers_has_no_plots(tmp_path):
     (tmp_path / "profile.json").write_text(json.dumps(profile(1, layers=[])))
-    found = read_profile(tmp_path)
+    found = find_profile(tmp_path)
     assert roofline_plot(found) is None
     assert time_plot(found) is None
 
@@ -76,11 +76,11 @@ def test_a_profile_without_layers_has_no_plots(tmp_path):
 @pytest.mark.parametrize(("content", "message"), [("{", "not a valid Profile"), ("[]", "not a valid Profile")])
 def test_a_damaged_profile_is_named(tmp_path, content, message):
     (tmp_path / "profile.json").write_text(content)
-    with pytest.raises(ConfigError, match=f"profile.json: {message}"):
-        read_profile(tmp_path)
+    with pytest.raises(ConfigError, match=f"profile.json is not a profile: {message}"):
+        find_profile(tmp_path)
 
 
 def test_a_profile_of_another_schema_is_refused(tmp_path):
     (tmp_path / "profile.json").write_text(json.dumps(profile(1, schema=2)))
     with pytest.raises(ConfigError, match=r"has schema 2, this program reads 1"):
-        read_profile(tmp_path)
+        find_profile(tmp_path)

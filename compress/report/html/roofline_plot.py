@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from compress.profile.document import LayerProfile, Profile
 from compress.report.html.charts import Margins, axes, legend, legend_height, plain_numbers, unit_axis
 from compress.report.html.plot import Plot
-from compress.report.html.profile_file import Profile, ProfileLayer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,5 +71,5 @@ def _roof(profile: Profile, intensity: float) -> float:
     return min(profile.roofline.peak_gflops, profile.roofline.bandwidth_gb_s * intensity)
 
 
-def _gflops(layer: ProfileLayer) -> float:
+def _gflops(layer: LayerProfile) -> float:
     return layer.operations / layer.median_ms / 1e6

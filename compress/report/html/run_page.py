@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from compress.measure.ranges import TensorRange
+from compress.profile.document import Profile, find_profile
 from compress.report.columns import (
     CHANGES,
     COLUMNS,
@@ -28,7 +29,6 @@ from compress.report.devices import device_notes, estimate_lines
 from compress.report.html.blocks import Block, Facts, Page, Plots, Prose, Section, Source, Table, Tile
 from compress.report.html.drift_plot import drift_plot
 from compress.report.html.layer_plots import prune_plot, quantize_plot, sparsity_plot
-from compress.report.html.profile_file import Profile, read_profile
 from compress.report.html.range_plots import range_plot
 from compress.report.html.roofline_plot import roofline_plot
 from compress.report.html.scans import Scan, read_scans
@@ -70,7 +70,7 @@ def read_run(report: Report, folder: Path) -> RunData:
     Raises:
         ConfigError: a scan or a profile is damaged.
     """
-    return RunData(report, read_scans(folder), read_profile(folder))
+    return RunData(report, read_scans(folder), find_profile(folder))
 
 
 def run_page(run: RunData) -> Page:

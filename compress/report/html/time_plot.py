@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from compress.profile.document import Profile
 from compress.report.html.charts import Margins, axes, label_rows, legend, legend_height, listed, rows_height, unit_axis
 from compress.report.html.plot import Plot
-from compress.report.html.profile_file import Profile
 from compress.report.html.roofline_plot import CLASSES
 from compress.report.text import ms_text, percent_text
 

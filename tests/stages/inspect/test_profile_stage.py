@@ -17,7 +17,7 @@ from compress.deliver import copy_artifacts, copy_reports
 from compress.errors import Refusal
 from compress.execute import Output, Result
 from compress.pipeline import Pipeline
-from compress.profile.analyze import read_profile
+from compress.profile.document import read_profile
 from compress.stage import Context
 from compress.stages.inspect.profile import Profile
 from compress.store import StageStore
