@@ -106,7 +106,8 @@ def _multirun(command: cli.Command, console: Console, progress: RichProgress) ->
         print_comparison(console, [finished.report for finished in done])
     if done:
         page = write_multirun_pages(save_multirun([finished.folder for finished in done], failed))
-        console.print(f"comparison in {page}", soft_wrap=True, markup=False)
+        if not command.quiet:
+            console.print(f"comparison in {page}", soft_wrap=True, markup=False)
     return exit_code
 
 
