@@ -7,6 +7,7 @@ from compress.profile.bottleneck import Bottleneck, bound_ms, classify, classify
 from compress.profile.document import SCHEMA, LayerProfile, ModelProfile, Profile, RooflineProfile
 from compress.profile.layer import LayerTime, Reader, Recording, Settings, Source
 from compress.profile.machine import Roofline, measured_roofline, published_roofline
+from compress.quiet import undisturbed
 from compress.target import Target
 from compress.types import Format, Precision
 
@@ -35,9 +36,10 @@ def profile(
         raise ConfigError(
             f"{source.title} runs on the GPU, whose limits are not measured here", fix="--target jetson_orin_nano"
         )
-    recording = reader.record(source, settings)
-    launch_us = reader.launch_us(settings.threads)
-    limits = published_roofline(target, launch_us) if target else measured_roofline(settings.threads, launch_us)
+    with undisturbed():  # a bar that is drawn meanwhile would be charged to the layers
+        recording = reader.record(source, settings)
+        launch_us = reader.launch_us(settings.threads)
+        limits = published_roofline(target, launch_us) if target else measured_roofline(settings.threads, launch_us)
     return analyze(recording, limits, source.title), recording
 
 
