@@ -61,3 +61,12 @@ def test_copies_and_layers_with_the_work_of_the_onnx_file_beside(engine):
 def test_an_engine_alone_does_not_say_what_it_computes(engine):
     with pytest.raises(ConfigError, match="no ONNX file beside it names them"):
         tensorrt.record(Source(Format.TENSORRT, engine, Precision.FP16), Settings())
+
+
+def test_a_file_whose_nodes_are_not_counted_names_the_layers_all_the_same(engine, monkeypatch):
+    """Neg has no arithmetic worth counting: on an H100 such an engine had no profile."""
+    monkeypatch.setattr(Runner, "layer_times", lambda self, images, *, runs: {"negate": 0.05})
+    shape = {"x": [1, 3, 16, 16]}, {"y": [1, 3, 16, 16]}
+    save(engine.with_name("net.onnx"), [helper.make_node("Neg", ["x"], ["y"], name="negate")], *shape)
+    found = tensorrt.record(Source(Format.TENSORRT, engine, Precision.FP32), Settings())
+    assert [layer.name for layer in found.layers] == ["images to the GPU", "negate", "logits from the GPU"]

@@ -85,21 +85,29 @@ def _layers(
 
 def _graph(engine: Path, times: Mapping[str, float]) -> dict[str, Layer]:
     """Layers of the ONNX file beside the engine whose names the engine's layers are made of."""
-    best: dict[str, Layer] = {}
+    import onnx
+
+    found: dict[str, Layer] = {}
+    most = 0
     parts = {part for name in times for part in _parts(name)}
     for path in sorted(engine.parent.glob("*.onnx")):
-        try:
-            layers = {layer.name: layer for layer in read_layers(path)}
-        except NotMeasured:
-            continue
-        if len(parts & layers.keys()) > len(parts & best.keys()):
-            best = layers
-    if not best:
+        named = {node.name for node in onnx.load(path, load_external_data=False).graph.node}
+        if len(parts & named) > most:
+            most, found = len(parts & named), _counted(path)
+    if not most:
         raise ConfigError(
             f"{engine.name} does not say what its layers compute, and no ONNX file beside it names them",
             fix=f"copy the ONNX file that it was built from to {engine.parent}",
         )
-    return best
+    return found
+
+
+def _counted(path: Path) -> dict[str, Layer]:
+    """Layers that compute, by name; none where they cannot be counted."""
+    try:
+        return {layer.name: layer for layer in read_layers(path)}
+    except NotMeasured:
+        return {}
 
 
 def _parts(name: str) -> list[str]:
