@@ -210,7 +210,7 @@ def int8_files(source: Artifact, splits: Splits, folder: Path) -> tuple[Path, Pa
     from compress.stages.quantize.ptq_static import PtqStatic
 
     context = _context("int8", splits, folder)
-    recovery = {"observer": "min_max", "equalize": "activations", "rounding": "adaptive", "bias_correction": True}
+    recovery = {"observer": "min_max", "equalize": "activations", "rounding": "adaptive"}
     quantized = PtqStatic.model_validate({"placement": "litert", **recovery}).run(source, context)
     onnx_context = Context("int8", load_target("raspberry_pi_4", []), splits, folder, 0, QUIET)
     return ToTflite(io="int8").run(quantized, context).path, ToOnnx().run(quantized, onnx_context).path
