@@ -69,3 +69,15 @@ def test_float_is_refused_before_any_work(tmp_path):
     assert "Coral Edge TPU runs full-integer files only" in done.err
     assert "fix: precision=int8" in done.err
     assert not run_folders(tmp_path / "outputs")
+
+
+@pytest.mark.slow
+def test_scales_of_a_training_travel_into_the_file(tmp_path):
+    done = compress("target=coral", "precision=int8_qat", "stage.qat.epochs=1", cwd=tmp_path, EDGETPU_COMPILER="")
+    assert done.code == 0, done.err
+    (run,) = run_folders(tmp_path / "outputs")
+    (drift,) = json.loads((run / "report.json").read_text())["drift"]
+    assert (drift["stage"], drift["reference"]) == ("to_tflite", "qat")
+    assert drift["max_lsb"] <= 2.01
+    assert drift["agreement"] >= 0.99
+    assert rows(run)["to_tflite"]["accuracy"]["top1"] >= 0.97
