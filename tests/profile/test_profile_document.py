@@ -80,7 +80,7 @@ def test_a_damaged_document_is_one_line(tmp_path, content):
 def test_a_document_of_another_version(tmp_path):
     path = tmp_path / "profile.json"
     path.write_bytes(to_json(analyze(recording(CONV), LIMITS, "n")).replace(b'"schema": 1', b'"schema": 9'))
-    with pytest.raises(ConfigError, match="schema 9, not 1"):
+    with pytest.raises(ConfigError, match="has schema 9, this program reads 1"):
         read_profile(path)
 
 

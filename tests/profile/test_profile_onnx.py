@@ -16,6 +16,7 @@ from compress.profile.layer import Settings, Source
 from compress.profile.ort_cost import ProfilerCost, launch_us, profiler_cost
 from compress.profile.ort_events import median_us, read_calls
 from compress.profile.readers import find_reader
+from compress.profile.readers import onnx as onnx_reader
 from compress.profile.readers.onnx import record
 from compress.types import Format, Precision
 
@@ -169,6 +170,11 @@ def test_the_profilers_own_work_is_measured_and_taken_off():
     assert launch_us(1) > 0
 
 
-def test_layers_of_tiny_nodes_do_not_add_up_to_more_than_the_call(tmp_path):
+@pytest.mark.parametrize(("cost_us", "own_us"), [(0.0, None), (1e9, 0.05)])
+def test_the_profilers_own_work_is_taken_off_every_layer(tmp_path, monkeypatch, cost_us, own_us):
+    """Of a cost beyond all times only the least is left of each; without a cost every layer keeps what was seen."""
+    monkeypatch.setattr(onnx_reader, "profiler_cost", lambda threads: ProfilerCost(cost_us, 0.0))
     found, _ = profile(source(tiny_operators(tmp_path / "tiny.onnx")), find_reader(Format.ONNX), QUICK)
-    assert found.model.sum_ms < 3 * found.model.measured_ms  # over six times it, with the profiler's own work in it
+    times = [1000 * layer.median_ms for layer in found.layers]
+    assert len(times) == 300
+    assert times == pytest.approx([own_us] * 300) if own_us else min(times) > 0.05
