@@ -22,24 +22,22 @@ from pathlib import Path
 
 import numpy as np
 from bench_common import Bar, arguments, at_least, at_most, report
+from bench_networks import QUIET, Net, load, nets
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from compress import runtimes
-from compress.data import CsvData, ImageFolderData, load_splits
 from compress.measure.host import describe_host
 from compress.measure.latency import paired_latency
 from compress.measure.memory import PeakMemory
-from compress.models import FactoryModel, load_model
+from compress.optimize.race import race
 from compress.parity import FidelityMeter
 from compress.quantization.fused import count_fused
-from compress.report.progress import RichProgress
 from compress.stage import Context, Splits
-from compress.types import Artifact, Fidelity, Format, InputSpec, Precision
+from compress.types import Artifact, Fidelity, Format, Precision
 
 console = Console()
-QUIET = RichProgress(Console(quiet=True))
 FULL = "ours, full recovery"
 OURS: dict[str, dict[str, object]] = {
     "ours, min-max": {"observer": "min_max"},
@@ -52,59 +50,6 @@ OURS: dict[str, dict[str, object]] = {
 PEERS = {"ORT MinMax": "MinMax", "ORT Percentile": "Percentile"}
 PEER = "ORT MinMax"
 NNCF = "NNCF"
-
-
-@dataclass(frozen=True)
-class Net:
-    """A real network with its images, and the recovery that fits it besides adaptive rounding."""
-
-    factory: str
-    checkpoint: str
-    input: InputSpec
-    data: dict[str, object]
-    recovery: dict[str, object]
-
-
-def nets(data: Path) -> dict[str, Net]:
-    cifar = {
-        "kind": "image_folder",
-        "train": data / "images/cifar10_train4000",
-        "test": data / "images/cifar10_test500",
-    }
-    nips = {
-        "kind": "csv",
-        "file": data / "images/nips2017/labels_and_attribution.csv",
-        "path_column": "file",
-        "label_column": "imagenet_class_0based",
-        "resize": 256,
-        "validation": 0,
-        "finetune": 0,
-    }
-    # Depthwise channels differ by orders of magnitude: they are balanced. A residual stream gains nothing by that, but
-    # from ranges that clip what is rare.
-    search, balance = {"observer": "histogram"}, {"observer": "min_max", "equalize": "activations"}
-    small, large = InputSpec((3, 32, 32)), InputSpec((3, 224, 224))
-    return {
-        "resnet20": Net("nets:resnet20", "resnet20-12fca82f.th", small, cifar, search),
-        "resnet44": Net("nets:resnet44", "resnet44-014dd654.th", small, cifar, search),
-        "mobilenet_v1": Net("nets:MobileNetV1_025", "mobilenetv1_0.25_state_dict.pt", large, nips, balance),
-    }
-
-
-def load(net: Net, data: Path) -> tuple[Artifact, Splits]:
-    sys.path.insert(0, str(data))
-    config = FactoryModel.model_validate(
-        {
-            "kind": "factory",
-            "factory": net.factory,
-            "checkpoint": data / "weights" / net.checkpoint,
-            "input": {"shape": net.input.shape},
-        }
-    )
-    kind = CsvData if net.data["kind"] == "csv" else ImageFolderData
-    splits = load_splits(kind.model_validate(net.data), net.input)
-    source = load_model(config, trusted=lambda _: True, seed=0, progress=QUIET, finetune=None)
-    return source, splits
 
 
 # --- in a process of its own: one method, one file --------------------------------------------------------------------
@@ -273,23 +218,6 @@ def judge(path: Path, fp32: Path, net: Net, splits: Splits, made: Made, dynamic:
     )
 
 
-def race(first: Path, second: Path, net: Net, *, rounds: int = 4) -> float:
-    """Time of the file `first` over that of `second`, whose batch is free.
-
-    Two sessions of one file differ by some percent for as long as they live, so every round opens new ones, in turn.
-    """
-    files = [onnx_artifact(first, net, Precision.INT8), onnx_artifact(second, net, Precision.INT8, dynamic=True)]
-    image = np.random.default_rng(0).standard_normal((1, *net.input.shape), dtype=np.float32)
-    ratios = []
-    for number in range(rounds):
-        loaded = {index: runtimes.load(files[index], threads=1) for index in ((0, 1) if number % 2 else (1, 0))}
-        paired = paired_latency(
-            loaded[0], loaded[1], image, runs=200, warmup=20, seconds=5, threads=1, device=describe_host().label
-        )
-        ratios.append(paired.ratio)
-    return float(np.median(ratios))
-
-
 def fp32_file(source: Artifact, splits: Splits, folder: Path) -> Path:
     from compress.stages.export.to_onnx import ToOnnx
     from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
@@ -310,7 +238,9 @@ def bench(name: str, net: Net, data: Path, folder: Path) -> dict[str, Judged]:
             files[method] = path
             results[method] = judge(path, fp32, net, splits, made, dynamic=method not in OURS)
     if FULL in files and PEER in files:
-        results[FULL] = replace(results[FULL], over_peer=race(files[FULL], files[PEER], net))
+        ours = onnx_artifact(files[FULL], net, Precision.INT8)
+        peer = onnx_artifact(files[PEER], net, Precision.INT8, dynamic=True)
+        results[FULL] = replace(results[FULL], over_peer=race(ours, peer, seconds=20).ratio)
     show(name, results, len(splits.evaluation))
     return results
 

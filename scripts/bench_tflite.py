@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 from bench_common import Bar, arguments, at_least, at_most, report
-from bench_quantization import QUIET, Net, load, nets
+from bench_networks import QUIET, Net, load, nets
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table

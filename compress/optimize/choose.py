@@ -7,32 +7,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from compress.errors import CompressError
-from compress.measure.host import describe_host
-from compress.measure.latency import PairedLatency, paired_latency
 from compress.onnxfile.write import write_checked
 from compress.optimize.document import Attempt, Ratio
 from compress.optimize.facts import GraphFacts, graph_facts, with_shapes
 from compress.optimize.guard import broken_promise
 from compress.optimize.passes import ONNXRUNTIME_ONLY, GraphPass
+from compress.optimize.race import race
 from compress.quiet import first_line, quiet
-from compress.runtimes.onnx import load
 
 if TYPE_CHECKING:
     from compress.optimize.equivalence import Equivalence
     from compress.types import Artifact
 
-__all__ = ["THREADS", "Bench", "Chosen", "choose", "clearly_slower"]
-
-THREADS = 1
-_WARMUP = 5
-_RUNS = 200
-_ROUNDS = 4
+__all__ = ["Bench", "Chosen", "choose", "clearly_slower"]
 
 _CLEAR = 0.01
 """A file raced against itself stays within this: every round of a race has to show more before it counts."""
@@ -57,33 +49,8 @@ class Bench:
     metadata: Mapping[str, str]
 
     def race(self, first: Path, second: Path) -> Ratio:
-        """Time of the file `first` over that of `second`.
-
-        Two sessions of one and the same file differ by up to 1.2 % for as long as they live (where their weights lie
-        in memory), which no number of calls averages out. So every round opens new ones, in turn the other way round.
-        """
-        rounds = [self._round(first, second, swapped=bool(index % 2)) for index in range(_ROUNDS)]
-        return Ratio(
-            ratio=float(np.median([one.ratio for one in rounds])),
-            low=min(one.low for one in rounds),
-            high=max(one.high for one in rounds),
-            pairs=sum(one.pairs for one in rounds),
-        )
-
-    def _round(self, first: Path, second: Path, *, swapped: bool) -> PairedLatency:
-        image = np.random.default_rng(0).standard_normal((1, *self.artifact.input.shape), dtype=np.float32)
-        order = (second, first) if swapped else (first, second)
-        runners = [load(replace(self.artifact, model=path), threads=THREADS) for path in order]
-        return paired_latency(
-            runners[swapped],
-            runners[not swapped],
-            image,
-            runs=_RUNS,
-            warmup=_WARMUP,
-            seconds=self.seconds / _ROUNDS,
-            threads=THREADS,
-            device=describe_host().label,
-        )
+        """Time of the file `first` over that of `second`."""
+        return race(replace(self.artifact, model=first), replace(self.artifact, model=second), self.seconds)
 
 
 @dataclass(frozen=True)

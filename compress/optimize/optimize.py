@@ -17,11 +17,12 @@ from compress.measure.host import describe_host
 from compress.onnxfile.metadata import metadata
 from compress.onnxfile.ort_graph import write_optimized
 from compress.onnxfile.write import write_checked
-from compress.optimize.choose import THREADS, Bench, Chosen, choose, clearly_slower
+from compress.optimize.choose import Bench, Chosen, choose, clearly_slower
 from compress.optimize.document import Attempt, Optimization, Ratio
 from compress.optimize.equivalence import Equivalence, Proof
 from compress.optimize.facts import graph_facts
 from compress.optimize.passes import passes
+from compress.optimize.race import THREADS
 from compress.optimize.source import read_source
 from compress.optimize.table import attempt_line, sentence, table_lines
 from compress.parity import first_images

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from bench_common import Bar, at_least, at_most
-from bench_quantization import load, nets
+from bench_networks import load, nets
 from rich.table import Table
 
 from compress import runtimes

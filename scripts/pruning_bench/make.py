@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench_quantization import load, nets
+from bench_networks import load, nets
 
 from compress import runtimes
 from compress.stage import Stage

@@ -1,0 +1,70 @@
+"""The real networks that benches measure, with their images."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from compress.data import CsvData, ImageFolderData, load_splits
+from compress.models import FactoryModel, load_model
+from compress.report.progress import RichProgress
+from compress.stage import Splits
+from compress.types import Artifact, InputSpec
+
+QUIET = RichProgress(Console(quiet=True))
+
+
+@dataclass(frozen=True)
+class Net:
+    """A real network with its images, and the recovery that fits it besides adaptive rounding."""
+
+    factory: str
+    checkpoint: str
+    input: InputSpec
+    data: dict[str, object]
+    recovery: dict[str, object]
+
+
+def nets(data: Path) -> dict[str, Net]:
+    cifar = {
+        "kind": "image_folder",
+        "train": data / "images/cifar10_train4000",
+        "test": data / "images/cifar10_test500",
+    }
+    nips = {
+        "kind": "csv",
+        "file": data / "images/nips2017/labels_and_attribution.csv",
+        "path_column": "file",
+        "label_column": "imagenet_class_0based",
+        "resize": 256,
+        "validation": 0,
+        "finetune": 0,
+    }
+    # Depthwise channels differ by orders of magnitude: they are balanced. A residual stream gains nothing by that, but
+    # from ranges that clip what is rare.
+    search, balance = {"observer": "histogram"}, {"observer": "min_max", "equalize": "activations"}
+    small, large = InputSpec((3, 32, 32)), InputSpec((3, 224, 224))
+    return {
+        "resnet20": Net("nets:resnet20", "resnet20-12fca82f.th", small, cifar, search),
+        "resnet44": Net("nets:resnet44", "resnet44-014dd654.th", small, cifar, search),
+        "mobilenet_v1": Net("nets:MobileNetV1_025", "mobilenetv1_0.25_state_dict.pt", large, nips, balance),
+    }
+
+
+def load(net: Net, data: Path) -> tuple[Artifact, Splits]:
+    sys.path.insert(0, str(data))
+    config = FactoryModel.model_validate(
+        {
+            "kind": "factory",
+            "factory": net.factory,
+            "checkpoint": data / "weights" / net.checkpoint,
+            "input": {"shape": net.input.shape},
+        }
+    )
+    kind = CsvData if net.data["kind"] == "csv" else ImageFolderData
+    splits = load_splits(kind.model_validate(net.data), net.input)
+    source = load_model(config, trusted=lambda _: True, seed=0, progress=QUIET, finetune=None)
+    return source, splits
