@@ -36,11 +36,13 @@ _PURPOSES = {
     "rich": "tables and progress bars",
     "safetensors": "reading weights",
     "scikit-learn": "the embedded data set of handwritten digits",
+    "jinja2": "report pages",
+    "matplotlib": "plots of report pages",
+    "onnxslim": "optimizing ONNX graphs",
 }
 _EXTRAS = {
     "tflite": "TFLite files, needed for coral",
     "tensorrt": "building and running engines on this machine's GPU",
-    "report": "plots",
     "tensorboard": "logger=tensorboard",
     "mlflow": "logger=mlflow",
 }
