@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -48,6 +49,8 @@ from compress.store import StageStore, content_key
 from compress.types import Artifact, Format, Precision
 
 __all__ = ["Finished", "run_once"]
+
+T = TypeVar("T")
 
 _DRIFT_SAMPLES = 128
 """Enough logits for the largest difference to settle; the INT8 reference is slow, as PyTorch emulates it in float."""
@@ -172,13 +175,12 @@ def _drift_from(graph: Output, files: list[Result], run: Run) -> tuple[Drift, ..
     """Drift of `files` from `graph`, or what an earlier run found for the very same ones."""
     depends = {"files": [file.output.digest for file in files], "samples": _DRIFT_SAMPLES, "with": run.measured_with}
     name = f"drift-{content_key(depends)[:16]}"
-    found = run.store.find_document(graph.digest, name, _DriftRows) if run.resume else None
-    if found is None:
+
+    def measure() -> _DriftRows:
         named = [(file.measurement.stage, file.output.artifact) for file in files]
-        found = _DriftRows(measure_drift(graph.artifact, named, run.splits, _DRIFT_SAMPLES, run.progress))
-        run.store.save_document(graph.digest, name, found)
-        graph.release()
-    return found.rows
+        return _DriftRows(measure_drift(graph.artifact, named, run.splits, _DRIFT_SAMPLES, run.progress))
+
+    return _remembered(graph, name, _DriftRows, measure, run).rows
 
 
 @dataclass(frozen=True)
@@ -200,12 +202,11 @@ def _ranges_of(graph: Output, run: Run) -> tuple[TensorRange, ...]:
     split = run.splits.calibration
     depends = {"images": split.digest(), "samples": _RANGE_SAMPLES, **run.environment}
     name = f"ranges-{content_key(depends)[:16]}"
-    found = run.store.find_document(graph.digest, name, _RangeRows) if run.resume else None
-    if found is None:
-        found = _RangeRows(measure_ranges(graph.artifact, split, samples=_RANGE_SAMPLES, seconds=_RANGE_SECONDS))
-        run.store.save_document(graph.digest, name, found)
-        graph.release()
-    return found.rows
+
+    def measure() -> _RangeRows:
+        return _RangeRows(measure_ranges(graph.artifact, split, samples=_RANGE_SAMPLES, seconds=_RANGE_SECONDS))
+
+    return _remembered(graph, name, _RangeRows, measure, run).rows
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,16 @@ class _RangeRows:
     """The ranges of one graph, as they are stored."""
 
     rows: tuple[TensorRange, ...]
+
+
+def _remembered(graph: Output, name: str, kind: type[T], measure: Callable[[], T], run: Run) -> T:
+    """The document `name` that an earlier run stored beside `graph`, or what `measure` gives now, stored for later."""
+    found = run.store.find_document(graph.digest, name, kind) if run.resume else None
+    if found is None:
+        found = measure()
+        run.store.save_document(graph.digest, name, found)
+        graph.release()
+    return found
 
 
 def _is_onnx(result: Result) -> bool:
