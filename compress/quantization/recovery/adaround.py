@@ -33,7 +33,8 @@ class AdaRoundOptions:
     """How far to go.
 
     Attributes:
-        patches: positions looked at in each image; where there are more, they are sampled.
+        patches: positions looked at in each image; where there are more, they are sampled. Small images are looked at
+            whole, so that nothing about their result is left to chance.
         damping: share of the mean curvature that ties each weight to its unrounded value; guards against too few
             samples.
         sweeps: of the coordinate descent over a layer's weights; it stops by itself when nothing changes.
@@ -42,7 +43,7 @@ class AdaRoundOptions:
         seed: for the sampling of patches.
     """
 
-    patches: int = 256
+    patches: int = 1024
     damping: float = 0.01
     sweeps: int = 6
     memory_bytes: int = 256 << 20
