@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from compress.files import make_folder
 from compress.measure.boundary import MeasureConfig, ReferenceLogits, measure
+from compress.measure.comparable import comparable_latency
 from compress.measure.host import describe_host
 from compress.measure.memory import PeakMemory
+from compress.measure.race import race
 from compress.observe import observe
 from compress.pipeline import SOURCE, Pipeline, Step
 from compress.serialize import to_json
 from compress.stage import Context, Progress, Splits
 from compress.store import Found, StageStore, content_key
 from compress.target import Target
-from compress.types import Artifact, Format, Measurement
+from compress.types import Artifact, Format, LatencyRatio, Measurement, Race
 from compress.versions import source_digest, tool_versions
 
 if TYPE_CHECKING:
@@ -136,7 +138,7 @@ def execute(pipeline: Pipeline, run: Run) -> list[Result]:
             fed = next(result.measurement for result in results if result.measurement.stage == step.feed)
             results.append(_handed_on(step, output, cost, fed))
         else:
-            results.append(_measured(step.name, output, cost, run))
+            results.append(_raced(_measured(step.name, output, cost, run), results, run))
         _tell(position + 1, results[-1].measurement)
         _release_unused(outputs, pipeline.steps[position + 1 :])
     return results
@@ -195,7 +197,7 @@ def _measured(name: str, output: Output, cost: _Cost, run: Run) -> Result:
     if earlier is not None:
         measurement = replace(earlier, stage=name, reused=True)
     else:
-        _announce(name, run)
+        _announce(f"{name}: timing", run)
         measured = measure(
             output.artifact,
             stage=name,
@@ -207,6 +209,28 @@ def _measured(name: str, output: Output, cost: _Cost, run: Run) -> Result:
         measurement = replace(measured, seconds=cost.seconds, peak_rss_bytes=cost.peak_rss_bytes, reused=cost.reused)
         run.store.save_measurement(output.digest, run.measured_with, measurement)
     return Result(measurement, output)
+
+
+def _raced(result: Result, earlier: Sequence[Result], run: Run) -> Result:
+    """Time it in turn with the earliest output that its latency may be compared with: medians that were taken one
+    after the other are no comparison on a machine whose clock changes in between."""
+    row = result.measurement
+    base = comparable_latency([one.measurement for one in [*earlier, result]], row)
+    if base is None:
+        return result
+    against = next(one.output for one in earlier if one.measurement is base)
+    name = f"raced-{content_key({'measured_with': run.measured_with, 'against': against.digest})[:16]}"
+    found = run.store.find_document(result.output.digest, name, LatencyRatio) if run.resume else None
+    if found is None:
+        _announce(f"{row.stage}: racing {base.stage}", run)
+        found = race(
+            result.output.artifact,
+            against.artifact,
+            threads=run.measure.threads,
+            seconds=run.measure.latency_seconds,
+        )
+        run.store.save_document(result.output.digest, name, found)
+    return Result(replace(row, race=Race(base.stage, found)), result.output)
 
 
 def _handed_on(step: Step, output: Output, cost: _Cost, fed: Measurement) -> Result:
@@ -239,10 +263,10 @@ def _tell(position: int, row: Measurement) -> None:
     observe("stages/seconds", position, row.seconds)
 
 
-def _announce(name: str, run: Run) -> None:
+def _announce(what: str, run: Run) -> None:
     """Say that a long timing begins: there is no bar in it (`quiet.undisturbed`)."""
     if run.measure.latency_seconds >= _LONG_TIMING_SECONDS:
-        run.progress.log(f"{name}: timing, for up to {1.5 * run.measure.latency_seconds:.0f} s")  # a third warms up
+        run.progress.log(f"{what}, for up to {1.5 * run.measure.latency_seconds:.0f} s")  # a third warms up
 
 
 def _release_unused(outputs: dict[str, Output], later: tuple[Step, ...]) -> None:

@@ -19,9 +19,11 @@ __all__ = [
     "Format",
     "InputSpec",
     "Latency",
+    "LatencyRatio",
     "Measurement",
     "Port",
     "Precision",
+    "Race",
     "Sparsity",
 ]
 
@@ -200,6 +202,35 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class LatencyRatio:
+    """Time of one file or module over that of another, timed in turn on the same input.
+
+    Attributes:
+        ratio: median over pairs of calls; below 1 means that the first is faster.
+        low, high: 95 % interval.
+        pairs: number of pairs of calls.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Race:
+    """A stage's output timed in turn with that of an earlier stage, so that a machine's drift hits both alike.
+
+    Attributes:
+        against: the earlier stage.
+        latency: of this stage over the earlier one.
+    """
+
+    against: str
+    latency: LatencyRatio
+
+
+@dataclass(frozen=True)
 class Accuracy:
     """Top-1 accuracy as fractions of 1, with the 95 % Wilson score interval (Wilson 1927)."""
 
@@ -234,6 +265,7 @@ class Measurement:
         stage: the stage whose output this is (`source` for the model as loaded).
         runtime: what executed the model for accuracy and latency, with its version.
         size_bytes: of the file; a torch module is measured as a state-dict file.
+        race: against the earliest stage that ran in the same runtime and setting; None where there is none.
         seconds: wall time of the stage itself, measuring excluded.
         peak_rss_bytes: highest resident memory of the process while the stage ran.
         reused: taken from an earlier run with identical inputs.
@@ -251,6 +283,7 @@ class Measurement:
     macs: int | None = None
     sparsity: Sparsity | None = None
     latency: Latency | None = None
+    race: Race | None = None
     accuracy: Accuracy | None = None
     fidelity: Fidelity | None = None
     seconds: float | None = None

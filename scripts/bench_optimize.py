@@ -34,14 +34,14 @@ from rich.table import Table
 
 from compress.config import load_target
 from compress.optimize.choose import Bench
-from compress.optimize.document import Optimization, Ratio
+from compress.optimize.document import Optimization
 from compress.optimize.equivalence import Equivalence
 from compress.optimize.facts import graph_facts
 from compress.optimize.passes import passes
 from compress.report.progress import RichProgress
 from compress.serialize import from_json
 from compress.stage import Batch, Context, Splits
-from compress.types import Artifact, Format, InputSpec, Precision
+from compress.types import Artifact, Format, InputSpec, LatencyRatio, Precision
 
 console = Console()
 QUIET = RichProgress(Console(quiet=True))
@@ -133,7 +133,7 @@ class Compared:
     record: Optimization
     slim_nodes: int
     slim_run_nodes: int
-    latency: Ratio
+    latency: LatencyRatio
     problem: str | None
 
     @property

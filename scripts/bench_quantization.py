@@ -33,7 +33,7 @@ from compress import runtimes
 from compress.measure.host import describe_host
 from compress.measure.latency import paired_latency
 from compress.measure.memory import PeakMemory
-from compress.optimize.race import race
+from compress.measure.race import race
 from compress.parity import FidelityMeter
 from compress.quantization.fused import count_fused
 from compress.stage import Context, Splits
@@ -92,9 +92,7 @@ class OneLayer(nn.Module):
         return logits
 
 
-def _make(
-    method: str, source: Artifact, net: Net, splits: Splits, images: NDArray[np.float32], path: Path
-) -> float:
+def _make(method: str, source: Artifact, net: Net, splits: Splits, images: NDArray[np.float32], path: Path) -> float:
     if method in OURS:
         return _make_ours({**OURS[method], **(net.recovery if method == FULL else {})}, source, splits, path)
     return _make_peer(method, source, splits, images, path)
@@ -248,7 +246,7 @@ def bench(name: str, net: Net, data: Path, folder: Path) -> dict[str, Judged]:
     if FULL in files and PEER in files:
         ours = onnx_artifact(files[FULL], net, Precision.INT8)
         peer = onnx_artifact(files[PEER], net, Precision.INT8, dynamic=True)
-        results[FULL] = replace(results[FULL], over_peer=race(ours, peer, seconds=20).ratio)
+        results[FULL] = replace(results[FULL], over_peer=race(ours, peer, threads=1, seconds=20).ratio)
     show(name, results, len(splits.evaluation))
     return results
 

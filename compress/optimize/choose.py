@@ -12,19 +12,22 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from compress.errors import CompressError
+from compress.measure.race import race
 from compress.onnxfile.write import write_checked
-from compress.optimize.document import Attempt, Ratio
+from compress.optimize.document import Attempt
 from compress.optimize.facts import GraphFacts, graph_facts, with_shapes
 from compress.optimize.guard import broken_promise
 from compress.optimize.passes import ONNXRUNTIME_ONLY, GraphPass
-from compress.optimize.race import race
 from compress.quiet import first_line, quiet
 
 if TYPE_CHECKING:
     from compress.optimize.equivalence import Equivalence
-    from compress.types import Artifact
+    from compress.types import Artifact, LatencyRatio
 
-__all__ = ["Bench", "Chosen", "choose", "clearly_slower"]
+__all__ = ["THREADS", "Bench", "Chosen", "choose", "clearly_slower"]
+
+THREADS = 1
+"""What files are raced with: less at the mercy of what else the machine does."""
 
 _CLEAR = 0.01
 """A file raced against itself stays within this: every round of a race has to show more before it counts."""
@@ -48,9 +51,10 @@ class Bench:
     seconds: float
     metadata: Mapping[str, str]
 
-    def race(self, first: Path, second: Path) -> Ratio:
+    def race(self, first: Path, second: Path) -> LatencyRatio:
         """Time of the file `first` over that of `second`."""
-        return race(replace(self.artifact, model=first), replace(self.artifact, model=second), self.seconds)
+        files = (replace(self.artifact, model=path) for path in (first, second))
+        return race(*files, threads=THREADS, seconds=self.seconds)
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def choose(
     return chosen, tuple(attempts)
 
 
-def clearly_slower(latency: Ratio) -> bool:
+def clearly_slower(latency: LatencyRatio) -> bool:
     """Whether the whole interval lies above what noise explains."""
     return latency.low > 1 + _CLEAR
 
@@ -153,7 +157,7 @@ def _worse(before: GraphFacts, after: GraphFacts) -> str | None:
     return None
 
 
-def _better(before: GraphFacts, after: GraphFacts, latency: Ratio) -> str | None:
+def _better(before: GraphFacts, after: GraphFacts, latency: LatencyRatio) -> str | None:
     """What is gained, in words; None if nothing is."""
     gains = []
     if after.nodes < before.nodes:

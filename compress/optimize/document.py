@@ -6,20 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compress.optimize.facts import GraphFacts
+from compress.types import LatencyRatio
 
-__all__ = ["Attempt", "Optimization", "Outcome", "Ratio"]
+__all__ = ["Attempt", "Optimization", "Outcome"]
 
 Outcome = Literal["kept", "changes nothing", "not kept", "failed"]
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Time of a file over the time of another, paired and interleaved on one thread, with a 95 % interval."""
-
-    ratio: float
-    low: float
-    high: float
-    pairs: int
 
 
 @dataclass(frozen=True)
@@ -38,7 +29,7 @@ class Attempt:
     outcome: Outcome
     reason: str
     facts: GraphFacts | None = None
-    latency: Ratio | None = None
+    latency: LatencyRatio | None = None
     max_abs_error: float | None = None
 
 
@@ -57,7 +48,7 @@ class Optimization:
     samples: int
     before: GraphFacts
     after: GraphFacts
-    latency: Ratio | None
+    latency: LatencyRatio | None
     max_abs_error: float
     passes: tuple[Attempt, ...]
     ort_file: str | None = None

@@ -17,12 +17,11 @@ from compress.measure.host import describe_host
 from compress.onnxfile.metadata import metadata
 from compress.onnxfile.ort_graph import write_optimized
 from compress.onnxfile.write import write_checked
-from compress.optimize.choose import Bench, Chosen, choose, clearly_slower
-from compress.optimize.document import Attempt, Optimization, Ratio
+from compress.optimize.choose import THREADS, Bench, Chosen, choose, clearly_slower
+from compress.optimize.document import Attempt, Optimization
 from compress.optimize.equivalence import Equivalence, Proof
 from compress.optimize.facts import graph_facts
 from compress.optimize.passes import passes
-from compress.optimize.race import THREADS
 from compress.optimize.source import read_source
 from compress.optimize.table import attempt_line, sentence, table_lines
 from compress.parity import first_images
@@ -30,7 +29,7 @@ from compress.serialize import to_json
 
 if TYPE_CHECKING:
     from compress.stage import Context
-    from compress.types import Artifact
+    from compress.types import Artifact, LatencyRatio
 
 __all__ = ["Wanted", "measured_on", "optimize"]
 
@@ -60,7 +59,7 @@ class _Found:
 
     chosen: Chosen
     attempts: tuple[Attempt, ...]
-    latency: Ratio | None
+    latency: LatencyRatio | None
 
 
 def measured_on() -> str:
@@ -121,7 +120,7 @@ def _search(source: Chosen, bench: Bench, context: Context, wanted: Wanted) -> _
     return _Found(chosen, attempts, latency)
 
 
-def _reverted(attempt: Attempt, latency: Ratio) -> Attempt:
+def _reverted(attempt: Attempt, latency: LatencyRatio) -> Attempt:
     if attempt.outcome != "kept":
         return attempt
     return replace(attempt, outcome="not kept", reason=f"together the passes take {latency.ratio:.3f}x the time")

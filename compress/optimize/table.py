@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from compress.optimize.document import Attempt, Optimization, Ratio
+from compress.optimize.document import Attempt, Optimization
 from compress.optimize.facts import GraphFacts
+from compress.types import LatencyRatio
 
 __all__ = ["attempt_line", "sentence", "table_lines"]
 
@@ -62,7 +63,7 @@ def _operators(before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[
         yield f"  {kind}", str(before.get(kind, _DASH)), str(after.get(kind, _DASH))
 
 
-def _ratio(latency: Ratio | None) -> str:
+def _ratio(latency: LatencyRatio | None) -> str:
     if latency is None:
         return "not timed"
     return f"{latency.ratio:.3f}x the time, {latency.low:.3f}–{latency.high:.3f}"

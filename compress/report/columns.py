@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from compress.device.results import DeviceRow, DeviceRun
+from compress.measure.comparable import label, time_ratio, why_not_comparable
 from compress.measure.drift import Drift
-from compress.report.compare import feed_of, label, why_not_comparable
+from compress.report.compare import feed_of
 from compress.report.json_report import Report
 from compress.report.text import (
     DASH,
@@ -119,7 +120,9 @@ COLUMNS = (
 CHANGES = (
     Head("stage", words=True),
     Head("against", words=True),
-    *map(Head, ("size", "gzip", "host latency", "top-1 points")),
+    *map(Head, ("size", "gzip")),
+    Head("host latency", "raced"),
+    Head("top-1 points"),
 )
 
 DRIFT = (
@@ -193,10 +196,8 @@ def _figures(row: DeviceRow) -> tuple[Cell, Cell, Cell, Cell]:
 def _changes(row: Measurement, old: Measurement) -> tuple[str, str, str, str]:
     points = points_text(_top1(row), _top1(old))
     sizes = change_text(row.size_bytes, old.size_bytes), change_text(row.size_gzip_bytes, old.size_gzip_bytes)
-    reason = why_not_comparable(row, old)
-    if reason is None and row.latency and old.latency:
-        return *sizes, speed_text(row.latency.median_ms, old.latency.median_ms), points
-    return *sizes, reason or DASH, points
+    ratio = time_ratio(row, old)
+    return *sizes, why_not_comparable(row, old) or DASH if ratio is None else speed_text(ratio, 1), points
 
 
 def _top1(row: Measurement) -> float | None:

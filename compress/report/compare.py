@@ -1,25 +1,18 @@
-"""Which rows may be compared with which, and what the comparison says in plain words."""
+"""What each stage changed, in plain words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from compress.measure.comparable import comparable_latency, label
 from compress.report.json_report import Report
 from compress.report.text import factor_text, percent_text, points_text
 from compress.types import Measurement
 
-__all__ = ["comparable_latency", "feed_of", "final_row", "grouped_notes", "in_words", "label"]
-__all__ += ["measured_on", "why_not_comparable"]
+__all__ = ["feed_of", "final_row", "grouped_notes", "in_words", "measured_on"]
 
-_LABELS = ("emulated", "estimate")
-_VISIBLE = 0.02  # relative size change that is worth a word
+_VISIBLE = 0.02  # relative change of size, or of time in a race, that is worth a word
 _CLEAR_SPEED = 1.05  # smaller ratios of unpaired medians are noise on a shared machine
-
-
-def label(row: Measurement, quantity: str) -> str | None:
-    """`emulated` or `estimate` where the note on `quantity` says the number is one; None for a plain measurement."""
-    word = row.notes.get(quantity, "").partition(":")[0]
-    return word if word in _LABELS else None
 
 
 def feed_of(rows: Sequence[Measurement], row: Measurement) -> Measurement | None:
@@ -36,28 +29,6 @@ def final_row(rows: Sequence[Measurement]) -> Measurement:
     made = [row for row in rows if not row.handed_on]
     exported = [row for row in made if row.format.value != "torch" and row.size_bytes is not None]
     return (exported or made)[-1]
-
-
-def why_not_comparable(new: Measurement, old: Measurement) -> str | None:
-    """Why two latencies must not be divided by each other, in two words; None if they may be."""
-    if new.latency is None or old.latency is None:
-        return "not measured"
-    if new.runtime != old.runtime:
-        return "other runtime"
-    if label(new, "latency") or label(old, "latency"):
-        return label(new, "latency") or label(old, "latency")
-    same_setting = (new.latency.threads, new.latency.batch, new.latency.device) == (
-        old.latency.threads,
-        old.latency.batch,
-        old.latency.device,
-    )
-    return None if same_setting else "other setting"
-
-
-def comparable_latency(rows: Sequence[Measurement], row: Measurement) -> Measurement | None:
-    """The earliest row whose latency may be compared with `row`'s: same runtime and setting, nothing emulated."""
-    earlier = rows[: rows.index(row)]
-    return next((old for old in earlier if why_not_comparable(row, old) is None), None)
 
 
 def measured_on(report: Report) -> str:
@@ -137,12 +108,19 @@ def _speed_clause(rows: Sequence[Measurement], row: Measurement) -> str | None:
     base = comparable_latency(rows, row)
     if base is None or base.latency is None:
         return f"speed not comparable: no earlier stage ran in {row.runtime}"
-    new, old = row.latency, base.latency
     against = f"{base.stage} in the same runtime"
-    if new.median_ms * _CLEAR_SPEED < old.median_ms and new.p90_ms < old.median_ms:
-        return f"{factor_text(old.median_ms, new.median_ms)} faster than {against}"
-    if old.median_ms * _CLEAR_SPEED < new.median_ms and old.p90_ms < new.median_ms:
-        return f"worse: {factor_text(new.median_ms, old.median_ms)} slower than {against}"
+    if row.race and row.race.against == base.stage:
+        low, ratio, high = row.race.latency.low, row.race.latency.ratio, row.race.latency.high
+        faster, slower = ratio < 1 - _VISIBLE and high < 1, ratio > 1 + _VISIBLE and low > 1
+    else:
+        new, old = row.latency, base.latency
+        ratio = new.median_ms / old.median_ms
+        faster = ratio * _CLEAR_SPEED < 1 and new.p90_ms < old.median_ms
+        slower = ratio > _CLEAR_SPEED and old.p90_ms < new.median_ms
+    if faster:
+        return f"{factor_text(1, ratio)} faster than {against}"
+    if slower:
+        return f"worse: {factor_text(ratio, 1)} slower than {against}"
     return f"no speed-up over {against}"
 
 

@@ -97,13 +97,11 @@ def factor_text(large: float, small: float) -> str:
     return f"{factor:.1f}x" if factor >= 1.15 else f"{100 * (factor - 1):.0f} %"
 
 
-def speed_text(new_ms: float, old_ms: float) -> str:
-    """`2.1x faster`, `1.3x slower`, `same` (within 2 %)."""
-    if max(new_ms, old_ms) < 1.02 * min(new_ms, old_ms):
+def speed_text(new: float, old: float) -> str:
+    """Of two times: `2.1x faster`, `1.3x slower`, `same` (within 2 %)."""
+    if max(new, old) < 1.02 * min(new, old):
         return "same"
-    if new_ms < old_ms:
-        return f"{factor_text(old_ms, new_ms)} faster"
-    return f"{factor_text(new_ms, old_ms)} slower"
+    return f"{factor_text(old, new)} faster" if new < old else f"{factor_text(new, old)} slower"
 
 
 def printable(text: str) -> str:

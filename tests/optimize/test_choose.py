@@ -8,14 +8,12 @@ import onnx.numpy_helper
 import pytest
 from text_graphs import SPEC, graph, images, kinds, network, quantized, run, saved, unpacked, with_weights
 
-from compress.optimize import race as racing
 from compress.optimize.choose import Bench, Chosen, choose, clearly_slower
-from compress.optimize.document import Ratio
 from compress.optimize.equivalence import Equivalence
 from compress.optimize.facts import graph_facts
 from compress.optimize.pass_names import PORTABLE
 from compress.optimize.passes import ONNXRUNTIME_ONLY, PASSES, GraphPass, passes
-from compress.types import Precision
+from compress.types import LatencyRatio, Precision
 
 
 def tried(model, candidates, folder, precision=Precision.FP32):
@@ -171,7 +169,7 @@ def test_a_pass_that_only_renames_changes_nothing(tmp_path):
 
 
 def test_fewer_nodes_that_take_longer_are_not_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(Bench, "race", lambda self, first, second: Ratio(1.2, 1.1, 1.3, 100))
+    monkeypatch.setattr(Bench, "race", lambda self, first, second: LatencyRatio(1.2, 1.1, 1.3, 100))
     _, (attempt,) = tried(messy(), passes(["onnxscript"], "aarch64"), tmp_path)
     assert (attempt.outcome, attempt.reason) == ("not kept", "slower")
 
@@ -215,5 +213,4 @@ def test_hardswish_is_put_together_where_the_opset_has_it(tmp_path):
 
 def test_every_name_has_a_pass():
     assert [*PORTABLE, ONNXRUNTIME_ONLY] == list(PASSES)
-    assert racing.THREADS == 1
     assert SPEC.shape == (3, 8, 8)

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from report_rows import ORT, row, run_rows, timed
 
-from compress.report.compare import comparable_latency, feed_of, final_row, in_words, label, why_not_comparable
-from compress.types import Accuracy, Format, Sparsity
+from compress.measure.comparable import comparable_latency, label, time_ratio, why_not_comparable
+from compress.report.compare import feed_of, final_row, in_words
+from compress.types import Accuracy, Format, LatencyRatio, Race, Sparsity
 
 
 def words(rows):
@@ -68,6 +69,30 @@ def test_the_exported_int8_file_is_compared_with_an_fp32_file_in_its_runtime_onl
 def test_a_speed_claim_needs_a_clear_difference(ms, spread, claim):
     rows = (row("source"), row("fold", feed="source", latency=timed(ms, spread)))
     assert claim in words(rows)["fold"]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "high", "claim"),
+    [
+        (0.5, 0.48, 0.52, "2.0x faster than source"),
+        (1.5, 1.4, 1.6, "worse: 1.5x slower than source"),
+        (0.9, 0.7, 1.1, "no speed-up over source"),  # a round went the other way
+        (0.99, 0.985, 0.995, "no speed-up over source"),  # nothing anyone would notice
+    ],
+)
+def test_a_race_outweighs_medians_taken_one_after_the_other(ratio, low, high, claim):
+    race = Race("source", LatencyRatio(ratio, low, high, 200))
+    rows = (row("source"), row("fold", feed="source", latency=timed(9.0), race=race))
+    assert claim in words(rows)["fold"]
+    assert time_ratio(rows[1], rows[0]) == ratio
+
+
+def test_two_that_raced_against_a_third_are_compared_over_it():
+    slow, fast = (Race("source", LatencyRatio(ratio, ratio, ratio, 200)) for ratio in (0.8, 0.2))
+    old, new = row("fold", feed="source", race=slow), row("prune", feed="fold", race=fast)
+    assert time_ratio(new, old) == pytest.approx(0.25)
+    assert time_ratio(new, row("other", latency=timed(6.0))) == pytest.approx(0.5)
+    assert time_ratio(new, row("other", runtime=ORT)) is None
 
 
 @pytest.mark.parametrize(

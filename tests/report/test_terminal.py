@@ -56,7 +56,7 @@ def test_80_columns_lose_quantities_and_say_so_but_cut_nothing():
 def test_changes_name_what_they_are_against_and_never_mix_runtimes():
     lines = lines_of(render(run_report(), 100))
     start = lines.index("Changes")
-    changes = [squeezed(line) for line in lines[start + 3 : lines.index("", start)]]
+    changes = [squeezed(line) for line in lines[start + 4 : lines.index("", start)]]
     assert changes == [
         "magnitude source same −40.0 % same same",
         "ptq_static magnitude −71.8 % +66.7 % emulated same",

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from pydantic import JsonValue
 
+from compress.measure.comparable import label
 from compress.report.columns import COLUMNS, Cell, Head, asked
-from compress.report.compare import final_row, in_words, label, measured_on
+from compress.report.compare import final_row, in_words, measured_on
 from compress.report.html.blocks import Block, Facts, Page, Plots, Prose, Section, Source, Table
 from compress.report.html.charts import short
 from compress.report.html.pareto import Point, pareto_plot

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from compress.measure.comparable import comparable_latency, time_ratio
 from compress.measure.ranges import TensorRange
 from compress.profile.document import Profile, find_profile
 from compress.report.columns import (
@@ -24,7 +25,7 @@ from compress.report.columns import (
     drift_rows,
     stage_cell,
 )
-from compress.report.compare import comparable_latency, final_row, grouped_notes, in_words, measured_on
+from compress.report.compare import final_row, grouped_notes, in_words, measured_on
 from compress.report.devices import device_notes, estimate_lines
 from compress.report.html.blocks import Block, Facts, Page, Plots, Prose, Section, Source, Table, Tile
 from compress.report.html.drift_plot import drift_plot
@@ -162,7 +163,8 @@ def _tiles(rows: Sequence[Measurement]) -> list[Tile]:
             if base and base.latency
             else "nothing before it ran in this runtime"
         )
-        speed = speed_text(last.latency.median_ms, base.latency.median_ms) if base and base.latency else ""
+        ratio = time_ratio(last, base) if base else None
+        speed = "" if ratio is None else speed_text(ratio, 1)
         tiles[1] = Tile("Host latency", f"{ms_text(last.latency.median_ms)} ms", against, speed)
     if last.fidelity is not None:
         sqnr = f"SQNR {decibel_text(last.fidelity.sqnr_db)}"
