@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 import torch
-from torch import nn
+from torch import fx, nn
 
 from compress.errors import StageError
 from compress.onnxfile.interface import INPUT_NAME, OUTPUT_NAME
@@ -21,6 +22,8 @@ __all__ = ["CAPTURE_OPSET", "capture"]
 CAPTURE_OPSET = 20
 """Newest opset that torch 2.14 writes by default; older ones are reached by `compress.onnxfile.opset`."""
 
+_BATCHNORM = torch.ops.aten.batch_norm.default  # translated only after decomposing
+
 _NO_TRANSLATION = re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)'")
 
 
@@ -33,20 +36,44 @@ def capture(module: nn.Module, spec: InputSpec, *, dynamic_batch: bool) -> ir.Mo
     Raises:
         StageError: the module cannot be captured, or has an operator that ONNX lacks.
     """
-    program = _exported_program(module, spec, dynamic_batch=dynamic_batch)
+    if isinstance(module, fx.GraphModule) and not module.graph.find_nodes(op="call_function", target=_BATCHNORM):
+        # functional already, and most likely of nothing but operators that ONNX has
+        with suppress(torch.onnx.OnnxExporterError):
+            return _translated(_whole(_exported_program(module, spec, dynamic_batch=dynamic_batch)))
     try:
-        with quiet():
-            result = torch.onnx.export(
-                program,
-                dynamo=True,
-                verbose=False,
-                optimize=False,
-                input_names=[INPUT_NAME],
-                output_names=[OUTPUT_NAME],
-                opset_version=CAPTURE_OPSET,
-            )
+        return _translated(_exported_program(module, spec, dynamic_batch=dynamic_batch))
     except torch.onnx.OnnxExporterError as error:
         raise _untranslatable(error) from error
+
+
+class _Whole(torch.export.ExportedProgram):
+    """A program whose operators are translated as they are.
+
+    Decomposing traces the graph once more, which takes longer than everything else about an export, and comes out as it
+    went in where ONNX has every operator: the exporter leaves whole what it can translate.
+    """
+
+    def run_decompositions(self, decomp_table: object = None, **_: object) -> torch.export.ExportedProgram:
+        return self
+
+
+def _whole(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """`program` itself, from now on a `_Whole`; translating may edit its graph."""
+    program.__class__ = _Whole
+    return program
+
+
+def _translated(program: torch.export.ExportedProgram) -> ir.Model:
+    with quiet():
+        result = torch.onnx.export(
+            program,
+            dynamo=True,
+            verbose=False,
+            optimize=False,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            opset_version=CAPTURE_OPSET,
+        )
     assert result is not None
     return result.model
 
