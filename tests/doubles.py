@@ -1,11 +1,14 @@
-"""Doubles for what a stage is given besides a model: a progress that remembers, a split of arrays, a grey image."""
+"""Doubles for what a stage is given besides a model: a progress that remembers, a split of arrays, a grey image; and
+what happens to one: a training that is killed."""
 
 from __future__ import annotations
 
 import hashlib
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 
 from compress.stage import Batch
 from compress.types import InputSpec
@@ -61,3 +64,22 @@ class ArraySplit:
 def noise(count, shape, *, seed=0, name="calibration"):
     """A split of `count` images of normal noise, all labelled 0."""
     return ArraySplit(np.random.default_rng(seed).standard_normal((count, *shape), dtype=np.float32), name=name)
+
+
+@contextmanager
+def killed_after(epochs):
+    """The training inside is interrupted once it has written its checkpoint of so many epochs."""
+    from compress.training import loop
+
+    real, written = loop.write_checkpoint, []
+
+    def write(path, checkpoint):
+        real(path, checkpoint)
+        written.append(path)
+        if len(written) == epochs:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "write_checkpoint", write)
+        with pytest.raises(KeyboardInterrupt):
+            yield

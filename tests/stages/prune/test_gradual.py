@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from doubles import GRAY, Log
+from doubles import GRAY, Log, killed_after
 from pydantic import ValidationError
 from torch import nn
 
@@ -16,7 +16,6 @@ from compress.stage import Context
 from compress.stages.prune.gradual import Gradual
 from compress.stages.prune.magnitude import Magnitude
 from compress.stages.recover.finetune import Finetune
-from compress.training import loop
 from compress.training.validate import validate
 from compress.types import Artifact, Format, Precision
 from compress.weights import compute_weights
@@ -75,19 +74,10 @@ def test_excluded_layers_stay_dense(tmp_path, splits, trained):
     assert min(shares["3"], shares["7"]) > 0.3
 
 
-def test_a_killed_stage_goes_on_and_gives_the_same_bits(tmp_path, splits, trained, monkeypatch):
+def test_a_killed_stage_goes_on_and_gives_the_same_bits(tmp_path, splits, trained):
     stage = Gradual(amount=0.8, epochs=4, learning_rate=0.05, device="cpu", distill=False)
     whole = stage.run(trained, context(tmp_path / "a", splits)).module
-    real, calls = loop.write_checkpoint, []
-
-    def killed_after_one(path, checkpoint):
-        real(path, checkpoint)
-        calls.append(path)
-        if len(calls) == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "write_checkpoint", killed_after_one)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(1):
         stage.run(trained, context(tmp_path / "b", splits))
     resumed = stage.run(trained, context(tmp_path / "b", splits)).module
     state = whole.state_dict()

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from doubles import GRAY, Log
+from doubles import GRAY, Log, killed_after
 from pydantic import ValidationError
 from torch import nn
 
@@ -26,7 +26,6 @@ from compress.stages.prune.magnitude import Magnitude
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.stages.quantize.qat import Qat
 from compress.stages.recover.finetune import Finetune
-from compress.training import loop
 from compress.training.validate import validate
 from compress.types import Artifact, Format, InputSpec, Precision
 
@@ -113,19 +112,10 @@ def test_the_result_exports_to_onnx_and_every_layer_runs_in_integers(run, splits
     assert dict(counted.conversions) == {"QuantizeLinear": 1}
 
 
-def test_a_killed_stage_goes_on_and_gives_the_same_bits(tmp_path, splits, pruned, monkeypatch):
+def test_a_killed_stage_goes_on_and_gives_the_same_bits(tmp_path, splits, pruned):
     stage = Qat(epochs=3, learning_rate=0.005, freeze_observers_epoch=3, ema=0.9, device="cpu")
     whole = stage.run(pruned, context(tmp_path / "a", splits))
-    real, calls = loop.write_checkpoint, []
-
-    def killed_after_two(path, checkpoint):
-        real(path, checkpoint)
-        calls.append(path)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "write_checkpoint", killed_after_two)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(2):
         stage.run(pruned, context(tmp_path / "b", splits))
     log = Log()
     resumed = stage.run(pruned, context(tmp_path / "b", splits, log=log))

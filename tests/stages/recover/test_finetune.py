@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from doubles import GRAY, Log
+from doubles import GRAY, Log, killed_after
 from pydantic import ValidationError
 from torch import nn
 
@@ -20,7 +20,6 @@ from compress.resources import conf_folder
 from compress.stage import Context
 from compress.stages.prune.magnitude import Magnitude
 from compress.stages.recover.finetune import Finetune
-from compress.training import loop
 from compress.training.validate import validate
 from compress.types import Artifact, Format, InputSpec, Precision
 from compress.weights import compute_weights
@@ -105,19 +104,10 @@ def test_a_graph_for_single_images_is_refused_with_the_fix(tmp_path, splits):
         Finetune().run(artifact(graph), context(tmp_path, splits))
 
 
-def test_a_killed_stage_goes_on_and_gives_the_same_bits(tmp_path, splits, pruned, monkeypatch):
+def test_a_killed_stage_goes_on_and_gives_the_same_bits(tmp_path, splits, pruned):
     stage = Finetune(epochs=3, learning_rate=0.05, device="cpu")
     whole = stage.run(pruned, context(tmp_path / "a", splits)).module
-    real, calls = loop.write_checkpoint, []
-
-    def killed_after_two(path, checkpoint):
-        real(path, checkpoint)
-        calls.append(path)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "write_checkpoint", killed_after_two)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(2):
         stage.run(pruned, context(tmp_path / "b", splits))
     assert [file.name for file in (tmp_path / "b").iterdir()] == ["checkpoint.pt"]
     log = Log()
