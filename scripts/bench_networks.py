@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from rich.console import Console
 from compress.data import CsvData, ImageFolderData, load_splits
 from compress.models import FactoryModel, load_model
 from compress.report.progress import RichProgress
-from compress.stage import Splits
+from compress.stage import Batch, Split, Splits
 from compress.types import Artifact, InputSpec
 
 QUIET = RichProgress(Console(quiet=True))
@@ -26,6 +28,48 @@ class Net:
     input: InputSpec
     data: dict[str, object]
     recovery: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Samples of a split that are decoded already, as those that peers are given."""
+
+    name: str
+    samples: Batch
+
+    @classmethod
+    def of(cls, split: Split, count: int) -> Decoded:
+        """The first `count` samples of `split`."""
+        return cls(split.name, next(iter(split.batches(count))))
+
+    def __len__(self) -> int:
+        return len(self.samples.images)
+
+    def batches(self, size: int, *, order: Sequence[int] | None = None) -> Iterator[Batch]:
+        positions = range(len(self)) if order is None else order
+        for start in range(0, len(positions), size):
+            chosen = list(positions[start : start + size])
+            yield Batch(self.samples.images[chosen], self.samples.labels[chosen])
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.samples.images.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Given:
+    """Splits of which the calibration images are decoded already."""
+
+    classes: tuple[str, ...]
+    calibration: Decoded
+    finetune: Split
+    validation: Split
+    evaluation: Split
+
+    @classmethod
+    def of(cls, splits: Splits, samples: int) -> Given:
+        """`splits` with the first `samples` calibration images decoded."""
+        calibration = Decoded.of(splits.calibration, samples)
+        return cls(splits.classes, calibration, splits.finetune, splits.validation, splits.evaluation)
 
 
 def nets(data: Path) -> dict[str, Net]:

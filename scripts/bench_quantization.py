@@ -2,11 +2,11 @@
 
     python scripts/bench_quantization.py [--json PATH] [--data FOLDER] [--nets resnet20 resnet44 mobilenet_v1]
 
-Every method makes its file in a process of its own (seconds from the module to the written file; peak memory above what
-the process held before; both after the same method has quantized a one-layer network, as PyTorch imports most of its
-exporter at first use), then all files are judged here in ONNX Runtime: agreement with FP32 and SQNR
-of the logits on the test images, convolutions left in float, size, and paired, interleaved latency at one thread. Peers
-are timed from the module too: `s (export)` gives all seconds, and in brackets those of exporting to ONNX.
+Every method makes its file in a process of its own: seconds from the module and decoded images to the written file, and
+peak memory above what the process held before, both once the method has quantized a one-layer network, as PyTorch
+imports most of its exporter at first use. Peers are timed from the module, too: `s (export)` gives all seconds, and in
+brackets those of exporting to ONNX. Then all files are judged here in ONNX Runtime: agreement with FP32 and SQNR of the
+logits on the test images, convolutions left in float, size, and paired, interleaved latency at one thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from bench_common import Bar, arguments, at_least, at_most, report
-from bench_networks import QUIET, Net, load, nets
+from bench_networks import QUIET, Given, Net, load, nets
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -39,7 +39,7 @@ from compress.quantization.fused import count_fused
 from compress.stage import Context, Splits
 from compress.types import Artifact, Fidelity, Format, Precision
 
-console = Console()
+console = Console(width=120)
 FULL = "ours, full recovery"
 OURS: dict[str, dict[str, object]] = {
     "ours, min-max": {"observer": "min_max"},
@@ -68,8 +68,9 @@ class Made:
 
 def make(method: str, net: Net, data: Path, path: Path) -> Made:
     """Make the method's INT8 file at `path` from the FP32 module."""
-    source, splits = load(net, data)
-    images = np.concatenate([batch.images for batch in splits.calibration.batches(128)])
+    source, lazy = load(net, data)
+    splits = Given.of(lazy, 128)
+    images = splits.calibration.samples.images
     one_layer = replace(source, model=OneLayer(net.input.shape[0]).eval())
     _make(method, one_layer, net, splits, images[:1], path.with_name("one-layer.onnx"))  # imports are not timed
     with PeakMemory() as memory:
