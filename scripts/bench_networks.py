@@ -21,7 +21,7 @@ QUIET = RichProgress(Console(quiet=True))
 
 @dataclass(frozen=True)
 class Net:
-    """A real network with its images, and the recovery that fits it besides adaptive rounding."""
+    """A real network with its images, and the recovery that fits it."""
 
     factory: str
     checkpoint: str
@@ -87,14 +87,15 @@ def nets(data: Path) -> dict[str, Net]:
         "validation": 0,
         "finetune": 0,
     }
-    # Depthwise channels differ by orders of magnitude: they are balanced. A residual stream gains nothing by that, but
-    # from ranges that clip what is rare.
-    search, balance = {"observer": "histogram"}, {"observer": "min_max", "equalize": "activations"}
+    # The channels of depthwise layers differ by orders of magnitude: they are balanced. A residual stream gains nothing
+    # by that.
+    residual: dict[str, object] = {"observer": "histogram", "rounding": "adaptive"}
+    depthwise = {**residual, "equalize": "activations"}
     small, large = InputSpec((3, 32, 32)), InputSpec((3, 224, 224))
     return {
-        "resnet20": Net("nets:resnet20", "resnet20-12fca82f.th", small, cifar, search),
-        "resnet44": Net("nets:resnet44", "resnet44-014dd654.th", small, cifar, search),
-        "mobilenet_v1": Net("nets:MobileNetV1_025", "mobilenetv1_0.25_state_dict.pt", large, nips, balance),
+        "resnet20": Net("nets:resnet20", "resnet20-12fca82f.th", small, cifar, residual),
+        "resnet44": Net("nets:resnet44", "resnet44-014dd654.th", small, cifar, residual),
+        "mobilenet_v1": Net("nets:MobileNetV1_025", "mobilenetv1_0.25_state_dict.pt", large, nips, depthwise),
     }
 
 

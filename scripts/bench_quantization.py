@@ -47,7 +47,6 @@ OURS: dict[str, dict[str, object]] = {
     "ours, percentile": {"observer": "percentile"},
     "ours, entropy": {"observer": "entropy"},
     "ours, MSE + bias correction": {"observer": "histogram", "bias_correction": True},
-    FULL: {"rounding": "adaptive"},  # and what the network needs besides, `Net.recovery`
 }
 PEERS = {"ORT MinMax": "MinMax", "ORT Percentile": "Percentile"}
 PEER = "ORT MinMax"
@@ -94,8 +93,8 @@ class OneLayer(nn.Module):
 
 
 def _make(method: str, source: Artifact, net: Net, splits: Splits, images: NDArray[np.float32], path: Path) -> float:
-    if method in OURS:
-        return _make_ours({**OURS[method], **(net.recovery if method == FULL else {})}, source, splits, path)
+    if method == FULL or method in OURS:
+        return _make_ours(net.recovery if method == FULL else OURS[method], source, splits, path)
     return _make_peer(method, source, splits, images, path)
 
 
@@ -238,12 +237,12 @@ def bench(name: str, net: Net, data: Path, folder: Path) -> dict[str, Judged]:
     fp32 = fp32_file(source, splits, folder)
     results: dict[str, Judged] = {}
     files: dict[str, Path] = {}
-    for number, method in enumerate([*OURS, *PEERS, NNCF]):
+    for number, method in enumerate([*OURS, FULL, *PEERS, NNCF]):
         path = folder / f"method{number}.onnx"
         made = make_in_child(method, name, data, path)
         if made is not None:
             files[method] = path
-            results[method] = judge(path, fp32, net, splits, made, dynamic=method not in OURS)
+            results[method] = judge(path, fp32, net, splits, made, dynamic=method in (*PEERS, NNCF))
     if FULL in files and PEER in files:
         ours = onnx_artifact(files[FULL], net, Precision.INT8)
         peer = onnx_artifact(files[PEER], net, Precision.INT8, dynamic=True)

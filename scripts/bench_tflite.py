@@ -202,7 +202,7 @@ def _context(name: str, splits: Splits, folder: Path) -> Context:
     return Context(name, load_target("coral", []), splits, folder, 0, QUIET)
 
 
-def int8_files(source: Artifact, splits: Splits, folder: Path) -> tuple[Path, Path]:
+def int8_files(net: Net, source: Artifact, splits: Splits, folder: Path) -> tuple[Path, Path]:
     """The TFLite and the ONNX file of one INT8 graph."""
     from compress.config import load_target
     from compress.stages.export.to_onnx import ToOnnx
@@ -210,8 +210,7 @@ def int8_files(source: Artifact, splits: Splits, folder: Path) -> tuple[Path, Pa
     from compress.stages.quantize.ptq_static import PtqStatic
 
     context = _context("int8", splits, folder)
-    recovery = {"observer": "min_max", "equalize": "activations", "rounding": "adaptive"}
-    quantized = PtqStatic.model_validate({"placement": "litert", **recovery}).run(source, context)
+    quantized = PtqStatic.model_validate({"placement": "litert", **net.recovery}).run(source, context)
     onnx_context = Context("int8", load_target("raspberry_pi_4", []), splits, folder, 0, QUIET)
     return ToTflite(io="int8").run(quantized, context).path, ToOnnx().run(quantized, onnx_context).path
 
@@ -248,7 +247,7 @@ def bench_accuracy(name: str, net: Net, data: Path, folder: Path) -> list[Bar]:
     from compress import runtimes
 
     source, splits = load(net, data)
-    int8, onnx = int8_files(source, splits, folder)
+    int8, onnx = int8_files(net, source, splits, folder)
     fp32 = float_file(source, folder)
     files = {"FP32 TFLite": fp32, "ours, INT8 TFLite": int8, PEER: peer_file(fp32, splits, folder)}
     found = {method: answers(path, splits) for method, path in files.items()}
