@@ -11,9 +11,10 @@ from pathlib import Path
 from rich.console import Console
 
 from compress.data import CsvData, ImageFolderData, load_splits
+from compress.data.splits import DataSplits
 from compress.models import FactoryModel, load_model
 from compress.report.progress import RichProgress
-from compress.stage import Batch, Split, Splits
+from compress.stage import Batch, Split
 from compress.types import Artifact, InputSpec
 
 QUIET = RichProgress(Console(quiet=True))
@@ -55,23 +56,6 @@ class Decoded:
         return hashlib.sha256(self.samples.images.tobytes()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Given:
-    """Splits of which the calibration images are decoded already."""
-
-    classes: tuple[str, ...]
-    calibration: Decoded
-    finetune: Split
-    validation: Split
-    evaluation: Split
-
-    @classmethod
-    def of(cls, splits: Splits, samples: int) -> Given:
-        """`splits` with the first `samples` calibration images decoded."""
-        calibration = Decoded.of(splits.calibration, samples)
-        return cls(splits.classes, calibration, splits.finetune, splits.validation, splits.evaluation)
-
-
 def nets(data: Path) -> dict[str, Net]:
     cifar = {
         "kind": "image_folder",
@@ -99,7 +83,7 @@ def nets(data: Path) -> dict[str, Net]:
     }
 
 
-def load(net: Net, data: Path) -> tuple[Artifact, Splits]:
+def load(net: Net, data: Path) -> tuple[Artifact, DataSplits]:
     sys.path.insert(0, str(data))
     config = FactoryModel.model_validate(
         {

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from bench_common import Bar, arguments, at_least, at_most, report
-from bench_networks import QUIET, Given, Net, load, nets
+from bench_networks import QUIET, Decoded, Net, load, nets
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -68,8 +68,8 @@ class Made:
 def make(method: str, net: Net, data: Path, path: Path) -> Made:
     """Make the method's INT8 file at `path` from the FP32 module."""
     source, lazy = load(net, data)
-    splits = Given.of(lazy, 128)
-    images = splits.calibration.samples.images
+    calibration = Decoded.of(lazy.calibration, 128)
+    splits, images = replace(lazy, calibration=calibration), calibration.samples.images
     one_layer = replace(source, model=OneLayer(net.input.shape[0]).eval())
     _make(method, one_layer, net, splits, images[:1], path.with_name("one-layer.onnx"))  # imports are not timed
     with PeakMemory() as memory:
@@ -93,8 +93,9 @@ class OneLayer(nn.Module):
 
 
 def _make(method: str, source: Artifact, net: Net, splits: Splits, images: NDArray[np.float32], path: Path) -> float:
-    if method == FULL or method in OURS:
-        return _make_ours(net.recovery if method == FULL else OURS[method], source, splits, path)
+    ours = {**OURS, FULL: net.recovery}
+    if method in ours:
+        return _make_ours(ours[method], source, splits, path)
     return _make_peer(method, source, splits, images, path)
 
 

@@ -13,7 +13,7 @@ from compress.data.configs import SplitOptions
 from compress.data.preprocess import Preprocess
 from compress.data.source import Source
 from compress.errors import DataError
-from compress.stage import Batch
+from compress.stage import Batch, Split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,10 +64,10 @@ class DataSplits:
     """The four splits of a data set."""
 
     classes: tuple[str, ...]
-    calibration: SampleSplit
-    finetune: SampleSplit
-    validation: SampleSplit
-    evaluation: SampleSplit
+    calibration: Split
+    finetune: Split
+    validation: Split
+    evaluation: Split
     seed: int
 
     def describe(self) -> dict[str, int | str | dict[str, int | str]]:

@@ -6,12 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-import numpy as np
-
 from compress.errors import DeviceMissing
 from compress.measure.accuracy import Evaluation, evaluate
 from compress.measure.host import Host, describe_host, int8_trusted
-from compress.measure.latency import latency
+from compress.measure.latency import latency, one_sample
 from compress.measure.reference import ReferenceLogits
 from compress.measure.settings import MeasureConfig
 from compress.measure.size import Size, file_size, model_files, module_size
@@ -132,7 +130,7 @@ def _feed(artifact: Artifact, stage: str) -> str | None:
 def _latency(run: Runner, spec: InputSpec, config: MeasureConfig, host: Host) -> Latency:
     return latency(
         run,
-        _one_sample(spec),
+        one_sample(spec),
         runs=config.latency_runs,
         warmup=config.latency_warmup,
         seconds=config.latency_seconds,
@@ -161,11 +159,6 @@ def _evaluate(
     )
 
 
-def _one_sample(spec: InputSpec) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """A normal-looking image `[1, C, H, W]`: zeros would meet denormals and sparse fast paths that photos do not."""
-    return np.random.default_rng(0).standard_normal((1, *spec.shape), dtype=np.float32)
-
-
 def _readers(artifact: Artifact, run: Runner) -> _Readers:
     if artifact.format is Format.TORCH:
         return _module_readers(artifact, run)
@@ -186,7 +179,7 @@ def _module_readers(artifact: Artifact, run: Runner) -> _Readers:
         size=lambda: module_size(module),
         parameters=lambda: module_parameters(module),
         sparsity=lambda: module_sparsity(module),
-        macs=lambda: torch_macs(run, _one_sample(artifact.input)),
+        macs=lambda: torch_macs(run, one_sample(artifact.input)),
     )
 
 
@@ -225,7 +218,7 @@ def _script_readers(artifact: Artifact, run: Runner) -> _Readers:
         size=lambda: file_size([artifact.path]),
         parameters=lambda: script_parameters(load_script(artifact.path)),
         sparsity=lambda: torchscript_sparsity(artifact.path),
-        macs=lambda: torch_macs(run, _one_sample(artifact.input)),
+        macs=lambda: torch_macs(run, one_sample(artifact.input)),
     )
 
 

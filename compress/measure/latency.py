@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from compress.quiet import undisturbed
 from compress.runtimes.base import Runner
-from compress.types import Latency
+from compress.types import InputSpec, Latency
 
-__all__ = ["PairedLatency", "latency", "median_interval", "paired_latency", "summarize"]
+__all__ = ["PairedLatency", "latency", "median_interval", "one_sample", "paired_latency", "summarize"]
 
 _FEWEST_RUNS = 3
 _FEWEST_PAIRS = 6  # fewer have no 95 % order-statistic interval: 2 * 0.5**5 > 0.05
@@ -100,6 +100,11 @@ def paired_latency(
         for times in zip(*pairs, strict=True)
     )
     return PairedLatency(float(np.median(ratios)), low, high, len(pairs), one, other, tuple(pairs))
+
+
+def one_sample(spec: InputSpec) -> NDArray[np.float32]:
+    """A normal-looking image `[1, C, H, W]`: zeros would meet denormals and sparse fast paths that photos do not."""
+    return np.random.default_rng(0).standard_normal((1, *spec.shape), dtype=np.float32)
 
 
 def summarize(times_ns: Sequence[int], *, warmup: int, threads: int, batch: int, device: str) -> Latency:

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from compress.measure.host import describe_host
-from compress.measure.latency import PairedLatency, paired_latency
+from compress.measure.latency import PairedLatency, one_sample, paired_latency
 from compress.runtimes import load
 from compress.types import Artifact, LatencyRatio
 
@@ -41,13 +41,12 @@ def race(first: Artifact, second: Artifact, *, threads: int, seconds: float) -> 
 
 
 def _round(first: Artifact, second: Artifact, threads: int, seconds: float, *, swapped: bool) -> PairedLatency:
-    image = np.random.default_rng(0).standard_normal((1, *first.input.shape), dtype=np.float32)
     order = (second, first) if swapped else (first, second)
     runners = [load(artifact, threads=threads) for artifact in order]
     return paired_latency(
         runners[swapped],
         runners[not swapped],
-        image,
+        one_sample(first.input),
         runs=_RUNS,
         warmup=_WARMUP,
         seconds=seconds,

@@ -8,6 +8,7 @@ import onnx.numpy_helper
 import pytest
 from text_graphs import SPEC, graph, images, kinds, network, quantized, run, saved, unpacked, with_weights
 
+from compress.optimize import choose as choosing
 from compress.optimize.choose import Bench, Chosen, choose, clearly_slower
 from compress.optimize.equivalence import Equivalence
 from compress.optimize.facts import graph_facts
@@ -213,4 +214,5 @@ def test_hardswish_is_put_together_where_the_opset_has_it(tmp_path):
 
 def test_every_name_has_a_pass():
     assert [*PORTABLE, ONNXRUNTIME_ONLY] == list(PASSES)
+    assert choosing.THREADS == 1
     assert SPEC.shape == (3, 8, 8)
