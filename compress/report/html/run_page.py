@@ -164,7 +164,7 @@ def _tiles(rows: Sequence[Measurement]) -> list[Tile]:
             else "nothing before it ran in this runtime"
         )
         ratio = time_ratio(last, base) if base else None
-        speed = "" if ratio is None else speed_text(ratio, 1)
+        speed = "" if ratio is None else speed_text(ratio, 1) + (", raced" if last.race else "")
         tiles[1] = Tile("Host latency", f"{ms_text(last.latency.median_ms)} ms", against, speed)
     if last.fidelity is not None:
         sqnr = f"SQNR {decibel_text(last.fidelity.sqnr_db)}"
