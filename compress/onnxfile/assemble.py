@@ -44,8 +44,6 @@ def from_file(path: Path, spec: InputSpec, *, dynamic_batch: bool) -> ir.Model:
     common.RemoveInitializersFromInputsPass()(model)
     set_interface(model, spec, dynamic_batch=dynamic_batch)
     forget_inner_shapes(model)
-    with quiet():
-        common.ShapeInferencePass()(model)
     tidy(model)
     return model
 

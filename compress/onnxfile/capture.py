@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -11,7 +10,8 @@ import torch
 from torch import fx, nn
 
 from compress.errors import StageError
-from compress.onnxfile.interface import INPUT_NAME, OUTPUT_NAME
+from compress.onnxfile.program import program_of
+from compress.onnxfile.translate import translate_whole
 from compress.quiet import first_line, quiet
 
 if TYPE_CHECKING:
@@ -22,13 +22,11 @@ __all__ = ["CAPTURE_OPSET", "capture"]
 CAPTURE_OPSET = 20
 """Newest opset that torch 2.14 writes by default; older ones are reached by `compress.onnxfile.opset`."""
 
-_BATCHNORM = torch.ops.aten.batch_norm.default  # translated only after decomposing
-
 _NO_TRANSLATION = re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)'")
 
 
 def capture(module: nn.Module, spec: InputSpec, *, dynamic_batch: bool) -> ir.Model:
-    """The ONNX graph of `module` at `CAPTURE_OPSET`, as the exporter writes it (not tidied).
+    """The ONNX graph of `module` at `CAPTURE_OPSET`, as the exporter writes it: its names, not tidied.
 
     Takes modules and captured graphs, including those that PT2E quantization converted: their explicit
     `quantized_decomposed` operators become QuantizeLinear and DequantizeLinear with the same numbers.
@@ -36,49 +34,25 @@ def capture(module: nn.Module, spec: InputSpec, *, dynamic_batch: bool) -> ir.Mo
     Raises:
         StageError: the module cannot be captured, or has an operator that ONNX lacks.
     """
-    if isinstance(module, fx.GraphModule) and not module.graph.find_nodes(op="call_function", target=_BATCHNORM):
-        # functional already, and most likely of nothing but operators that ONNX has
-        with suppress(torch.onnx.OnnxExporterError):
-            return _translated(_whole(_exported_program(module, spec, dynamic_batch=dynamic_batch)))
+    captured = isinstance(module, fx.GraphModule)
+    program = program_of(module, spec) if isinstance(module, fx.GraphModule) and not dynamic_batch else None
+    program = program or _exported(module, spec, dynamic_batch=dynamic_batch)
+    # What was captured is functional already, and most likely of nothing but operators that ONNX has.
+    model = translate_whole(program, CAPTURE_OPSET) if captured else None
+    return model or _decomposed(program)
+
+
+def _decomposed(program: torch.export.ExportedProgram) -> ir.Model:
     try:
-        return _translated(_exported_program(module, spec, dynamic_batch=dynamic_batch))
+        with quiet():
+            result = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False, opset_version=CAPTURE_OPSET)
     except torch.onnx.OnnxExporterError as error:
         raise _untranslatable(error) from error
-
-
-class _Whole(torch.export.ExportedProgram):
-    """A program whose operators are translated as they are.
-
-    Decomposing traces the graph once more, which takes longer than everything else about an export, and comes out as it
-    went in where ONNX has every operator: the exporter leaves whole what it can translate.
-    """
-
-    def run_decompositions(self, decomp_table: object = None, **_: object) -> torch.export.ExportedProgram:
-        return self
-
-
-def _whole(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """`program` itself, from now on a `_Whole`; translating may edit its graph."""
-    program.__class__ = _Whole
-    return program
-
-
-def _translated(program: torch.export.ExportedProgram) -> ir.Model:
-    with quiet():
-        result = torch.onnx.export(
-            program,
-            dynamo=True,
-            verbose=False,
-            optimize=False,
-            input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            opset_version=CAPTURE_OPSET,
-        )
     assert result is not None
     return result.model
 
 
-def _exported_program(module: nn.Module, spec: InputSpec, *, dynamic_batch: bool) -> torch.export.ExportedProgram:
+def _exported(module: nn.Module, spec: InputSpec, *, dynamic_batch: bool) -> torch.export.ExportedProgram:
     """Capture here and not inside `torch.onnx.export`, which tries twice and reports in pages."""
     # Sizes 0 and 1 are special to torch.export: a batch that must stay free is captured with 2.
     example = torch.zeros(2 if dynamic_batch else 1, *spec.shape)

@@ -7,11 +7,16 @@ import hashlib
 import numpy as np
 import onnx_ir as ir
 import onnxscript.optimizer
+import onnxscript.rewriter
 from onnx_ir.passes import common
 
 from compress.quiet import quiet
 
 __all__ = ["merge_equal", "tidy"]
+
+
+_ROUNDS = 4
+"""At most; folding and rewriting make room for each other, on torchvision's networks twice."""
 
 
 def tidy(model: ir.Model) -> None:
@@ -21,13 +26,40 @@ def tidy(model: ir.Model) -> None:
     of the written file is a test.
     """
     with quiet():
-        onnxscript.optimizer.optimize_ir(model)
+        common.InlinePass()(model)
+        _lift_constants(model)
+        common.ShapeInferencePass()(model)
+        _fold(model)
+        for _ in range(_ROUNDS):
+            onnxscript.rewriter.rewrite(model)
+            if not _fold(model):
+                break
+        common.LiftSubgraphInitializersToMainGraphPass()(model)
         common.IdentityEliminationPass()(model)
         merge_equal(model)
+        common.CommonSubexpressionEliminationPass()(model)
+        common.OutputFixPass()(model)
+        common.NameFixPass()(model)
         common.ClearMetadataAndDocStringPass()(model)
     for value in _values(model):
         value.metadata_props.clear()
         value.doc_string = None
+
+
+def _fold(model: ir.Model) -> bool:
+    """Fold until nothing is left to fold, which is cheap; returns whether anything was."""
+    folded = -1
+    more = True
+    while more and folded < _ROUNDS:
+        more = onnxscript.optimizer.fold_constants_ir(model).modified
+        common.RemoveUnusedNodesPass()(model)
+        _lift_constants(model)
+        folded += 1
+    return folded > 0
+
+
+def _lift_constants(model: ir.Model) -> None:
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
 
 
 def merge_equal(model: ir.Model) -> None:

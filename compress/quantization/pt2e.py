@@ -4,7 +4,7 @@ from compress.quiet import quiet
 
 with quiet():
     from torchao.quantization.pt2e.observer import ObserverBase
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
     from torchao.quantization.pt2e.quantizer import (
         QuantizationAnnotation,
         QuantizationSpec,
@@ -22,6 +22,5 @@ __all__ = [
     "QuantizationSpecBase",
     "Quantizer",
     "SharedQuantizationSpec",
-    "convert_pt2e",
     "prepare_pt2e",
 ]

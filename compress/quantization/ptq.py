@@ -20,9 +20,15 @@ from compress.quantization.norm_as_conv import normalizations_as_convs
 from compress.quantization.operators import WEIGHTED, kind_of, lossless_range
 from compress.quantization.placement import PlacementQuantizer, Recipe, float_operators
 from compress.quantization.policy import Policy
-from compress.quantization.pt2e import convert_pt2e, prepare_pt2e
+from compress.quantization.pt2e import prepare_pt2e
 from compress.quantization.rewrite import rewrite_for_kernels
-from compress.quantization.tensor_quantizer import BiasQuantizer, Follower, Mode, TensorQuantizer
+from compress.quantization.tensor_quantizer import (
+    BiasQuantizer,
+    Follower,
+    Mode,
+    TensorQuantizer,
+    one_dequantize_per_reader,
+)
 from compress.quiet import quiet
 from compress.types import InputSpec
 
@@ -107,13 +113,19 @@ def make_room_for_biases(prepared: fx.GraphModule) -> None:
 
 
 def convert(prepared: fx.GraphModule) -> fx.GraphModule:
-    """The calibrated graph with explicit Q/DQ and integer weights. Changes `prepared`."""
+    """The calibrated graph with explicit Q/DQ and integer weights. Changes `prepared`.
+
+    As `convert_pt2e` with quantizers that convert themselves, which compiles the graph once and not six times.
+    """
     make_room_for_biases(prepared)
-    with quiet():
-        converted = convert_pt2e(prepared, fold_quantize=False)
-    # A fresh module: PT2E forbids eval() on its own, and the float weights must not travel along.
-    plain = fx.GraphModule(converted, converted.graph)
-    return plain.eval()
+    graph = prepared.graph
+    for node in graph.find_nodes(op="call_module"):
+        quantizer = prepared.get_submodule(str(node.target))
+        assert isinstance(quantizer, (TensorQuantizer, Follower, BiasQuantizer))
+        quantizer.convert(prepared, node)
+    one_dequantize_per_reader(graph)
+    graph.eliminate_dead_code()
+    return fx.GraphModule(prepared, graph).eval()  # a fresh module: the float weights must not travel along
 
 
 def _describe(prepared: fx.GraphModule, recipe: Recipe) -> None:

@@ -143,7 +143,7 @@ class TensorQuantizer(ObserverBase):
         self._smallest = torch.maximum(self._smallest, smallest)
 
     def convert(self, model: fx.GraphModule, node: fx.Node) -> None:
-        """Replace the call `node` of this module by explicit Q/DQ; PT2E's convert calls it."""
+        """Replace the call `node` of this module by explicit Q/DQ."""
         scale, zero_point = self.calculate_qparams()
         if parameter_name(node.args[0]):
             _store_integers(model, node, scale, zero_point, self.grid, self.axis)
@@ -214,6 +214,15 @@ class BiasQuantizer(ObserverBase):
     def convert(self, model: fx.GraphModule, node: fx.Node) -> None:
         scale, zero_point = self.calculate_qparams()
         _store_integers(model, node, scale, zero_point, _BIAS_GRID, 0 if scale.ndim else None)
+
+
+def one_dequantize_per_reader(graph: fx.Graph) -> None:
+    """Give each reader of quantized values a dequantize operator of its own: fusing kernels look for pairs."""
+    for operator in (_ops.dequantize_per_tensor.default, _ops.dequantize_per_channel.default):
+        for node in graph.find_nodes(op="call_function", target=operator):
+            for reader in list(node.users)[1:]:
+                with graph.inserting_after(node):
+                    reader.replace_input_with(node, graph.node_copy(node))
 
 
 def _insert_pair(model: fx.GraphModule, node: fx.Node, scale: float, zero_point: int, grid: Grid) -> None:

@@ -10,11 +10,17 @@ import onnx.reference
 import onnx_ir as ir
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from compress.graph import capture as captured
 from compress.onnxfile import capture as capturing
-from compress.onnxfile.capture import capture
+from compress.onnxfile.capture import CAPTURE_OPSET, capture
+from compress.onnxfile.interface import set_interface
+from compress.onnxfile.tidy import tidy
+from compress.quantization.observers.min_max import MinMax
+from compress.quantization.placement import Recipe
+from compress.quantization.policy import load_policy
+from compress.quantization.ptq import calibrate, convert, float_graph, prepare
 from compress.types import InputSpec
 
 SPEC = InputSpec((3, 8, 8))
@@ -39,24 +45,44 @@ def operators(model: ir.Model) -> Counter[str]:
 def outputs(model: ir.Model, images: np.ndarray) -> np.ndarray:
     proto = ir.serde.serialize_model(model)
     onnx.checker.check_model(proto)
-    return onnx.reference.ReferenceEvaluator(proto).run(None, {"input": images})[0]
+    return onnx.reference.ReferenceEvaluator(proto).run(None, {model.graph.inputs[0].name: images})[0]
+
+
+def quantized() -> fx.GraphModule:
+    """A captured network with integer weights and explicit quantize and dequantize operators."""
+    graph = float_graph(Network(nn.ReLU()).eval(), SPEC)
+    prepared = prepare(graph, Recipe(load_policy("onnxruntime"), MinMax))
+    calibrate(prepared, [torch.randn(4, *SPEC.shape)])
+    return convert(prepared)
+
+
+GRAPHS = {
+    "float": lambda: captured(Network(nn.Hardswish()).eval(), SPEC),
+    "newer than opset 18": lambda: captured(Network(nn.GELU()).eval(), SPEC),
+    "integers": quantized,
+}
 
 
 @pytest.mark.parametrize("dynamic_batch", [False, True])
-def test_a_captured_graph_is_not_decomposed_and_translates_alike(monkeypatch, dynamic_batch):
-    graph = captured(Network(nn.Hardswish()).eval(), SPEC)
-    decomposed = []
-    decompose = torch.export.ExportedProgram.run_decompositions
-    monkeypatch.setattr(
-        torch.export.ExportedProgram,
-        "run_decompositions",
-        lambda self, table=None: decomposed.append(self) or decompose(self, table),
-    )
-    found = operators(capture(graph, SPEC, dynamic_batch=dynamic_batch))
-    assert not decomposed
-    monkeypatch.setattr(capturing, "_whole", lambda program: program)
-    assert operators(capture(graph, SPEC, dynamic_batch=dynamic_batch)) == found
-    assert decomposed
+@pytest.mark.parametrize("make", GRAPHS.values(), ids=GRAPHS.keys())
+def test_a_captured_graph_comes_out_as_the_public_way_writes_it(monkeypatch, make, dynamic_batch):
+    graph = make()
+    found = capture(graph, SPEC, dynamic_batch=dynamic_batch)
+    monkeypatch.setattr(capturing, "translate_whole", lambda program, opset: None)
+    public = capture(graph, SPEC, dynamic_batch=dynamic_batch)
+    assert found.opset_imports == public.opset_imports == {"": CAPTURE_OPSET}
+    for model in (found, public):
+        set_interface(model, SPEC, dynamic_batch=dynamic_batch)
+        tidy(model)
+    assert operators(found) == operators(public)
+    images = np.random.default_rng(0).standard_normal((1, 3, 8, 8), dtype=np.float32)
+    np.testing.assert_array_equal(outputs(found, images), outputs(public, images))
+
+
+def test_a_captured_graph_is_not_traced_again(monkeypatch):
+    graph = quantized()
+    monkeypatch.setattr(torch.export, "export", pytest.fail)
+    assert operators(capture(graph, SPEC, dynamic_batch=False))["Conv"] == 1
 
 
 @pytest.mark.parametrize("activation", [nn.Softshrink(), nn.BatchNorm2d(4)])
