@@ -201,6 +201,7 @@ def _without_guards(graph: fx.GraphModule) -> fx.GraphModule:
     graph = copy.deepcopy(graph)
     for node in graph.graph.find_nodes(op="call_module"):
         graph.graph.erase_node(node)
+    graph.recompile()
     _drop_noops(graph)
     if not _drop_mutation(graph):
         raise ModelError(
@@ -221,8 +222,9 @@ def _drop_mutation(graph: fx.GraphModule) -> bool:
                 user.replace_input_with(base, node)
         packet, overload = str(node.target).removeprefix("aten.").split(".")
         node.target = getattr(getattr(aten, packet.removesuffix("_")), overload)
-    graph.graph.lint()
-    graph.recompile()
+    if mutations:
+        graph.graph.lint()
+        graph.recompile()
     return True
 
 
@@ -246,13 +248,14 @@ def _is_view(node: fx.Node) -> bool:
 
 def _drop_noops(graph: fx.GraphModule) -> None:
     """Remove what does nothing at inference: dropout and slices that take everything."""
-    for node in call_nodes(graph):
-        if node.target in _DROPOUT or _takes_everything(node):
-            source = node.args[0]
-            assert isinstance(source, fx.Node)
-            node.replace_all_uses_with(source)
-            graph.graph.erase_node(node)
-    graph.recompile()
+    noops = [node for node in call_nodes(graph) if node.target in _DROPOUT or _takes_everything(node)]
+    for node in noops:
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        node.replace_all_uses_with(source)
+        graph.graph.erase_node(node)
+    if noops:
+        graph.recompile()
 
 
 def _drop_dropped_branches(graph: fx.GraphModule) -> None:

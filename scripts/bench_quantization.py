@@ -4,19 +4,22 @@
 
 Every method makes its file in a process of its own: seconds from the module and decoded images to the written file, and
 peak memory above what the process held before, both once the method has quantized a one-layer network, as PyTorch
-imports most of its exporter at first use. Peers are timed from the module, too: `s (export)` gives all seconds, and in
-brackets those of exporting to ONNX. Then all files are judged here in ONNX Runtime: agreement with FP32 and SQNR of the
-logits on the test images, convolutions left in float, size, and paired, interleaved latency at one thread.
+imports most of its exporter at first use. Peers are timed from the module, too, which `torch.onnx.export` writes for
+them: `s (export)` gives all seconds, and in brackets those of exporting to ONNX. Then all files are judged here in ONNX
+Runtime: agreement with FP32 and SQNR of the logits on the test images, convolutions left in float, size, and paired,
+interleaved latency at one thread.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -96,7 +99,7 @@ def _make(method: str, source: Artifact, net: Net, splits: Splits, images: NDArr
     ours = {**OURS, FULL: net.recovery}
     if method in ours:
         return _make_ours(ours[method], source, splits, path)
-    return _make_peer(method, source, splits, images, path)
+    return _make_peer(method, source, images, path)
 
 
 def _context(name: str, splits: Splits, folder: Path) -> Context:
@@ -116,15 +119,20 @@ def _make_ours(options: dict[str, object], source: Artifact, splits: Splits, pat
     return time.perf_counter() - started
 
 
-def _make_peer(method: str, source: Artifact, splits: Splits, images: NDArray[np.float32], path: Path) -> float:
+def _make_peer(method: str, source: Artifact, images: NDArray[np.float32], path: Path) -> float:
     import onnx
 
-    from compress.stages.export.to_onnx import ToOnnx
-    from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
-
     started = time.perf_counter()
-    context = _context(f"{path.stem}-fp32", splits, path.parent)
-    fp32 = ToOnnx(dynamic_batch=True).run(FoldBatchnorm().run(source, context), context).path
+    fp32 = path.with_name(f"{path.stem}-fp32.onnx")
+    with redirect_stdout(io.StringIO()):  # it announces its steps there
+        torch.onnx.export(
+            source.module.eval(),
+            (torch.zeros(1, *source.input.shape),),
+            fp32,
+            input_names=["input"],
+            external_data=False,
+            dynamo=True,
+        )
     export_seconds = time.perf_counter() - started
     if method == NNCF:
         import nncf
@@ -191,13 +199,13 @@ class Judged:
     over_peer: float | None = None
 
 
-def onnx_artifact(path: Path, net: Net, precision: Precision, dynamic: bool = False) -> Artifact:
-    return Artifact(Format.ONNX, path, precision, net.input, dynamic)
+def onnx_artifact(path: Path, net: Net, precision: Precision) -> Artifact:
+    return Artifact(Format.ONNX, path, precision, net.input, dynamic_batch=False)
 
 
-def judge(path: Path, fp32: Path, net: Net, splits: Splits, made: Made, dynamic: bool) -> Judged:
+def judge(path: Path, fp32: Path, net: Net, splits: Splits, made: Made) -> Judged:
     reference = runtimes.load(onnx_artifact(fp32, net, Precision.FP32), threads=2)
-    candidate = runtimes.load(onnx_artifact(path, net, Precision.INT8, dynamic), threads=2)
+    candidate = runtimes.load(onnx_artifact(path, net, Precision.INT8), threads=2)
     meter, right, samples = FidelityMeter(), 0, 0
     for batch in splits.evaluation.batches(50):
         logits = candidate(batch.images)
@@ -205,7 +213,7 @@ def judge(path: Path, fp32: Path, net: Net, splits: Splits, made: Made, dynamic:
         right += int((logits.argmax(1) == batch.labels).sum())
         samples += len(batch.labels)
     paired = paired_latency(
-        runtimes.load(onnx_artifact(path, net, Precision.INT8, dynamic), threads=1),
+        runtimes.load(onnx_artifact(path, net, Precision.INT8), threads=1),
         runtimes.load(onnx_artifact(fp32, net, Precision.FP32), threads=1),
         np.random.default_rng(0).standard_normal((1, *net.input.shape), dtype=np.float32),
         runs=200,
@@ -243,10 +251,10 @@ def bench(name: str, net: Net, data: Path, folder: Path) -> dict[str, Judged]:
         made = make_in_child(method, name, data, path)
         if made is not None:
             files[method] = path
-            results[method] = judge(path, fp32, net, splits, made, dynamic=method in (*PEERS, NNCF))
+            results[method] = judge(path, fp32, net, splits, made)
     if FULL in files and PEER in files:
         ours = onnx_artifact(files[FULL], net, Precision.INT8)
-        peer = onnx_artifact(files[PEER], net, Precision.INT8, dynamic=True)
+        peer = onnx_artifact(files[PEER], net, Precision.INT8)
         results[FULL] = replace(results[FULL], over_peer=race(ours, peer, threads=1, seconds=20).ratio)
     show(name, results, len(splits.evaluation))
     return results

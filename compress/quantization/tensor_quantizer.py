@@ -1,7 +1,7 @@
 """The modules that prepare puts wherever a tensor is quantized: they observe, and become explicit Q/DQ on convert.
 
-They are observers to PT2E, and use its `convert` hook to write the pair themselves: integer weights then keep the name
-of the parameter they replace, with `<name>_scale` and `<name>_zero_point` beside it.
+They are observers to PT2E's prepare, and write the pair themselves: integer weights then keep the name of the parameter
+they replace, with `<name>_scale` and `<name>_zero_point` beside it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from compress.quantization.observers.base import RangeObserver
 from compress.quantization.policy import FixedRange
 from compress.quantization.pt2e import ObserverBase
 
-__all__ = ["BiasQuantizer", "Follower", "Mode", "TensorQuantizer"]
+__all__ = ["BiasQuantizer", "Follower", "Mode", "TensorQuantizer", "one_dequantize_per_reader"]
 
 _ops = torch.ops.quantized_decomposed
 _BIAS_GRID = Grid(torch.int32, -(2**31), 2**31 - 1, symmetric=True)
