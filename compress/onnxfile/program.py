@@ -70,27 +70,43 @@ class _Lifted:
 
 
 def _lift(captured: fx.GraphModule) -> _Lifted | None:
-    inputs = captured.graph.find_nodes(op="placeholder")
-    if len(inputs) != 1 or captured.graph.find_nodes(op="call_module"):
+    """Names and order follow from the calls alone, not from what else was done to the graph before it was stored."""
+    inputs, result = captured.graph.find_nodes(op="placeholder"), _only_result(captured.graph)
+    read = _constants_in_order_of_use(captured)
+    if len(inputs) != 1 or result is None or read is None or captured.graph.find_nodes(op="call_module"):
         return None
-    graph, copies, constants, state = fx.Graph(), dict[fx.Node, fx.Node](), dict[str, fx.Node](), {}
-    for node in captured.graph.find_nodes(op="get_attr"):
-        value = constant(captured, node)
-        if value is None:
-            return None
-        name = str(node.target)
-        if name not in constants:
-            constants[name], state[name] = graph.placeholder(node.name), value
-        copies[node] = constants[name]
-    copies[inputs[0]] = source = graph.node_copy(inputs[0])
+    graph = fx.Graph()
+    constants = {name: graph.placeholder(name.replace(".", "_")) for name in read}
+    source = graph.placeholder("image")
+    copies: dict[fx.Node, fx.Node] = {inputs[0]: source}
     for node in captured.graph.nodes:
-        if node.op == "call_function":
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-    result = _only_result(captured.graph)
-    if result is None:
-        return None
+        if node.op == "get_attr" and node.target in constants:
+            copies[node] = constants[str(node.target)]
+        elif node.op == "call_function":
+            args, kwargs = fx.map_arg((node.args, node.kwargs), copies.__getitem__)
+            copies[node] = graph.create_node("call_function", node.target, args, kwargs, name=_operator_name(node))
+            copies[node].meta.update(node.meta)
     graph.output((copies[result],))
-    return _Lifted(graph, constants, source, copies[result], state)
+    return _Lifted(graph, constants, source, copies[result], read)
+
+
+def _constants_in_order_of_use(captured: fx.GraphModule) -> dict[str, torch.Tensor] | None:
+    """Parameters and buffers by name; None if something that is no tensor is read."""
+    found: dict[str, torch.Tensor] = {}
+    for call in captured.graph.nodes:
+        for node in call.all_input_nodes:
+            if node.op == "get_attr":
+                value = constant(captured, node)
+                if value is None:
+                    return None
+                found[str(node.target)] = value
+    return found
+
+
+def _operator_name(node: fx.Node) -> str:
+    """`conv2d` for `aten.conv2d.default`, as `torch.export` names its nodes."""
+    packet = getattr(node.target, "overloadpacket", node.target)
+    return str(getattr(packet, "__name__", packet))
 
 
 def _only_result(graph: fx.Graph) -> fx.Node | None:

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compress.measure import latency as timing
 from compress.measure.latency import latency, median_interval, paired_latency, summarize
 
 IMAGES = np.zeros((1, 1, 2, 2), np.float32)
 MACHINE = {"threads": 1, "device": "test host"}
 
 
-class Sleeper:
-    name = "sleeper"
+class Clock:
+    """Stands still while nothing works: a busy machine changes no reading."""
 
-    def __init__(self, seconds):
-        self.seconds, self.calls = seconds, 0
+    def __init__(self):
+        self.now_ns = 0
 
-    def __call__(self, images):
-        self.calls += 1
-        time.sleep(self.seconds)
-        return np.zeros((len(images), 2), np.float32)
+    def perf_counter_ns(self):
+        return self.now_ns
+
+    def perf_counter(self):
+        return self.now_ns / 1e9
+
+
+@pytest.fixture
+def sleeper(monkeypatch):
+    """Makes models that take exactly so many seconds."""
+    clock = Clock()
+    monkeypatch.setattr(timing, "time", clock)
+
+    class Sleeper:
+        name = "sleeper"
+
+        def __init__(self, seconds):
+            self.seconds, self.calls = seconds, 0
+
+        def __call__(self, images):
+            self.calls += 1
+            clock.now_ns += round(self.seconds * 1e9)
+            return np.zeros((len(images), 2), np.float32)
+
+    return Sleeper
 
 
 def test_summary_in_milliseconds():
@@ -33,26 +53,26 @@ def test_summary_in_milliseconds():
     assert (result.runs, result.warmup, result.threads, result.batch, result.device) == (101, 4, 2, 1, "x")
 
 
-def test_counts_calls_and_reports_them():
-    sleeper = Sleeper(0)
-    result = latency(sleeper, IMAGES, runs=20, warmup=5, seconds=5, **MACHINE)
-    assert (result.runs, result.warmup, sleeper.calls) == (20, 5, 25)
+def test_counts_calls_and_reports_them(sleeper):
+    model = sleeper(0)
+    result = latency(model, IMAGES, runs=20, warmup=5, seconds=5, **MACHINE)
+    assert (result.runs, result.warmup, model.calls) == (20, 5, 25)
 
 
-def test_stops_by_time_but_never_below_three_runs():
-    result = latency(Sleeper(0.01), IMAGES, runs=10_000, warmup=10_000, seconds=0.1, **MACHINE)
-    assert 3 <= result.runs <= 10
+def test_stops_by_time_but_never_below_three_runs(sleeper):
+    result = latency(sleeper(0.01), IMAGES, runs=10_000, warmup=10_000, seconds=0.095, **MACHINE)
+    assert result.runs == 10
     assert 1 <= result.warmup <= 6
-    assert result.min_ms >= 10
-    slow = latency(Sleeper(0.02), IMAGES, runs=100, warmup=0, seconds=0.001, **MACHINE)
+    assert result.min_ms == result.median_ms == 10
+    slow = latency(sleeper(0.02), IMAGES, runs=100, warmup=0, seconds=0.001, **MACHINE)
     assert (slow.runs, slow.warmup) == (3, 1)
 
 
-def test_paired_ratio_finds_the_faster_one_with_an_interval():
-    result = paired_latency(Sleeper(0.002), Sleeper(0.006), IMAGES, runs=15, warmup=1, seconds=5, **MACHINE)
+def test_paired_ratio_finds_the_faster_one_with_an_interval(sleeper):
+    result = paired_latency(sleeper(0.002), sleeper(0.006), IMAGES, runs=15, warmup=1, seconds=5, **MACHINE)
     assert result.pairs == 15
-    assert result.low <= result.ratio <= result.high < 0.8
-    assert result.first.median_ms < result.second.median_ms
+    assert result.low == result.ratio == result.high == pytest.approx(1 / 3)
+    assert (result.first.median_ms, result.second.median_ms) == (2, 6)
 
 
 @pytest.mark.parametrize(

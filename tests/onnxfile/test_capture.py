@@ -14,9 +14,11 @@ from torch import fx, nn
 
 from compress.graph import capture as captured
 from compress.onnxfile import capture as capturing
+from compress.onnxfile.assemble import from_module
 from compress.onnxfile.capture import CAPTURE_OPSET, capture
 from compress.onnxfile.interface import set_interface
 from compress.onnxfile.tidy import tidy
+from compress.persist import load_module, save_module
 from compress.quantization.observers.min_max import MinMax
 from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy
@@ -83,6 +85,18 @@ def test_a_captured_graph_is_not_traced_again(monkeypatch):
     graph = quantized()
     monkeypatch.setattr(torch.export, "export", pytest.fail)
     assert operators(capture(graph, SPEC, dynamic_batch=False))["Conv"] == 1
+
+
+@pytest.mark.parametrize("make", GRAPHS.values(), ids=GRAPHS.keys())
+def test_a_graph_that_was_stored_meanwhile_gives_the_same_file(make, tmp_path):
+    graph = make()
+    assert save_module(graph, SPEC, tmp_path, source=None)
+    (path,) = tmp_path.iterdir()
+    files = []
+    for module in (graph, load_module(path, source=None)):
+        model = from_module(module, SPEC, dynamic_batch=False)
+        files.append(ir.serde.serialize_model(model).SerializeToString(deterministic=True))
+    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("activation", [nn.Softshrink(), nn.BatchNorm2d(4)])
