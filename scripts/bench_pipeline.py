@@ -24,7 +24,7 @@ from rich.table import Table
 
 from compress import runtimes
 from compress.measure.host import describe_host
-from compress.measure.latency import paired_latency
+from compress.measure.latency import one_sample, paired_latency
 from compress.types import Artifact, Format, InputSpec, Precision
 
 console = Console()
@@ -97,7 +97,7 @@ def latency_ratio(network: Network, int8: Path, fp32: Path) -> Bar:
     def load(path: Path, precision: Precision) -> runtimes.Runner:
         return runtimes.load(Artifact(Format.ONNX, path, precision, network.input, False), threads=1)
 
-    image = np.random.default_rng(0).standard_normal((1, *network.input.shape), dtype=np.float32)
+    image = one_sample(network.input)
     paired = paired_latency(
         load(int8, Precision.INT8),
         load(fp32, Precision.FP32),

@@ -38,7 +38,9 @@ _CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_cons
 _SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 _PAYLOAD = re.compile(r"(weight|tensor)_\d+")
 _IDENTIFIER = re.compile(r"(?!__)\w+(\.(?!__)\w+)*|", re.ASCII)
-"""Names of values and of parameters; a part may be a number, as `nn.Sequential` names its layers."""
+"""Names of values and modules; a part may be a number, as `nn.Sequential` names its layers."""
+_ATTRIBUTE = re.compile(r"(?!__)[\w-]+(\.(?!__)[\w-]+)*", re.ASCII)
+"""Names of parameters and buffers, which torch looks up and never writes as code; `nn.ModuleDict` takes hyphens."""
 _SYMBOLIC = re.compile(
     r"""(?: Symbol\('[a-z]{1,3}\d{1,6}'(?:,\ (?:integer|positive|nonnegative|real)=True)*\)
         | Integer\(-?\d{1,18}\) | \b[a-z]{1,3}\d{1,6}\b | \b\d{1,18}\b
@@ -51,6 +53,13 @@ _OPERATOR = re.compile(
     r"torch\.ops\.aten\.(?!from_file\b)\w+\.\w+|_operator\.(add|sub|mul|floordiv|mod|getitem)|torch\.sym_\w+"
     r"|torch\.ops\.quantized_decomposed\.(de)?quantize_per_(tensor|channel)\.\w+"
 )
+_STRINGS = {
+    "target": _OPERATOR,
+    "as_operator": _OPERATOR,
+    "expr_str": _SYMBOLIC,
+    "parameter_name": _ATTRIBUTE,
+    "buffer_name": _ATTRIBUTE,
+}
 _TREE_TYPES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict"})
 _FREE_TEXT = frozenset({"as_string", "as_strings"})
 """String operands (`"mean"`, an einsum equation): torch writes them into code with `repr`, so they stay strings."""
@@ -112,7 +121,7 @@ def _payloads(config: _Json, path: Path) -> list[str]:
     for name, value in entries.items():
         entry = _object(value)
         payload = str(entry["path_name"])
-        if entry["use_pickle"] or not _PAYLOAD.fullmatch(payload) or not _IDENTIFIER.fullmatch(name):
+        if entry["use_pickle"] or not _PAYLOAD.fullmatch(payload) or not _ATTRIBUTE.fullmatch(name):
             raise _refused(path, f"the pickled or unknown object {name!r}")
         names[payload] = None
     return list(names)
@@ -140,7 +149,7 @@ def _check_string(key: str, text: str, path: Path) -> None:
     if key in ("in_spec", "out_spec"):
         _check_tree(json.loads(text)[1], path)
         return
-    pattern = {"target": _OPERATOR, "as_operator": _OPERATOR, "expr_str": _SYMBOLIC}.get(key, _IDENTIFIER)
+    pattern = _STRINGS.get(key, _IDENTIFIER)
     # the target of a parameter is its name, that of a node its operator
     if not pattern.fullmatch(text) and not (key == "target" and _is_plain_name(text)):
         raise _refused(path, f"{key} {text[:60]!r}")

@@ -34,12 +34,12 @@ def capture(module: nn.Module, spec: InputSpec, *, dynamic_batch: bool) -> ir.Mo
     Raises:
         StageError: the module cannot be captured, or has an operator that ONNX lacks.
     """
-    captured = isinstance(module, fx.GraphModule)
-    program = program_of(module, spec) if isinstance(module, fx.GraphModule) and not dynamic_batch else None
-    program = program or _exported(module, spec, dynamic_batch=dynamic_batch)
+    if not isinstance(module, fx.GraphModule):
+        return _decomposed(_exported(module, spec, dynamic_batch=dynamic_batch))
     # What was captured is functional already, and most likely of nothing but operators that ONNX has.
-    model = translate_whole(program, CAPTURE_OPSET) if captured else None
-    return model or _decomposed(program)
+    known = None if dynamic_batch else program_of(module, spec)
+    program = known or _exported(module, spec, dynamic_batch=dynamic_batch)
+    return translate_whole(program, CAPTURE_OPSET) or _decomposed(program)
 
 
 def _decomposed(program: torch.export.ExportedProgram) -> ir.Model:

@@ -21,6 +21,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.utils._pytree import tree_structure
 
 from compress.graph import constant
+from compress.quiet import quiet
 
 if TYPE_CHECKING:
     from compress.types import InputSpec
@@ -37,12 +38,11 @@ def program_of(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | N
         captured: a graph as `compress.graph.capture` gives it, with or without quantize and dequantize operators.
 
     Returns:
-        None for a graph with several inputs or outputs, or with submodules.
+        None for a graph with several inputs or outputs, with submodules, or that does not take such an image.
     """
     lifted = _lift(captured)
-    if lifted is None:
+    if lifted is None or not _find_shapes(lifted, spec):
         return None
-    _find_shapes(lifted, spec)
     _insert_known_sizes(lifted.graph)
     inputs = [Input(InputKind.BUFFER, TensorArgument(node.name), name, True) for name, node in lifted.constants.items()]
     inputs.append(Input(InputKind.USER_INPUT, TensorArgument(lifted.input.name), None))
@@ -76,7 +76,7 @@ def _lift(captured: fx.GraphModule) -> _Lifted | None:
     if len(inputs) != 1 or result is None or read is None or captured.graph.find_nodes(op="call_module"):
         return None
     graph = fx.Graph()
-    constants = {name: graph.placeholder(name.replace(".", "_")) for name in read}
+    constants = {name: _placeholder(graph, name) for name in read}
     source = graph.placeholder("image")
     copies: dict[fx.Node, fx.Node] = {inputs[0]: source}
     for node in captured.graph.nodes:
@@ -88,6 +88,13 @@ def _lift(captured: fx.GraphModule) -> _Lifted | None:
             copies[node].meta.update(node.meta)
     graph.output((copies[result],))
     return _Lifted(graph, constants, source, copies[result], read)
+
+
+def _placeholder(graph: fx.Graph, name: str) -> fx.Node:
+    """An input that may be called as Python lets an argument be called: a module's parts may be named `0` or `a-b`."""
+    node = graph.placeholder(name)
+    node.target = node.name
+    return node
 
 
 def _constants_in_order_of_use(captured: fx.GraphModule) -> dict[str, torch.Tensor] | None:
@@ -116,25 +123,26 @@ def _only_result(graph: fx.Graph) -> fx.Node | None:
     return result if isinstance(result, fx.Node) else None
 
 
-def _find_shapes(lifted: _Lifted, spec: InputSpec) -> None:
-    """Type and shape of every value, in its `meta`."""
-    with torch.no_grad():
-        shapes = FakeTensorProp(fx.GraphModule(nn.Module(), lifted.graph))
-        shapes.propagate(*lifted.state.values(), torch.empty(1, *spec.shape))
+def _find_shapes(lifted: _Lifted, spec: InputSpec) -> bool:
+    """Type and shape of every value, in its `meta`; whether the shapes fit together."""
+    shapes = FakeTensorProp(fx.GraphModule(nn.Module(), lifted.graph))
+    try:
+        with quiet(), torch.no_grad():
+            shapes.propagate(*lifted.state.values(), torch.empty(1, *spec.shape))
+    except Exception:  # operators raise what they like; torch.export, asked next, says it in words
+        return False
+    return True
 
 
 def _insert_known_sizes(graph: fx.Graph) -> None:
     """Where the graph computes with sizes that are known now, the numbers."""
     for node in list(graph.nodes):
         if node.op == "call_function" and isinstance(node.meta["val"], int):
-            for user in tuple(node.users):
-                user.args, user.kwargs = fx.map_arg((user.args, user.kwargs), _Known(node))
+            _replace_by_number(node)
             graph.erase_node(node)
 
 
-@dataclass(frozen=True)
-class _Known:
-    node: fx.Node
-
-    def __call__(self, other: fx.Node) -> fx.node.Argument:
-        return self.node.meta["val"] if other is self.node else other
+def _replace_by_number(node: fx.Node) -> None:
+    for user in tuple(node.users):
+        arguments = (user.args, user.kwargs)
+        user.args, user.kwargs = fx.map_arg(arguments, lambda other: node.meta["val"] if other is node else other)

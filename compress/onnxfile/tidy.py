@@ -48,14 +48,15 @@ def tidy(model: ir.Model) -> None:
 
 def _fold(model: ir.Model) -> bool:
     """Fold until nothing is left to fold, which is cheap; returns whether anything was."""
-    folded = -1
-    more = True
-    while more and folded < _ROUNDS:
+    folded = False
+    for _ in range(_ROUNDS + 1):
         more = onnxscript.optimizer.fold_constants_ir(model).modified
         common.RemoveUnusedNodesPass()(model)
         _lift_constants(model)
-        folded += 1
-    return folded > 0
+        if not more:
+            break
+        folded = True
+    return folded
 
 
 def _lift_constants(model: ir.Model) -> None:

@@ -8,12 +8,13 @@ alone has no public name: it is called where this PyTorch has it, and `None` sen
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from onnxscript.version_converter import convert_version
 from torch import fx
+from torch.utils._pytree import tree_leaves
 
 from compress.quiet import quiet
 
@@ -59,13 +60,6 @@ def _one_float_type(node: fx.Node) -> bool:
     """Whether there is nothing to promote; quantize and dequantize operators know their types."""
     if node.op != "call_function" or getattr(node.target, "namespace", None) == "quantized_decomposed":
         return True
-    types = {tensor.dtype for source in node.all_input_nodes for tensor in _tensors(source.meta.get("val"))}
+    values = tree_leaves([source.meta.get("val") for source in node.all_input_nodes])
+    types = {value.dtype for value in values if isinstance(value, torch.Tensor)}
     return len(types) <= 1 and all(dtype.is_floating_point for dtype in types)
-
-
-def _tensors(value: object) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _tensors(part)

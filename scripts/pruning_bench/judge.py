@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 from bench_common import Bar, at_least, at_most
 from bench_networks import load, nets
 from rich.table import Table
 
 from compress import runtimes
 from compress.measure.host import describe_host
-from compress.measure.latency import PairedLatency, paired_latency
+from compress.measure.latency import PairedLatency, one_sample, paired_latency
 from compress.measure.size import file_size
 from compress.measure.sparsity import onnx_sparsity
 from compress.stage import Split
@@ -122,7 +121,7 @@ def paired(path: Path, other: Path, spec: InputSpec, precision: Precision = Prec
     return paired_latency(
         runtimes.load(Artifact(Format.ONNX, path, precision, spec, False), threads=1),
         runtimes.load(Artifact(Format.ONNX, other, Precision.FP32, spec, False), threads=1),
-        np.random.default_rng(0).standard_normal((1, *spec.shape), dtype=np.float32),
+        one_sample(spec),
         runs=400,
         warmup=20,
         seconds=10,

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import fx, nn
 
+from compress.errors import StageError
 from compress.graph import capture as captured
 from compress.onnxfile import capture as capturing
 from compress.onnxfile.assemble import from_module
@@ -58,10 +59,21 @@ def quantized() -> fx.GraphModule:
     return convert(prepared)
 
 
+def oddly_named() -> fx.GraphModule:
+    """A graph whose constants have names that no Python argument may have, as QAT and strangers' modules make them."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    network.add_module("a-b", nn.Linear(4 * 6 * 6, 2))
+    graph = captured(network.eval(), SPEC, dynamic_batch=False)
+    for node in graph.graph.find_nodes(op="get_attr"):
+        assert not str(node.target).isidentifier()
+    return graph
+
+
 GRAPHS = {
     "float": lambda: captured(Network(nn.Hardswish()).eval(), SPEC),
     "newer than opset 18": lambda: captured(Network(nn.GELU()).eval(), SPEC),
     "integers": quantized,
+    "odd names": oddly_named,
 }
 
 
@@ -69,9 +81,18 @@ GRAPHS = {
 @pytest.mark.parametrize("make", GRAPHS.values(), ids=GRAPHS.keys())
 def test_a_captured_graph_comes_out_as_the_public_way_writes_it(monkeypatch, make, dynamic_batch):
     graph = make()
+    decomposed = []
+    decompose = torch.export.ExportedProgram.run_decompositions
+    monkeypatch.setattr(
+        torch.export.ExportedProgram,
+        "run_decompositions",
+        lambda self, table=None: decomposed.append(self) or decompose(self, table),
+    )
     found = capture(graph, SPEC, dynamic_batch=dynamic_batch)
+    assert not decomposed
     monkeypatch.setattr(capturing, "translate_whole", lambda program, opset: None)
     public = capture(graph, SPEC, dynamic_batch=dynamic_batch)
+    assert decomposed
     assert found.opset_imports == public.opset_imports == {"": CAPTURE_OPSET}
     for model in (found, public):
         set_interface(model, SPEC, dynamic_batch=dynamic_batch)
@@ -85,6 +106,13 @@ def test_a_captured_graph_is_not_traced_again(monkeypatch):
     graph = quantized()
     monkeypatch.setattr(torch.export, "export", pytest.fail)
     assert operators(capture(graph, SPEC, dynamic_batch=False))["Conv"] == 1
+
+
+@pytest.mark.parametrize("dynamic_batch", [False, True])
+def test_a_captured_graph_that_takes_other_images_is_refused_in_one_line(dynamic_batch):
+    graph = captured(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)).eval(), SPEC)
+    with pytest.raises(StageError, match="cannot capture the model"):
+        capture(graph, InputSpec((3, 9, 9)), dynamic_batch=dynamic_batch)
 
 
 @pytest.mark.parametrize("make", GRAPHS.values(), ids=GRAPHS.keys())
