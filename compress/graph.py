@@ -16,6 +16,7 @@ from torch import fx, nn
 from compress.errors import ModelError
 from compress.quiet import first_line, quiet
 from compress.types import InputSpec
+from compress.unlift import module_of
 
 __all__ = [
     "bind",
@@ -163,19 +164,13 @@ def _export(module: nn.Module, input: InputSpec, *, batch: int, dynamic: bool) -
 
 
 def _functional(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    graph = _module_of(program)
+    graph = module_of(program)
     _drop_noops(graph)  # first: dropout_ writes to its input in name only
     if not _drop_mutation(graph):
         with quiet():
-            graph = _module_of(program.run_decompositions({}))
+            graph = module_of(program.run_decompositions({}))
         _drop_noops(graph)
     _drop_dropped_branches(graph)
-    return graph
-
-
-def _module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    graph = program.module(check_guards=False)
-    assert isinstance(graph, fx.GraphModule)
     return graph
 
 

@@ -136,9 +136,11 @@ def check_parity(
     Raises:
         ParityError: it differs by more than `tolerance`, has NaN or infinite outputs, or there were no samples.
     """
+    # One after the other: idle threads of a runtime look for work for a while, on the cores that the other needs.
+    expected = [(images, source(images)) for images in batches]
     meter = FidelityMeter()
-    for images in batches:
-        meter.update(source(images), exported(images))
+    for images, logits in expected:
+        meter.update(logits, exported(images))
     fidelity = meter.result()
     problem = tolerance.violation(meter)
     if problem:
@@ -181,15 +183,14 @@ def _reference_runner(artifact: Artifact, threads: int) -> Runner:
 
 
 def first_images(split: Split, samples: int) -> Iterator[NDArray[np.float32]]:
-    """The first `samples` images of a split: of each batch one alone, as a device runs it, then the rest."""
-    left = samples
+    """The first `samples` images of a split: one alone, as a device runs it, then the others in batches."""
+    yielded = 0
     for batch in split.batches(min(samples, _BATCH)):
-        images = batch.images[:left]
-        yield images[:1]
-        if len(images) > 1:
-            yield images[1:]
-        left -= len(images)
-        if left == 0:
+        images = batch.images[: samples - yielded]
+        parts = [images] if yielded else [images[:1], images[1:]]
+        yield from (part for part in parts if len(part))
+        yielded += len(images)
+        if yielded == samples:
             return
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from compress.types import LatencyRatio
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -31,6 +33,12 @@ def at_most(name: str, value: float | None, limit: float, unit: str) -> Bar:
 
 def at_least(name: str, value: float | None, limit: float, unit: str) -> Bar:
     return Bar(name, value, unit, f">= {limit:g}", None if value is None else value >= limit)
+
+
+def no_slower(name: str, latency: LatencyRatio) -> Bar:
+    """At most 1, or with an interval that reaches down to 1: a file raced against itself is off as far."""
+    bar = f"<= 1 (95 %: {latency.low:.3f} to {latency.high:.3f})"
+    return Bar(name, latency.ratio, "x", bar, latency.low <= 1)
 
 
 def arguments(description: str) -> argparse.ArgumentParser:

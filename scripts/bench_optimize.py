@@ -20,14 +20,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
 import onnx
-from bench_common import Bar, arguments, at_most, report
+from bench_common import Bar, arguments, at_most, no_slower, report
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -162,12 +162,11 @@ def compare(artifact: Artifact, folder: Path, seconds: float) -> Compared:
 
 
 def bars(name: str, found: Compared) -> list[Bar]:
-    record, latency = found.record, found.latency
-    timed = at_most(f"{name}: latency, {latency.low:.3f}–{latency.high:.3f}", latency.ratio, 1, "x")
+    record = found.record
     return [
         at_most(f"{name}: nodes more than OnnxSlim's", record.after.nodes - found.slim_nodes, 0, ""),
         at_most(f"{name}: nodes more than ORT extended runs", record.after.run_nodes - record.before.run_nodes, 0, ""),
-        replace(timed, holds=latency.low <= 1),
+        no_slower(f"{name}: latency", found.latency),
         at_most(f"{name}: equivalence failures", found.failures, 0, ""),
     ]
 

@@ -21,6 +21,7 @@ LAYERS = [
     {"files", "serialize", "resources", "versions", "target", "stage"},
     {
         "graph",
+        "unlift",
         "weights",
         "parity",
         "runtimes",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import fx, nn
+from torch._subclasses import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
 from torch.export.graph_signature import (
@@ -17,7 +18,7 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 from torch.export.graph_signature import InputSpec as Input
-from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+from torch.fx.node import Argument, Target
 from torch.utils._pytree import tree_structure
 
 from compress.graph import constant
@@ -123,12 +124,34 @@ def _only_result(graph: fx.Graph) -> fx.Node | None:
     return result if isinstance(result, fx.Node) else None
 
 
+_QUANTIZE = ("quantized_decomposed.quantize_per_tensor.default", "quantized_decomposed.quantize_per_channel.default")
+_DEQUANTIZE = tuple(name.replace(".quantize", ".dequantize") for name in _QUANTIZE)
+
+
+class _Shapes(fx.Interpreter):
+    """Notes every value in its node's `meta`; to be run on tensors without contents."""
+
+    def run_node(self, node: fx.Node) -> object:
+        node.meta["val"] = super().run_node(node)
+        return node.meta["val"]
+
+    def call_function(self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Argument]) -> object:
+        """Half of the operators quantize or dequantize, which keeps the shape and takes PyTorch longest to say."""
+        name = str(target)
+        if kwargs or name not in (*_QUANTIZE, *_DEQUANTIZE):
+            return super().call_function(target, args, kwargs)
+        values, dtype = args[0], args[-1] if name in _QUANTIZE else torch.float32
+        assert isinstance(values, torch.Tensor)
+        assert isinstance(dtype, torch.dtype)
+        return torch.empty_like(values, dtype=dtype)
+
+
 def _find_shapes(lifted: _Lifted, spec: InputSpec) -> bool:
     """Type and shape of every value, in its `meta`; whether the shapes fit together."""
-    shapes = FakeTensorProp(fx.GraphModule(nn.Module(), lifted.graph))
     try:
-        with quiet(), torch.no_grad():
-            shapes.propagate(*lifted.state.values(), torch.empty(1, *spec.shape))
+        with quiet(), torch.no_grad(), FakeTensorMode():
+            constants = [torch.empty(value.shape, dtype=value.dtype) for value in lifted.state.values()]
+            _Shapes(nn.Module(), graph=lifted.graph).run(*constants, torch.empty(1, *spec.shape))
     except Exception:  # operators raise what they like; torch.export, asked next, says it in words
         return False
     return True

@@ -10,6 +10,7 @@ import onnxscript.optimizer
 import onnxscript.rewriter
 from onnx_ir.passes import common
 
+from compress.onnxfile.rewrites import rules_for
 from compress.quiet import quiet
 
 __all__ = ["merge_equal", "tidy"]
@@ -30,10 +31,7 @@ def tidy(model: ir.Model) -> None:
         _lift_constants(model)
         common.ShapeInferencePass()(model)
         _fold(model)
-        for _ in range(_ROUNDS):
-            onnxscript.rewriter.rewrite(model)
-            if not _fold(model):
-                break
+        _rewrite(model)
         common.LiftSubgraphInitializersToMainGraphPass()(model)
         common.IdentityEliminationPass()(model)
         merge_equal(model)
@@ -44,6 +42,17 @@ def tidy(model: ir.Model) -> None:
     for value in _values(model):
         value.metadata_props.clear()
         value.doc_string = None
+
+
+def _rewrite(model: ir.Model) -> None:
+    """Rewrite until folding finds nothing more and no rule is left to try."""
+    tried: set[str] = set()
+    for _ in range(_ROUNDS):
+        operators = {node.op_type for node in model.graph.all_nodes()}
+        if operators <= tried:
+            break
+        onnxscript.rewriter.rewrite(model, rules_for(operators))
+        tried = set() if _fold(model) else operators
 
 
 def _fold(model: ir.Model) -> bool:

@@ -6,6 +6,7 @@ integer is a difference of two of them. A candidate costs a few hundred look-ups
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from compress.quantization.grid import Grid
@@ -34,7 +35,8 @@ def cell_edges(
     borders = (values[:, 1:] + values[:, :-1]) / 2
     edges = torch.empty(len(lows), len(integers) + 1, dtype=torch.int64)
     edges[:, 0], edges[:, -1] = 0, len(centres)
-    edges[:, 1:-1] = torch.searchsorted(centres, borders)
+    # NumPy's starts each look-up where the one before ended, and takes half the time of torch's
+    edges[:, 1:-1] = torch.from_numpy(np.searchsorted(centres.numpy(), borders.numpy()))
     return edges, values
 
 

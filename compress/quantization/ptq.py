@@ -45,7 +45,9 @@ __all__ = [
 
 
 def float_graph(module: nn.Module, input: InputSpec, policy: Policy | None = None) -> fx.GraphModule:
-    """The captured, BatchNorm-folded, kernel-friendly float graph that placement works on; `module` is not changed.
+    """The captured, BatchNorm-folded, kernel-friendly float graph that placement works on.
+
+    `module` is not changed, but weights that are in both are shared: copy the graph before training it.
 
     Args:
         policy: the runtime it is for. One that leaves nothing in float gets normalisations as convolutions.
@@ -53,7 +55,9 @@ def float_graph(module: nn.Module, input: InputSpec, policy: Policy | None = Non
     Raises:
         ModelError: the module cannot be captured.
     """
-    graph = copy.deepcopy(capture(module, input))
+    graph = capture(module, input)
+    if graph is module:
+        graph = copy.deepcopy(graph)
     fold_graph(graph)
     if policy is not None and policy.unlisted is not None:
         normalizations_as_convs(graph)

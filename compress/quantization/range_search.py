@@ -37,10 +37,12 @@ def search(
         end = _best(max(-least, most), shortest / 2, lambda ends: cost(-ends, ends))
         return torch.tensor([-end]), torch.tensor([end])
     two_sided = least < 0 < most
-    low, high = least, most
+    low, high, searched = least, most, None
     for _ in range(_ROUNDS if two_sided else 1):
         high = _best_high(cost, low, most, shortest / (1 + two_sided))
-        low = _best_low(cost, least, high, shortest / (1 + two_sided))
+        if high == searched:
+            break  # the low end was searched with this high one already
+        low, searched = _best_low(cost, least, high, shortest / (1 + two_sided)), high
     return torch.tensor([low]), torch.tensor([high])
 
 

@@ -15,7 +15,7 @@ __all__ = ["StreamingHistogram"]
 _BINS = 4096
 """At least 2048 cover the range seen, which is 8 to each step of an 8-bit grid."""
 
-_SAMPLE = 1 << 19
+_SAMPLE = 1 << 17
 """Values counted of each batch, evenly spread; the extremes are always those of all values."""
 
 _FINEST = -120

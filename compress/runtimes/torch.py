@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import fx, nn
+
+from compress.quantization.stored_weights import with_weights_restored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,4 +48,7 @@ def inference(threads: int) -> Iterator[None]:
 
 def load(artifact: Artifact, *, threads: int) -> TorchRunner:
     """A runner for a torch artifact."""
-    return TorchRunner(artifact.module, threads=threads)
+    module = artifact.module
+    if isinstance(module, fx.GraphModule):
+        module = with_weights_restored(module)
+    return TorchRunner(module, threads=threads)

@@ -184,7 +184,7 @@ def test_search_is_never_worse_than_nearest_and_near_the_optimum(seed, inputs, s
     for channel in range(2):
         choices = low[0, channel] + bits * (high - low)[0, channel]
         best = rounding_error(hessian, (choices - exact[0, channel])[None])[0].min()
-        assert best <= error[channel] + 1e-5
+        assert best <= error[channel] * (1 + 1e-5) + 1e-5  # sums of float32, in another order
 
 
 def test_search_finds_the_optimum_where_flips_one_by_one_would_not():
