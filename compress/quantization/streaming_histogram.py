@@ -15,7 +15,7 @@ __all__ = ["StreamingHistogram"]
 _BINS = 4096
 """At least 2048 cover the range seen, which is 8 to each step of an 8-bit grid."""
 
-_SAMPLE = 1 << 17
+_SAMPLE = 1 << 19
 """Values counted of each batch, evenly spread; the extremes are always those of all values."""
 
 _FINEST = -120
@@ -46,11 +46,11 @@ class StreamingHistogram:
         """Count a batch of finite `values` (any shape) whose extremes are `low` and `high`."""
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._make_room()
-        start = self._first * self.width
         stride = -(-values.numel() // _SAMPLE) | 1  # odd, so that it does not walk along the rows of an image
         sample = values.flatten()[::stride] if stride > 1 else values
-        counts = torch.histc(sample.float(), bins=_BINS, min=start, max=start + _BINS * self.width)
-        self._counts += counts.cpu().double()
+        # Exact, as the width is a power of two, and with threads; torch.histc is neither.
+        places = (sample.float() * (1 / self.width)).floor_().sub_(self._first).int()
+        self._counts += torch.bincount(places.flatten(), minlength=_BINS).cpu()
 
     def occupied(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The bins that hold anything, in order: index of each (bin i is `[i, i + 1) * width`) and its count."""

@@ -52,5 +52,5 @@ def test_a_large_batch_is_sampled_but_its_extremes_are_kept():
     values = torch.rand(3_000_000)
     values[1_234_567] = 1.5
     histogram = feed(values)
-    assert histogram.occupied()[1].sum() < 2**17 + 1
+    assert histogram.occupied()[1].sum() < 2**19 + 1
     assert histogram.high == 1.5
