@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from doubles import ArraySplit
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from compress.errors import ParityError
-from compress.parity import TOLERANCES, FidelityMeter, Tolerance, check_parity
+from compress.parity import TOLERANCES, FidelityMeter, Tolerance, check_parity, first_images
 from compress.types import Precision
 
 LOGITS = arrays(np.float32, (6, 4), elements=st.floats(-100, 100, width=32))
@@ -91,3 +92,28 @@ def test_shapes_must_agree():
 def test_no_samples():
     with pytest.raises(ParityError, match="no samples to compare"):
         check([[1.0]], [[1.0]], TOLERANCES[Precision.FP32], batches=0)
+
+
+def test_one_runtime_after_the_other():
+    """A runtime's idle threads would take the cores from the other."""
+    calls = []
+
+    class Noting(Fixed):
+        def __call__(self, images):
+            calls.append(self.name)
+            return super().__call__(images)
+
+    source, exported = Noting([[1.0]]), Noting([[1.0]])
+    source.name, exported.name = "source", "exported"
+    check_parity(source, exported, iter([np.zeros((1, 1, 1, 1), np.float32)] * 2), Tolerance(), "the file")
+    assert calls == ["source", "source", "exported", "exported"]
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_the_first_images_are_one_alone_and_then_batches(count, wanted):
+    split = ArraySplit(np.arange(count, dtype=np.float32).reshape(-1, 1, 1, 1))
+    batches = list(first_images(split, wanted))
+    assert np.concatenate(batches).ravel().tolist() == list(range(min(count, wanted)))
+    assert len(batches[0]) == 1
+    assert all(0 < len(batch) <= 8 for batch in batches)
+    assert len(split.decoded) < wanted + 8  # no batch is read that is not needed

@@ -48,6 +48,17 @@ def test_bins_hold_the_values_they_say():
     assert centres[-1] == 3.0  # not the middle of its bin, which is beyond everything seen
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-1000, 1000, width=32), min_size=1, max_size=200))
+def test_every_value_is_counted_in_the_bin_that_holds_it(numbers):
+    values = torch.tensor(numbers, dtype=torch.float32)
+    histogram = feed(values)
+    bins, counts = histogram.occupied()
+    expected, numbers_in = torch.unique((values.double() / histogram.width).floor(), return_counts=True)
+    assert torch.equal(bins, expected.long())
+    assert torch.equal(counts, numbers_in.double())
+
+
 def test_a_large_batch_is_sampled_but_its_extremes_are_kept():
     values = torch.rand(3_000_000)
     values[1_234_567] = 1.5
