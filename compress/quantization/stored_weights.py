@@ -29,7 +29,9 @@ def with_weights_restored(graph: fx.GraphModule) -> fx.GraphModule:
             with edited.inserting_before(node):
                 node.replace_all_uses_with(edited.get_attr(name))
             edited.erase_node(node)
-    edited.eliminate_dead_code()
+    for node in edited.find_nodes(op="get_attr"):
+        if not node.users:
+            edited.erase_node(node)
     read = {str(node.target) for node in edited.nodes if node.op in ("get_attr", "call_module")}
     others = {name: attrgetter(name)(graph) for name in read - restored.keys()}
     return fx.GraphModule({**others, **restored}, edited)

@@ -38,6 +38,16 @@ def test_weights_are_dequantized_once_to_the_same_numbers(kit, policy):
     assert all(torch.equal(value, state[name]) for name, value in graph.state_dict().items())
 
 
+def test_a_graph_with_torchs_own_checks_of_the_input(kit):
+    """As a user's own PT2E quantization hands it over."""
+    image = torch.randn(1, *kit.spec.shape)
+    graph = torch.export.export(kit.quantize(network(), image, kit.spec, kit.recipe()), (image,)).module()
+    assert graph.graph.find_nodes(op="call_module")
+    restored = with_weights_restored(graph)
+    assert operators(restored)["dequantize_per_channel"] == 0
+    assert torch.equal(restored(image), graph(image))
+
+
 def test_a_graph_without_stored_integers_is_left_as_it_is(kit):
     graph = capture(network(), kit.spec)
     assert with_weights_restored(graph) is graph
