@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "compress"
 
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
-    {"errors", "types", "quiet", "svg", "observe"},
+    {"errors", "types", "quiet", "garbage", "svg", "observe"},
     {"files", "serialize", "resources", "versions", "target", "stage"},
     {
         "graph",

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from torch import nn
 
+from compress.garbage import collector_paused
 from compress.onnxfile.capture import capture
 from compress.onnxfile.interface import forget_inner_shapes, set_interface
 from compress.onnxfile.opset import Ceiling, lower_opset
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["finish", "from_file", "from_module"]
 
 
+@collector_paused()
 def from_module(module: nn.Module, spec: InputSpec, *, dynamic_batch: bool) -> ir.Model:
     """The tidied graph of a live module, at the exporter's opset.
 

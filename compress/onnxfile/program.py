@@ -33,7 +33,8 @@ __all__ = ["program_of"]
 def program_of(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | None:
     """What `torch.export` would make of `captured` at batch 1: constants as inputs, and the shape of every value.
 
-    Running a graph on shapes alone takes a fraction of tracing it. `captured` is not changed.
+    Running a graph on shapes alone takes a fraction of tracing it. `captured` is not changed. Zero points of stored
+    integers get the type of those integers, as ONNX wants them.
 
     Args:
         captured: a graph as `compress.graph.capture` gives it, with or without quantize and dequantize operators.
@@ -45,6 +46,7 @@ def program_of(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | N
     if lifted is None or not _find_shapes(lifted, spec):
         return None
     _insert_known_sizes(lifted.graph)
+    _narrow_zero_points(lifted)
     inputs = [Input(InputKind.BUFFER, TensorArgument(node.name), name, True) for name, node in lifted.constants.items()]
     inputs.append(Input(InputKind.USER_INPUT, TensorArgument(lifted.input.name), None))
     outputs = [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(lifted.output.name), None)]
@@ -169,3 +171,20 @@ def _replace_by_number(node: fx.Node) -> None:
     for user in tuple(node.users):
         arguments = (user.args, user.kwargs)
         user.args, user.kwargs = fx.map_arg(arguments, lambda other: node.meta["val"] if other is node else other)
+
+
+def _narrow_zero_points(lifted: _Lifted) -> None:
+    for name, node in lifted.constants.items():
+        types = {_type_as_zero_points(node, user) for user in node.users}
+        dtype = types.pop()
+        if dtype is not None and not types:
+            lifted.state[name] = lifted.state[name].to(dtype)
+            node.meta["val"] = node.meta["val"].to(dtype)
+
+
+def _type_as_zero_points(node: fx.Node, user: fx.Node) -> torch.dtype | None:
+    """Type of the integers that `user` restores with the zero points `node`; None if it does something else."""
+    if str(user.target) != "quantized_decomposed.dequantize_per_channel.default" or user.args[2] is not node:
+        return None
+    dtype = user.args[-1]
+    return dtype if isinstance(dtype, torch.dtype) and list(user.args).count(node) == 1 else None

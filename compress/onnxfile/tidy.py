@@ -29,8 +29,10 @@ def tidy(model: ir.Model) -> None:
     with quiet():
         common.InlinePass()(model)
         _lift_constants(model)
-        common.ShapeInferencePass()(model)
         _fold(model)
+        if _shapes_are_missing(model):  # asked after folding: until then they are missing of constants, too
+            common.ShapeInferencePass()(model)
+            _fold(model)
         _rewrite(model)
         common.LiftSubgraphInitializersToMainGraphPass()(model)
         common.IdentityEliminationPass()(model)
@@ -42,6 +44,11 @@ def tidy(model: ir.Model) -> None:
     for value in _values(model):
         value.metadata_props.clear()
         value.doc_string = None
+
+
+def _shapes_are_missing(model: ir.Model) -> bool:
+    values = (value for node in model.graph.all_nodes() for value in node.outputs)
+    return any(value.shape is None or value.type is None for value in values)
 
 
 def _rewrite(model: ir.Model) -> None:

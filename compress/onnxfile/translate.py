@@ -16,6 +16,7 @@ from onnxscript.version_converter import convert_version
 from torch import fx
 from torch.utils._pytree import tree_leaves
 
+from compress.onnxfile.dequantize import OPERATOR, dequantize_per_channel
 from compress.quiet import quiet
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def _translator(opset: int) -> _Translator | None:
         return None
     with quiet():
         registry = ONNXRegistry.from_torchlib(opset)
+        registry.register_op(OPERATOR, dequantize_per_channel)
     return lambda program: step(program, registry=registry).model
 
 

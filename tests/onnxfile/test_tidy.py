@@ -62,3 +62,13 @@ def test_quantized_weights_are_not_unpacked():
     )
     assert operators(model) == ["DequantizeLinear", "MatMul", "QuantizeLinear", "DequantizeLinear"]
     assert model.graph.initializers["w"].dtype == ir.DataType.INT8
+
+
+def test_what_is_known_from_shapes_alone_is_folded():
+    """Also where a shape is known only after another part was folded."""
+    body = """w = Add(v, v)
+        wide = Expand(x, w)
+        size = Shape(wide)
+        y = Reshape(wide, size)"""
+    model = tidied(body, "int64[2] v = {2,0}", x="float[1,3]", y="float[4,3]")
+    assert not {"Shape", "Add"} & set(operators(model))
