@@ -176,15 +176,16 @@ def _replace_by_number(node: fx.Node) -> None:
 def _narrow_zero_points(lifted: _Lifted) -> None:
     for name, node in lifted.constants.items():
         types = {_type_as_zero_points(node, user) for user in node.users}
-        dtype = types.pop()
-        if dtype is not None and not types:
+        dtype = types.pop() if len(types) == 1 else None
+        if dtype is not None:
             lifted.state[name] = lifted.state[name].to(dtype)
             node.meta["val"] = node.meta["val"].to(dtype)
 
 
 def _type_as_zero_points(node: fx.Node, user: fx.Node) -> torch.dtype | None:
     """Type of the integers that `user` restores with the zero points `node`; None if it does something else."""
-    if str(user.target) != "quantized_decomposed.dequantize_per_channel.default" or user.args[2] is not node:
+    if str(user.target) != "quantized_decomposed.dequantize_per_channel.default" or user.kwargs:
         return None
     dtype = user.args[-1]
-    return dtype if isinstance(dtype, torch.dtype) and list(user.args).count(node) == 1 else None
+    is_only_that = user.args[2] is node and list(user.args).count(node) == 1
+    return dtype if is_only_that and isinstance(dtype, torch.dtype) else None

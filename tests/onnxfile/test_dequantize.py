@@ -63,6 +63,18 @@ def test_zero_points_that_are_read_elsewhere_stay_as_they_are():
     assert program.state_dict["zero_point"].dtype is torch.int64
 
 
+def test_arguments_may_be_named():
+    """As people write them; a graph keeps that."""
+    graph = graph_of(Stored())
+    (node,) = graph.graph.find_nodes(op="call_function", target=OPERATOR)
+    node.kwargs = dict(zip(("quant_min", "quant_max", "dtype"), node.args[4:], strict=True))
+    node.args = node.args[:4]
+    graph.recompile()
+    model = onnx_of(graph, SPEC, dynamic_batch=False)
+    images = torch.linspace(-1, 1, 48).reshape(1, *SPEC.shape)
+    torch.testing.assert_close(outputs(model, images), graph(images), rtol=1e-6, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("module", "casts"),
     [

@@ -90,3 +90,23 @@ class Inner(nn.Module):
 @pytest.mark.parametrize("module", [Two(), Pair(), Inner()], ids=lambda module: type(module).__name__)
 def test_other_graphs_are_left_to_the_exporter(module):
     assert program_of(fx.symbolic_trace(module), SPEC) is None
+
+
+def test_a_constant_of_which_only_the_size_is_read_is_no_error():
+    class Sized(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("table", torch.zeros(5, 2))
+
+        def forward(self, x):
+            return x * 2
+
+    graph = capture(Sized().eval(), SPEC)
+    (double,) = graph.graph.find_nodes(op="call_function", target=torch.ops.aten.mul.Tensor)
+    with graph.graph.inserting_before(double):
+        table = graph.graph.get_attr("table")
+        rows = graph.graph.call_function(torch.ops.aten.sym_size.int, (table, 0))
+    double.args = (double.args[0], rows)
+    graph.recompile()
+    images = torch.randn(1, *SPEC.shape)
+    torch.testing.assert_close(program_of(graph, SPEC).module()(images), images * 5)
