@@ -6,7 +6,7 @@ Every method makes its file in a process of its own: seconds from the module and
 peak memory above what the process held before, both once the method has quantized a one-layer network, as PyTorch
 imports most of its exporter at first use. Peers are timed from the module, too, which `torch.onnx.export` writes for
 them: `s (export)` gives all seconds, and in brackets those of exporting to ONNX. Seconds are compared in one more
-process, where the methods take turns: the median ratio of three rounds. Then all files are judged here in ONNX
+process, where the methods take turns: the median ratio of seven rounds. Then all files are judged here in ONNX
 Runtime: agreement with FP32 and SQNR of the logits on the test images, convolutions left in float, size, and paired,
 interleaved latency at one thread.
 """
