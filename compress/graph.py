@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from compress.errors import ModelError
+from compress.garbage import collector_paused
 from compress.quiet import first_line, quiet
 from compress.types import InputSpec
 from compress.unlift import module_of
@@ -41,6 +42,7 @@ _ZERO_STAYS = frozenset(
 _END = 2**63 - 1  # how aten.slice spells "to the end"
 
 
+@collector_paused()
 def capture(module: nn.Module, input: InputSpec, *, dynamic_batch: bool = True) -> fx.GraphModule:
     """The module as one functional ATen graph in inference mode; parameters keep their names and their storage.
 

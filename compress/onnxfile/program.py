@@ -22,6 +22,7 @@ from torch.fx.node import Argument, Target
 from torch.utils._pytree import tree_structure
 
 from compress.graph import constant
+from compress.onnxfile.dequantize import OPERATOR
 from compress.quiet import quiet
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _narrow_zero_points(lifted: _Lifted) -> None:
 
 def _type_as_zero_points(node: fx.Node, user: fx.Node) -> torch.dtype | None:
     """Type of the integers that `user` restores with the zero points `node`; None if it does something else."""
-    if str(user.target) != "quantized_decomposed.dequantize_per_channel.default" or user.kwargs:
+    if user.target is not OPERATOR or user.kwargs:
         return None
     dtype = user.args[-1]
     is_only_that = user.args[2] is node and list(user.args).count(node) == 1

@@ -14,7 +14,6 @@ import torch
 from torch import fx, nn
 
 from compress.errors import StageError
-from compress.garbage import collector_paused
 from compress.graph import call_nodes, capture, constant, layer_name
 from compress.quantization.batchnorm import fold_graph
 from compress.quantization.norm_as_conv import normalizations_as_convs
@@ -45,7 +44,6 @@ __all__ = [
 ]
 
 
-@collector_paused()
 def float_graph(module: nn.Module, input: InputSpec, policy: Policy | None = None) -> fx.GraphModule:
     """The captured, BatchNorm-folded, kernel-friendly float graph that placement works on.
 

@@ -36,7 +36,7 @@ class Stored(nn.Module):
 
 
 def graph_of(module):
-    """As our own conversion leaves it: a graph of operators, not traced."""
+    """As a captured graph: operators, without torch's own checks of the input."""
     return torch.export.export(module, (torch.zeros(1, *SPEC.shape),), strict=False).module(check_guards=False)
 
 
