@@ -30,10 +30,10 @@ from compress.types import Artifact
 FULL = "ours, full recovery"
 OURS: dict[str, dict[str, object]] = {
     "ours, min-max": {"observer": "min_max"},
-    "ours, MSE": {"observer": "histogram"},
+    "ours, MSE": {"observer": "mse"},
     "ours, percentile": {"observer": "percentile"},
     "ours, entropy": {"observer": "entropy"},
-    "ours, MSE + bias correction": {"observer": "histogram", "bias_correction": True},
+    "ours, MSE + bias correction": {"observer": "mse", "bias_correction": True},
 }
 PEERS = {"ORT MinMax": "MinMax", "ORT Percentile": "Percentile"}
 PEER = "ORT MinMax"

@@ -73,7 +73,7 @@ def nets(data: Path) -> dict[str, Net]:
     }
     # The channels of depthwise layers differ by orders of magnitude: they are balanced. A residual stream gains nothing
     # by that.
-    residual: dict[str, object] = {"observer": "histogram", "rounding": "adaptive"}
+    residual: dict[str, object] = {"observer": "mse", "rounding": "adaptive", "bias_correction": True}
     depthwise = {**residual, "equalize": "activations"}
     small, large = InputSpec((3, 32, 32)), InputSpec((3, 224, 224))
     return {

@@ -3,7 +3,15 @@
 Rounding weights and clipping activations move a channel's mean; the difference of the means, measured on calibration
 images, is added to its bias. A layer's shift depends on the layers before it, so those should be corrected first, which
 taken literally is one pass over the images for every layer. Here one pass serves all: within each batch, every layer
-hands on its output corrected by the running mean of the shifts met so far, this batch included.
+hands on its output corrected by what the shifts met so far, this batch included, ask for.
+
+Unlike there, a channel is corrected only as far as its images agree. With d the shift of one image, `E[d]^2 / E[d^2]`
+is the share of the shifts' power that a constant holds: 1 for weights rounded badly, which move every image alike, and
+little for an activation that a few bright images exceed, where the whole mean would move all the others away from the
+float network, layer after layer. The mean is corrected by that share. Held-out SQNR of the logits in dB, MSE ranges,
+128 images, without / by the mean / by its share: ResNet-20 30.9 / 31.5 / 31.3 with nearest rounding and
+31.9 / 31.4 / 31.9 with adaptive, ResNet-44 30.1 / 29.1 / 30.7 and 30.9 / 29.6 / 30.9, MobileNetV1-0.25, balanced,
+22.2 / 25.7 / 25.6 and 25.3 / 26.0 / 26.0.
 """
 
 from __future__ import annotations
@@ -83,39 +91,45 @@ def correct_biases(prepared: fx.GraphModule, reference: fx.GraphModule, batches:
             exact.run(batch)
             rounded.run(batch)
     for layer, shift in shifts.items():
-        _add(prepared, biases[layer], shift.mean())
+        _add(prepared, biases[layer], shift.common())
     return tuple(layer_name(layer) for layer in shifts)
 
 
 class _Shift:
-    """Running mean, over images and places, of float minus quantized output of one layer, per channel."""
+    """Float minus quantized output of one layer over images: what of its mean is worth correcting, per channel."""
 
     def __init__(self, axis: int) -> None:
         self._axis = axis
-        self._expected = torch.zeros(1, dtype=torch.float64)  # mean float output [channels] of the current batch
-        self._sum = torch.zeros(1, dtype=torch.float64)  # of shifts [channels], weighted by images
+        self._expected = torch.zeros(1, 1, dtype=torch.float64)  # means of the float output of the current batch
+        self._sum = torch.zeros(1, dtype=torch.float64)  # of the images' shifts [channels]
+        self._squares = torch.zeros(1, dtype=torch.float64)
         self._images = 0
 
     def remember(self, output: torch.Tensor) -> torch.Tensor:
         """Note the float layer's output for this batch."""
-        self._expected = self._channel_means(output)
+        self._expected = self._means(output)
         return output
 
     def correct(self, output: torch.Tensor) -> torch.Tensor:
         """Take in the quantized layer's output for the same batch, and hand it on corrected."""
-        self._sum = self._sum + len(output) * (self._expected - self._channel_means(output))
+        shifts = self._expected - self._means(output)
+        self._sum = self._sum + shifts.sum(1)
+        self._squares = self._squares + shifts.square().sum(1)
         self._images += len(output)
         shape = [-1 if axis == self._axis % output.ndim else 1 for axis in range(output.ndim)]
-        return output + self.mean().to(output.dtype).view(shape)
+        return output + self.common().to(output.dtype).view(shape)
 
-    def mean(self) -> torch.Tensor:
-        """Mean shift `[channels]` so far."""
+    def common(self) -> torch.Tensor:
+        """Mean shift `[channels]` so far, times the share of the shifts' power that it holds."""
         if not self._images:
             raise StageError("the calibration split is empty", fix="raise data.calibration to at least 1 image")
-        return self._sum / self._images
+        mean, power = self._sum / self._images, self._squares / self._images
+        return torch.where(power > 0, mean * mean.square() / power, 0.0)
 
-    def _channel_means(self, output: torch.Tensor) -> torch.Tensor:
-        return output.movedim(self._axis, 0).flatten(1).double().mean(1)
+    def _means(self, output: torch.Tensor) -> torch.Tensor:
+        """Mean over places `[channels, images]`."""
+        by_channel = output.movedim(self._axis, 0)
+        return by_channel.reshape(*by_channel.shape[:2], -1).double().mean(2)
 
 
 @contextmanager

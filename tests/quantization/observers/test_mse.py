@@ -1,4 +1,4 @@
-"""The search for the range of least squared error finds what brute force finds."""
+"""The search for the range of least squared error, clipping weighing more, finds what brute force finds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from compress.quantization.grid import Grid
 from compress.quantization.observers import load_observer
-from compress.quantization.observers.mse import Mse
+from compress.quantization.observers.mse import _CLIPPING, Mse
 
 UNSIGNED = Grid(torch.uint8, 0, 255, symmetric=False)
 FOUR_BITS = Grid(torch.uint8, 0, 15, symmetric=False)
@@ -21,9 +21,12 @@ def feed(*batches):
     return observer
 
 
-def error(grid, values, low, high):
+def error(grid, values, low, high, clipping=_CLIPPING):
     scale, zero_point = grid.parameters(torch.tensor([low]), torch.tensor([high]))
-    return (grid.round_trip(values.double(), scale.double(), zero_point) - values).square().mean().item()
+    first, last = ((end - zero_point) * scale for end in (grid.minimum, grid.maximum))
+    weight = torch.where((values < first) | (values > last), clipping, 1.0)
+    errors = (grid.round_trip(values.double(), scale.double(), zero_point) - values).square()
+    return (weight * errors).mean().item()
 
 
 @pytest.mark.parametrize("grid", [FOUR_BITS, FOUR_BITS_SYMMETRIC])
@@ -38,7 +41,19 @@ def test_search_matches_brute_force_on_a_heavy_tail(grid):
     )
     assert high < 0.8 * top
     assert error(grid, values, low, high) <= 1.02 * best
-    assert error(grid, values, low, high) < 0.7 * error(grid, values, -top if grid.symmetric else 0.0, top)
+    whole = error(grid, values, -top if grid.symmetric else 0.0, top)  # nothing is clipped
+    assert error(grid, values, low, high, clipping=1.0) < 0.7 * whole
+
+
+def test_less_is_clipped_than_the_plain_squared_error_asks_for():
+    torch.manual_seed(0)
+    values = torch.randn(20_000).abs() ** 2.5
+    shares = torch.linspace(0.05, 1, 200)
+    top = float(values.max())
+    plain = float(min(shares, key=lambda share: error(FOUR_BITS, values, 0.0, float(share) * top, clipping=1.0)) * top)
+    high = float(feed(values).range(FOUR_BITS)[1])
+    assert plain < 0.9 * high
+    assert int((values > high).sum()) < 0.5 * int((values > plain).sum())
 
 
 def test_both_ends_are_searched():

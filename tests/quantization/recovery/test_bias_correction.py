@@ -71,11 +71,30 @@ def test_the_mean_output_comes_back(images):
     assert mean_shift(prepared, reference, images) < 0.1 * before
 
 
-def test_a_single_batch_is_corrected_exactly_up_to_rounding(images):
+def test_what_all_images_share_is_corrected_exactly(images):
     reference = coarse(network())
     prepared = prepared_from(reference, images)
-    correct_biases(prepared, reference, lambda: [images])
-    assert mean_shift(prepared, reference, images) < 1e-5  # the last bias sees exactly what it was measured on
+    set_mode(prepared, Mode.OFF)
+    with torch.no_grad():
+        prepared.get_parameter("2.bias").add_(torch.linspace(-1, 1, 8))
+    correct_biases(prepared, reference, lambda: images.split(16))
+    for name, bias in reference.named_parameters():
+        torch.testing.assert_close(prepared.get_parameter(name), bias, rtol=0, atol=1e-5)
+
+
+def test_what_one_image_alone_does_hardly_moves_the_others():
+    """The mean would move all by a sixteenth of what one image lost; they agree on a sixteenth of that."""
+    layer = nn.Conv2d(1, 1, 1)
+    nn.init.ones_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    reference = float_graph(layer.eval(), InputSpec((1, 4, 4), "gray", mean=(0.0,), std=(1.0,)))
+    within = torch.linspace(0, 1, 256).view(16, 1, 4, 4)
+    prepared = prepare(copy.deepcopy(reference), Recipe(load_policy("onnxruntime"), MinMax))
+    calibrate(prepared, [within])
+    bright = within.clone()
+    bright[3] = 17.0
+    correct_biases(prepared, reference, lambda: [bright])
+    assert prepared.get_parameter("bias").item() == pytest.approx(16 / 16**2, rel=0.05)
 
 
 def test_modes_ranges_and_weights_stay(images):
