@@ -73,8 +73,8 @@ def nets(data: Path) -> dict[str, Net]:
     }
     # The channels of depthwise layers differ by orders of magnitude: they are balanced. A residual stream gains nothing
     # by that.
-    residual: dict[str, object] = {"observer": "mse", "rounding": "adaptive", "bias_correction": True}
-    depthwise = {**residual, "equalize": "activations"}
+    rounded: dict[str, object] = {"observer": "mse", "rounding": "adaptive"}
+    residual, depthwise = {**rounded, "bias_correction": True}, {**rounded, "equalize": "activations"}
     small, large = InputSpec((3, 32, 32)), InputSpec((3, 224, 224))
     return {
         "resnet20": Net("nets:resnet20", "resnet20-12fca82f.th", small, cifar, residual),

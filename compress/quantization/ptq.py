@@ -19,7 +19,7 @@ from compress.quantization.batchnorm import fold_graph
 from compress.quantization.norm_as_conv import normalizations_as_convs
 from compress.quantization.operators import WEIGHTED, kind_of, lossless_range
 from compress.quantization.placement import PlacementQuantizer, Recipe, float_operators
-from compress.quantization.policy import Policy
+from compress.quantization.policy import OpKind, Policy
 from compress.quantization.pt2e import prepare_pt2e
 from compress.quantization.rewrite import rewrite_for_kernels
 from compress.quantization.tensor_quantizer import (
@@ -144,7 +144,8 @@ def _describe(prepared: fx.GraphModule, recipe: Recipe) -> None:
         if not quantizer.name:
             name = _unused(layer_name(source), taken)
             limits = _limits(node) if places[id(quantizer)] == 1 else _UNLIMITED
-            quantizer.describe(name, limits=limits, is_constant=source.op == "get_attr")
+            summed = any(_sums(user, recipe) for user in node.users)
+            quantizer.describe(name, limits=limits, is_constant=source.op == "get_attr", summed=summed)
         elif _rearranges(source, recipe):
             node.target = _unused(f"{node.target}_follower", taken)
             prepared.add_submodule(node.target, Follower(quantizer))
@@ -162,6 +163,11 @@ def _limits(node: fx.Node) -> tuple[float, float]:
 def _rearranges(source: fx.Node, recipe: Recipe) -> bool:
     rule = recipe.policy.rule(kind_of(source))
     return rule is not None and rule.output == "shared"
+
+
+def _sums(reader: fx.Node, recipe: Recipe) -> bool:
+    """An average on its input's own grid does not: it is rounded again, the more coarsely the wider that grid is."""
+    return reader.op != "output" and not (kind_of(reader) is OpKind.AVG_POOL and _rearranges(reader, recipe))
 
 
 def _unused(name: str, taken: set[str]) -> str:

@@ -45,7 +45,7 @@ class Recovery:
         smooth: how much of the activations' spread moves into the weights, from 0 to 1 (SmoothQuant, Xiao et al. 2023);
             None for none.
         rounding: `nearest`, or `adaptive` to each layer's output (Nagel et al. 2020).
-        bias_correction: undo the shift of each channel's mean (Nagel et al. 2019).
+        bias_correction: undo the shift of each channel's mean (Nagel et al. 2019), as far as the images agree on it.
     """
 
     equalize: Equalize = "none"

@@ -69,6 +69,7 @@ class TensorQuantizer(ObserverBase):
         self.follows = False
         self._make_observer = observer
         self._observer = observer()
+        self._summed = True
         self._fixed = fixed
         self._limits = _ANYTHING
         self._is_constant = False
@@ -77,15 +78,17 @@ class TensorQuantizer(ObserverBase):
         self.register_buffer("_scale", None)  # a search is worth keeping
         self.register_buffer("_zero_point", None)
 
-    def describe(self, name: str, *, limits: tuple[float, float], is_constant: bool) -> None:
+    def describe(self, name: str, *, limits: tuple[float, float], is_constant: bool, summed: bool) -> None:
         """Say which tensor this is.
 
         Args:
             name: see the class.
             limits: values outside make no difference to any reader (below -3 to a hardswish): not represented.
             is_constant: a weight, which is observed only once.
+            summed: a layer reads it; false of an output.
         """
-        self.name, self._limits, self._is_constant = name, limits, is_constant
+        self.name, self._limits, self._is_constant, self._summed = name, limits, is_constant, summed
+        self._observer.summed = summed
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.mode is Mode.SIMULATE:
@@ -128,12 +131,12 @@ class TensorQuantizer(ObserverBase):
 
     def forget(self) -> None:
         """Start over: the next values observed alone decide the range."""
-        self._observer, self._batches = self._make_observer(), 0
+        self._observer, self._batches = self._new_observer(), 0
         self._scale = self._zero_point = None
 
     def refit(self, weight: torch.Tensor) -> None:
         """Take the range of this tensor alone. A NaN is not looked for: training meets it in the loss."""
-        observer, values = self._make_observer(), self._by_channel(weight.detach())
+        observer, values = self._new_observer(), self._by_channel(weight.detach())
         low, high = _extremes(values)
         observer.observe(values, low, high)
         self._find(observer)
@@ -149,6 +152,11 @@ class TensorQuantizer(ObserverBase):
             _store_integers(model, node, scale, zero_point, self.grid, self.axis)
         else:
             _insert_pair(model, node, float(scale), int(zero_point), self.grid)
+
+    def _new_observer(self) -> RangeObserver:
+        observer = self._make_observer()
+        observer.summed = self._summed
+        return observer
 
     def _find(self, observer: RangeObserver) -> None:
         scale, zero_point = self.grid.parameters(*observer.range(self.grid))

@@ -13,7 +13,13 @@ __all__ = ["RangeObserver"]
 
 
 class RangeObserver(abc.ABC):
-    """Summary of one tensor, or of each channel of one tensor, over a calibration set."""
+    """Summary of one tensor, or of each channel of one tensor, over a calibration set.
+
+    Attributes:
+        summed: whether a layer adds the tensor's values up, on a finer grid. Of the network's output nobody does.
+    """
+
+    summed = True
 
     @abc.abstractmethod
     def observe(self, values: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> None:

@@ -3,7 +3,8 @@
 Minimises `sum_i n_i (c_i - Q(c_i))^2` over bin centres c_i with counts n_i (the criterion of Banner et al. 2019 and of
 Nagel et al. 2021, section 3.1), exactly on the histogram instead of under an assumed distribution, with the terms of
 the values beyond the range multiplied by a weight. Where they are added up by whatever reads the tensor, errors of
-rounding cancel; those of clipping all have the same sign. Images that were not calibrated on reach further, too.
+rounding cancel; those of clipping all have the same sign. Images that were not calibrated on reach further, too. At the
+network's output nothing is added up, and a finer grid tells more classes apart: there all errors weigh the same.
 
 SQNR of the logits in dB on 128 validation images for weights 1 / 2 / 4 / 6 / 8 / 16, 128 calibration images, adaptive
 rounding and bias correction: ResNet-20 31.7 / 32.4 / 32.3 / 32.5 / 31.9 / 32.4, ResNet-44 30.9 / 31.3 / 31.3 / 31.2 /
@@ -23,7 +24,7 @@ from compress.quantization.streaming_histogram import StreamingHistogram
 __all__ = ["Mse"]
 
 _CLIPPING = 6.0
-"""Weight of the squared errors of values beyond the range; from 2 to 6 they serve alike (see above)."""
+"""Weight of the squared errors of values beyond the range; 2 to 6 serve alike (see above)."""
 
 
 class Mse(RangeObserver):
@@ -37,6 +38,7 @@ class Mse(RangeObserver):
 
     def range(self, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
         centres, counts = self._histogram.centres()
+        extra = _CLIPPING - 1 if self.summed else 0.0
         sums = [running_sum(counts * centres**power) for power in range(3)]
 
         def squared_error(lows: torch.Tensor, highs: torch.Tensor) -> torch.Tensor:
@@ -45,7 +47,7 @@ class Mse(RangeObserver):
             ends = values[:, [0, -1]]
             places = torch.searchsorted(centres, ends)
             clipped = _squared_distance([_outside(amounts, places) for amounts in sums], ends)
-            return all_errors + (_CLIPPING - 1) * clipped
+            return all_errors + extra * clipped
 
         return search(squared_error, self._histogram.low, self._histogram.high, symmetric=grid.symmetric)
 

@@ -35,7 +35,7 @@ class PtqStatic(StaticOptions):
         smooth: for transformers, how much of the activations' spread moves into the weights (Xiao et al. 2023), from 0
             to 1, usually 0.5; null for none.
         rounding: of weights: `nearest`, or `adaptive` to each layer's output (Nagel et al. 2020).
-        bias_correction: undo the shift of each channel's mean (Nagel et al. 2019).
+        bias_correction: undo the shift of each channel's mean (Nagel et al. 2019), as far as the images agree on it.
     """
 
     data_used: ClassVar[tuple[str, ...]] = ("calibration",)

@@ -14,8 +14,9 @@ FOUR_BITS = Grid(torch.uint8, 0, 15, symmetric=False)
 FOUR_BITS_SYMMETRIC = Grid(torch.int8, -7, 7, symmetric=True)
 
 
-def feed(*batches):
+def feed(*batches, summed=True):
     observer = Mse()
+    observer.summed = summed
     for batch in batches:
         observer.observe(batch[None], *torch.aminmax(batch[None], dim=1))
     return observer
@@ -52,6 +53,7 @@ def test_less_is_clipped_than_the_plain_squared_error_asks_for():
     top = float(values.max())
     plain = float(min(shares, key=lambda share: error(FOUR_BITS, values, 0.0, float(share) * top, clipping=1.0)) * top)
     high = float(feed(values).range(FOUR_BITS)[1])
+    assert float(feed(values, summed=False).range(FOUR_BITS)[1]) == pytest.approx(plain, rel=0.02)
     assert plain < 0.9 * high
     assert int((values > high).sum()) < 0.5 * int((values > plain).sum())
 
