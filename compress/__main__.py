@@ -7,11 +7,13 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress import __version__, cli
 from compress.errors import CompressError
+from compress.signals import Terminated, orderly_exit
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,19 +24,26 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_CONTINUES = "the same command continues after the last finished stage"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0 done, 1 a stage failed, 2 bad configuration, 130 interrupted."""
+    """Run the command line and return the exit code: 0 done, 1 a stage failed, 2 bad configuration, 130 interrupted,
+    143 terminated."""
     # onnxruntime's Linux wheels send telemetry unless told otherwise before they are imported.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
-        return _dispatch(cli.parse(sys.argv[1:] if arguments is None else arguments))
+        with orderly_exit():
+            return _dispatch(cli.parse(sys.argv[1:] if arguments is None else arguments))
     except CompressError as error:
         return _fail(error)
     except KeyboardInterrupt:
-        print("interrupted; the same command continues after the last finished stage", file=sys.stderr)
+        print(f"interrupted; {_CONTINUES}", file=sys.stderr)
         return _INTERRUPTED
+    except Terminated as end:
+        with suppress(OSError):  # the terminal may be gone, which is why we end
+            print(f"terminated; {_CONTINUES}", file=sys.stderr)
+        return int(end.code or 0)
 
 
 def _dispatch(command: cli.Command) -> int:
@@ -79,16 +88,17 @@ def _single(command: cli.Command, console: Console, progress: RichProgress) -> i
 
 
 def _multirun(command: cli.Command, console: Console, progress: RichProgress) -> int:
-    """Every combination in turn; one that fails does not stop the others."""
+    """Every combination in turn; one that fails does not stop the others. The page is written anew after each."""
     from compress.compose import expand_sweep
-    from compress.report.multirun import Failure, save_multirun
-    from compress.report.pages import write_multirun_pages
+    from compress.report.multirun import Failure
+    from compress.report.pages import PAGE, write_multirun
     from compress.report.terminal import print_comparison, run_heading
     from compress.request import Request
     from compress.run import run_once
 
     done: list[Finished] = []
     failed: list[Failure] = []
+    folder: Path | None = None
     exit_code = 0
     combinations = expand_sweep(command.overrides)
     started = time.monotonic()
@@ -102,12 +112,12 @@ def _multirun(command: cli.Command, console: Console, progress: RichProgress) ->
         except CompressError as error:
             exit_code = max(exit_code, _fail(error))
             failed.append(Failure(overrides, str(error)))
+        if done:
+            folder = write_multirun([(run.folder, run.report) for run in done], failed, earlier=folder)
     if not command.quiet:
         print_comparison(console, [finished.report for finished in done])
-    if done:
-        page = write_multirun_pages(save_multirun([finished.folder for finished in done], failed))
-        if not command.quiet:
-            console.print(f"comparison in {page}", soft_wrap=True, markup=False)
+        if folder is not None:
+            console.print(f"comparison in {folder / PAGE}", soft_wrap=True, markup=False)
     return exit_code
 
 

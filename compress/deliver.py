@@ -6,10 +6,9 @@ folder at all rather than one with a truncated file in it.
 
 from __future__ import annotations
 
+import hashlib
 import io
-import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -23,17 +22,18 @@ from compress.device.bundle import Content, write_bundle
 from compress.engine.plan import CALIBRATION_SUFFIX
 from compress.errors import DeviceMissing
 from compress.execute import Result
-from compress.files import cannot_write, copy_file, free_path, remove_stale_temporaries, sha256_file, write_bytes
+from compress.files import copy_new, sha256_file, write_bytes, write_in_order
 from compress.measure.boundary import int8_exact
 from compress.measure.host import describe_host
+from compress.scratch import locked, unfinished
 from compress.serialize import from_json, to_json
 from compress.stage import Splits
 from compress.store import StageStore
 from compress.target import Target
 from compress.types import PLAN_SUFFIX, Artifact, Format, InputSpec, Port, Precision
 
-__all__ = ["BUNDLE", "FileRecord", "Manifest", "assemble", "copy_artifacts", "copy_reports", "delivered_files"]
-__all__ += ["refresh_manifest", "write_device_bundle", "write_golden", "write_manifest"]
+__all__ = ["BUNDLE", "FileRecord", "Manifest", "copy_artifacts", "copy_reports", "delivered_files"]
+__all__ += ["update_files", "write_device_bundle", "write_golden", "write_manifest"]
 
 GOLDEN = "golden.npz"
 BUNDLE = "bundle"
@@ -73,27 +73,6 @@ class Manifest:
     files: tuple[FileRecord, ...]
 
 
-def assemble(parent: Path, name: str, fill: Callable[[Path], None]) -> Path:
-    """Let `fill` write a run folder, then give it its name: `parent/name`, or `name-2`, ... if that exists.
-
-    Raises:
-        StageError: the folder cannot be created or written.
-    """
-    temporary = parent / f".tmp-{os.getpid()}-{name}"
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        remove_stale_temporaries(parent)
-        temporary.mkdir()
-        fill(temporary)
-        final = free_path(parent / name)
-        temporary.rename(final)
-    except OSError as error:
-        raise cannot_write(parent, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return final
-
-
 def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifact]:
     """Put every exported file into `folder`; the copies by stage name."""
     delivered = {}
@@ -102,11 +81,11 @@ def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifac
             continue
         artifact = result.output.artifact
         for attached in artifact.attachments:
-            copy_file(attached, folder / attached.name)
+            copy_new(attached, folder / attached.name)
         if result.measurement.handed_on:
             continue
-        path = folder / artifact.path.name
-        copy_file(artifact.path, path)
+        path = folder / artifact.delivered_name
+        copy_new(artifact.path, path)
         if artifact.deferred:
             continue  # the bundle takes it along; there is nothing to run here
         delivered[result.measurement.stage] = artifact.after(result.measurement.stage, path)
@@ -117,10 +96,10 @@ def copy_reports(results: Sequence[Result], store: StageStore, folder: Path) -> 
     """Put what stages wrote for people (`report.csv`, `report.svg`) into `folder`, named after the stage."""
     for result in results:
         for path in sorted(store.folder(result.output.digest).glob("report.*")):
-            copy_file(path, folder / f"{result.measurement.stage}{path.suffix}")
+            copy_new(path, folder / f"{result.measurement.stage}{path.suffix}")
         if result.measurement.format is Format.TORCH:  # not delivered itself, what was found out about it is
             for path in store.attachments(result.output.digest):
-                copy_file(path, folder / path.name)
+                copy_new(path, folder / path.name)
 
 
 def write_golden(folder: Path, source: Artifact, delivered: dict[str, Artifact], splits: Splits, samples: int) -> None:
@@ -164,7 +143,8 @@ def write_device_bundle(
 
 def delivered_files(folder: Path) -> list[Path]:
     """Every file of a run folder but its manifest, in order."""
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    paths = (path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return sorted(path for path in paths if not unfinished(path.relative_to(folder)))
 
 
 def write_manifest(folder: Path, target: str, source: Artifact, delivered: dict[str, Artifact], splits: Splits) -> None:
@@ -184,19 +164,30 @@ def write_manifest(folder: Path, target: str, source: Artifact, delivered: dict[
     write_bytes(folder / MANIFEST, to_json(manifest))
 
 
-def refresh_manifest(folder: Path) -> None:
-    """Bring sizes and checksums of `manifest.json` up to date after files were added to a run folder or rewritten.
+def update_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Add or replace files of a finished run folder, by name, so that its manifest never has a wrong checksum.
+
+    The names leave the manifest just before the files change and come back right after: if that is interrupted, files
+    are there that it does not list, and the next update lists them. What is not updated keeps its record, so that a
+    file that was damaged since stays recognisable.
 
     Raises:
-        StageError: the manifest cannot be read or written.
+        StageError: the manifest cannot be read, or the file system refuses.
     """
-    manifest = from_json(Manifest, (folder / MANIFEST).read_bytes())
-    models = {record.path: record for record in manifest.files}
-    found = [_record(folder, path, None, None) for path in delivered_files(folder)]
-    files = tuple(
-        replace(models.get(file.path, file), sha256=file.sha256, size_bytes=file.size_bytes) for file in found
-    )
-    write_bytes(folder / MANIFEST, to_json(replace(manifest, files=files)))
+    path = folder / MANIFEST
+    if not path.is_file():
+        write_in_order(folder, list(contents.items()))
+        return
+    with locked(folder, busy=lambda: None):
+        manifest = from_json(Manifest, path.read_bytes())
+        kept = {record.path: record for record in manifest.files if record.path not in contents}
+        names = {file.relative_to(folder).as_posix(): file for file in delivered_files(folder)}
+        new = {name: _record(folder, names[name], None, None) for name in names.keys() - kept.keys() - contents.keys()}
+        new |= {name: FileRecord(name, hashlib.sha256(text).hexdigest(), len(text)) for name, text in contents.items()}
+        listed = tuple(sorted((*kept.values(), *new.values()), key=lambda record: record.path))
+        before = (MANIFEST, to_json(replace(manifest, files=tuple(kept.values()))))
+        after = (MANIFEST, to_json(replace(manifest, files=listed)))
+        write_in_order(folder, [before, *contents.items(), after])
 
 
 def _record(folder: Path, path: Path, stage: str | None, artifact: Artifact | None) -> FileRecord:

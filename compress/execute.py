@@ -147,11 +147,24 @@ def execute(pipeline: Pipeline, run: Run) -> list[Result]:
 def _finish(step: Step, feed: Output, run: Run, place: str) -> tuple[Output, _Cost]:
     """The step's output: found in the store, or made now, shown as `place`."""
     key = _stage_key(step, feed, run)
-    found = run.store.find(key) if run.resume else None
     _details.debug("%s: takes %s, makes %s %s", place, step.feed, step.precision, step.format)
-    if found is not None:
-        _details.debug("%s: found in %s", place, run.store.folder(key))
-        return Output(key, _restorer(step, feed, key, found, run)), _Cost(found.seconds, found.peak_rss_bytes, True)
+    finished = _found(step, feed, key, run, place)
+    if finished is not None:
+        return finished
+    with run.store.making(key, lambda: run.progress.log(f"{place}: another run is making the same; waiting for it")):
+        finished = _found(step, feed, key, run, place)  # what was waited for
+        return finished or _made(step, feed, key, run, place)
+
+
+def _found(step: Step, feed: Output, key: str, run: Run, place: str) -> tuple[Output, _Cost] | None:
+    found = run.store.find(key) if run.resume else None
+    if found is None:
+        return None
+    _details.debug("%s: found in %s", place, run.store.folder(key))
+    return Output(key, _restorer(step, feed, key, found, run)), _Cost(found.seconds, found.peak_rss_bytes, True)
+
+
+def _made(step: Step, feed: Output, key: str, run: Run, place: str) -> tuple[Output, _Cost]:
     with PeakMemory() as memory:
         started = time.perf_counter()
         (artifact,) = [_run_stage(step, feed, key, run) for _ in run.progress.track((step,), place)]

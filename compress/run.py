@@ -18,7 +18,6 @@ from compress.data import load_splits
 from compress.data.splits import require_classes
 from compress.deliver import (
     BUNDLE,
-    assemble,
     copy_artifacts,
     copy_reports,
     delivered_files,
@@ -35,14 +34,14 @@ from compress.device.visit import BenchOptions, check_device
 from compress.errors import CompressError, DeviceError
 from compress.estimate.all_files import estimate_all
 from compress.execute import Output, Result, Run, execute
-from compress.files import write_bytes
+from compress.files import assemble, write_bytes, write_in_order
 from compress.loggers import RunFacts, flattened, logged
 from compress.measure.drift import Drift, measure_drift
 from compress.measure.ranges import TensorRange, measure_ranges
 from compress.models import load_model, model_digest
 from compress.pipeline import SOURCE, Pipeline
 from compress.report.json_report import Report, create_report, summarize_file
-from compress.report.pages import REPORT, write_run_pages
+from compress.report.pages import REPORT, run_pages
 from compress.request import Plan, Request, plan_run
 from compress.stage import Progress
 from compress.store import StageStore, content_key
@@ -106,7 +105,7 @@ def _carried_out(
         write_device_bundle(folder, pipeline.target, run.source, delivered, run.splits)
         report = _report(request, tree, config, run, results, drift, ranges, folder, time.perf_counter() - started)
         write_bytes(folder / REPORT, report.to_json())
-        write_run_pages(report, folder)
+        write_in_order(folder, list(run_pages(report, folder).items()))
         write_manifest(folder, pipeline.target.name, run.source, delivered, run.splits)
 
     folder = assemble(config.output / pipeline.target.name, name, fill)

@@ -4,20 +4,23 @@
     <root>/<key>/<file>                 the artifact, checked against its SHA-256 before every use
     <root>/<key>/measured-<key>.json    what was measured, by what it was measured with
 
-A key is the SHA-256 of everything a result depends on, so an entry is never updated, only found or not.
+A key is the SHA-256 of everything a result depends on, so an entry is never updated, only found or not. One process at a
+time makes an entry (`making`); another one that wants the same waits for it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from compress.errors import StageError
-from compress.files import inside, make_folder, remove_stale_temporaries, sha256_file, write_bytes
+from compress.files import inside, make_folder, sha256_file, write_bytes
+from compress.scratch import locked
 from compress.serialize import from_json, to_json
 from compress.types import Artifact, Format, InputSpec, Measurement, Precision
 
@@ -69,12 +72,25 @@ class StageStore:
 
     def __init__(self, root: Path) -> None:
         make_folder(root)  # a place that cannot be written is told now, not after the first stage
-        remove_stale_temporaries(root)
         self._root = root
 
     def folder(self, key: str) -> Path:
         """Where the stage with this key writes its files."""
         return self._root / key
+
+    @contextmanager
+    def making(self, key: str, busy: Callable[[], None]) -> Iterator[None]:
+        """Let one process at a time write this entry.
+
+        Args:
+            busy: called before another one that makes the same entry is waited for.
+
+        Raises:
+            StageError: the file system refuses.
+        """
+        make_folder(self.folder(key))
+        with locked(self.folder(key), busy):
+            yield
 
     def find(self, key: str) -> Found | None:
         """The finished stage, if its files are whole; a damaged one counts as not finished."""

@@ -134,6 +134,11 @@ class Artifact:
             raise TypeError("a torch artifact holds a module, not a file")
         return self.model
 
+    @property
+    def delivered_name(self) -> str:
+        """Name of the file in a run folder. The source's own name could be that of any stage's file."""
+        return self.path.name if self.history else f"source{self.path.suffix}"
+
     def after(
         self,
         stage: str,

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from compress.errors import StageError
 from compress.files import (
+    assemble,
     atomic_path,
     copy_file,
+    copy_new,
     inside,
-    remove_stale_temporaries,
+    new_folder,
     sha256_file,
     write_bytes,
+    write_in_order,
     write_json,
 )
 
@@ -92,11 +95,77 @@ def test_names_from_a_manifest_stay_inside(tmp_path, name):
         inside(tmp_path, name)
 
 
-def test_only_temporaries_of_dead_processes_are_removed(tmp_path):
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    (tmp_path / f".tmp-{int(dead.stdout)}-model.onnx").write_bytes(b"half")
-    (tmp_path / f".tmp-{int(dead.stdout)}-folder").mkdir()
-    alive = tmp_path / f".tmp-{os.getpid()}-model.onnx"
-    alive.write_bytes(b"being written")
-    remove_stale_temporaries(tmp_path)
-    assert list(tmp_path.iterdir()) == [alive]
+DELIVER = """
+import os, sys
+from pathlib import Path
+os.getpid = lambda: 7  # as in containers, where every first process has the same number
+from compress.files import assemble, write_bytes
+
+def fill(folder):
+    for number in range(3):
+        write_bytes(folder / f"{number}.bin", sys.argv[2].encode() * 50_000)
+
+for _ in range(int(sys.argv[3])):
+    print(assemble(Path(sys.argv[1]), "2026-01-01_00-00-00", fill).name)
+"""
+
+
+def start(script: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_many_processes_with_one_number_deliver_whole_and_distinct_folders(tmp_path):
+    processes = {letter: start(DELIVER, tmp_path / "out", letter, 25) for letter in "abcdefgh"}
+    named = {}
+    for letter, process in processes.items():
+        out, err = process.communicate(timeout=60)
+        assert err == ""
+        named |= dict.fromkeys(out.split(), letter)
+    assert len(named) == 8 * 25
+    assert set(named) == {path.name for path in (tmp_path / "out").iterdir()}
+    for name, letter in named.items():
+        contents = [path.read_bytes() for path in sorted((tmp_path / "out" / name).iterdir())]
+        assert contents == [letter.encode() * 50_000] * 3
+
+
+def test_an_existing_folder_is_never_overwritten(tmp_path):
+    (tmp_path / "run").mkdir()  # an empty one, which a rename would replace
+    (tmp_path / "run-2").write_text("a file")
+    made = assemble(tmp_path, "run", lambda folder: write_bytes(folder / "a", b"a"))
+    assert made == tmp_path / "run-3"
+    assert list((tmp_path / "run").iterdir()) == []
+    assert (tmp_path / "run-2").read_text() == "a file"
+
+
+def test_a_folder_that_cannot_be_filled_leaves_nothing(tmp_path):
+    def fill(folder: Path) -> None:
+        write_bytes(folder / "half", b"x")
+        raise StageError("a stage broke")
+
+    with pytest.raises(StageError, match="a stage broke"):
+        assemble(tmp_path / "out", "run", fill)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_new_folders_are_nobody_elses(tmp_path):
+    assert [new_folder(tmp_path / "a" / "log").name for _ in range(3)] == ["log", "log-2", "log-3"]
+
+
+@pytest.mark.parametrize("other", ["a.onnx", "A.ONNX"])
+def test_a_copy_into_a_run_never_takes_the_place_of_another_file(tmp_path, other):
+    write_bytes(tmp_path / "from", b"new")
+    write_bytes(tmp_path / "to" / other, b"first")
+    with pytest.raises(StageError, match=r"two files of this run are called a.onnx.*fix: give one of the stages"):
+        copy_new(tmp_path / "from", tmp_path / "to" / "a.onnx")
+    assert (tmp_path / "to" / other).read_bytes() == b"first"
+
+
+def test_files_that_belong_together_are_whole_before_the_first_gets_its_name(tmp_path):
+    folder = tmp_path / "run"
+    write_bytes(folder / "a", b"old")
+    with pytest.raises(StageError, match="cannot write"):
+        write_in_order(folder, [("a", b"new"), ("missing/b", b"new")])
+    write_in_order(folder, [("a", b"1"), ("b", b"2"), ("a", b"3")])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a": b"3", "b": b"2"}
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -17,8 +17,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "compress"
 
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
-    {"errors", "types", "quiet", "garbage", "svg", "observe"},
-    {"files", "serialize", "resources", "versions", "target", "stage"},
+    {"errors", "types", "quiet", "garbage", "svg", "observe", "child", "signals"},
+    {"scratch", "files", "serialize", "resources", "versions", "target", "stage"},
     {
         "graph",
         "unlift",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.errors import CompressError, ConfigError
+from compress.signals import orderly_exit
 
 if TYPE_CHECKING:
     from compress.device.manifest import Bundle
@@ -29,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
         command: Callable[[argparse.Namespace], int] = options.command
-        return command(options)
+        with orderly_exit():
+            return command(options)
     except CompressError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +12,13 @@ from pathlib import Path
 from compress.device.calibrate import calibrate
 from compress.device.manifest import Bundle
 from compress.device.results import DeviceRun
-from compress.files import write_bytes
+from compress.errors import ConfigError
 from compress.serialize import to_json
 
 __all__ = ["attach"]
 
 _REPORT = "report.json"
+_LONGEST_NAME = 100  # characters of a device's name in a file name; file systems take 255 bytes
 
 
 def attach(bundle: Bundle, runs: Sequence[DeviceRun]) -> Iterator[str]:
@@ -28,10 +31,13 @@ def attach(bundle: Bundle, runs: Sequence[DeviceRun]) -> Iterator[str]:
         StageError: the file system refuses.
         ConfigError: the report beside the bundle is of another release.
     """
+    from compress.deliver import update_files
+
     home = bundle.folder.resolve().parent
+    names = _file_names([*_reported(home), *(run.name for run in runs)])
     for run in runs:
-        path = home / f"device-{re.sub(r'[^A-Za-z0-9._-]', '_', run.name)}.json"
-        write_bytes(path, to_json(run.result))
+        path = home / names[run.name]
+        update_files(home, {path.name: to_json(run.result)})
         yield f"{run.name}: {path}"
         learnt = calibrate(bundle, run)
         if learnt:
@@ -41,10 +47,32 @@ def attach(bundle: Bundle, runs: Sequence[DeviceRun]) -> Iterator[str]:
         yield f"report: {home / _REPORT}"
 
 
+def _reported(folder: Path) -> tuple[str, ...]:
+    """Names of the devices in the report there; none where it cannot be read, which is told when it is updated."""
+    from compress.report.json_report import Report
+
+    try:
+        return tuple(run.name for run in Report.from_json((folder / _REPORT).read_bytes()).devices)
+    except (OSError, ConfigError):
+        return ()
+
+
+def _file_names(devices: Sequence[str]) -> dict[str, str]:
+    """A file name for each device; those that differ only in characters that file names do not have get a digest."""
+    plain = {name: re.sub(r"[^A-Za-z0-9._-]", "_", name)[:_LONGEST_NAME] for name in devices}
+    shared = Counter(stem.casefold() for stem in plain.values())
+    return {
+        name: f"device-{stem}.json"
+        if shared[stem.casefold()] == 1
+        else f"device-{stem}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.json"
+        for name, stem in plain.items()
+    }
+
+
 def _update_report(folder: Path, runs: Sequence[DeviceRun]) -> None:
-    from compress.deliver import refresh_manifest
+    from compress.deliver import update_files
     from compress.report.json_report import Report, summarize_file
-    from compress.report.pages import write_run_pages
+    from compress.report.pages import run_pages
 
     report = Report.from_json((folder / _REPORT).read_bytes())
     names = {run.name for run in runs}
@@ -52,6 +80,4 @@ def _update_report(folder: Path, runs: Sequence[DeviceRun]) -> None:
     added = [summarize_file(folder, path) for path in sorted(folder.glob("device-*.json"))]
     known = [file for file in report.files if not file.path.startswith("device-")]
     report = replace(report, devices=(*kept, *runs), files=(*known, *added))
-    write_bytes(folder / _REPORT, report.to_json())
-    write_run_pages(report, folder)
-    refresh_manifest(folder)
+    update_files(folder, {_REPORT: report.to_json(), **run_pages(report, folder)})

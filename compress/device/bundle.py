@@ -29,7 +29,7 @@ from compress.device.manifest import (
     Manifest,
 )
 from compress.device.tolerance import tolerances
-from compress.files import copy_file, make_folder, sha256_file, write_bytes
+from compress.files import copy_file, copy_new, make_folder, sha256_file, write_bytes
 from compress.serialize import to_json
 from compress.target import Target
 from compress.types import Artifact, Format, InputSpec
@@ -100,11 +100,15 @@ def write_bundle(content: Content, folder: Path) -> None:
 
 
 def _place(source: Path, path: Path) -> None:
-    """A second name for the same file; a copy where the file system has no such thing."""
+    """A second name for the same file; a copy where the file system has no such thing.
+
+    Raises:
+        StageError: something else has this name already.
+    """
     try:
         os.link(source, path)
     except OSError:
-        copy_file(source, path)
+        copy_new(source, path)
 
 
 def _models(content: Content) -> tuple[BundleModel, ...]:

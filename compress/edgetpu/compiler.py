@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from compress.child import run_child
 from compress.edgetpu.log import CompilerLog, parse_log
 from compress.errors import ConfigError, StageError
 
@@ -41,7 +41,8 @@ class Compiler:
         if self.image is None:
             return [self.program or PROGRAM, *arguments]
         mount = f"{folder.resolve()}:/work"
-        return ["docker", "run", "--rm", "--network=none", "-v", mount, "-w", "/work", self.image, PROGRAM, *arguments]
+        # With an init process, the container ends when `docker run` is told to end.
+        return ["docker", "run", "--rm", "--network=none", "--init", "-v", mount, "-w", "/work", self.image, PROGRAM, *arguments]
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,9 @@ def find_compiler() -> Compiler | None:
         found = shutil.which(named)
         if found is None:
             raise ConfigError(f"{VARIABLE}={named} is not a program", fix=f"{VARIABLE}=/path/to/{PROGRAM}")
-        return Compiler(found)
+        return Compiler(str(Path(found).absolute()))  # it is started in another folder
     on_path = shutil.which(PROGRAM)
-    return Compiler(on_path) if on_path else None
+    return Compiler(str(Path(on_path).absolute())) if on_path else None
 
 
 def compile_model(compiler: Compiler, model: Path, options: Options) -> Compiled:
@@ -114,37 +115,19 @@ def _has_table(output: str) -> bool:
 
 
 def _run(command: list[str], folder: Path, options: Options) -> str:
-    """Standard output and error together. The child leads a group of its own, which ends with it."""
-    limit = options.timeout_seconds + _GRACE_SECONDS
+    """Standard output and error together."""
     try:
-        process = subprocess.Popen(  # noqa: S603  # an argument vector of find_compiler and our own options, no shell
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        done = run_child(command, cwd=folder, timeout=options.timeout_seconds + _GRACE_SECONDS, merged=True)
     except OSError as error:
         raise StageError(f"the Edge TPU compiler cannot be started: {error.strerror or error}") from error
-    try:
-        output, _ = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired as error:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
         raise StageError(
-            f"the Edge TPU compiler ran longer than {options.timeout_seconds} s: {_tail(output)}",
+            f"the Edge TPU compiler ran longer than {options.timeout_seconds} s: {_tail(str(error.output or ''))}",
             fix="raise timeout_seconds, or compile on a faster machine",
         ) from error
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
-    if process.returncode != 0:
-        raise StageError(f"the Edge TPU compiler failed (exit {process.returncode}): {_tail(output)}")
-    return output
+    if done.returncode != 0:
+        raise StageError(f"the Edge TPU compiler failed (exit {done.returncode}): {_tail(done.stdout)}")
+    return done.stdout
 
 
 def _tail(output: str) -> str:

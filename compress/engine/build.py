@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import resources
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
+from compress.child import run_child
 from compress.errors import StageError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def build_engine(plan: EnginePlan, onnx: Path, engine: Path) -> Built:
     script = resources.files("compress") / "device" / "agent" / "build_engine.py"
     result = engine.with_name(engine.name + ".json")
     command = [sys.executable, str(script), *_arguments(plan), "--onnx", str(onnx), "--engine", str(engine)]
-    done = subprocess.run([*command, "--json", str(result)], capture_output=True, text=True, check=False)  # noqa: S603
+    done = run_child([*command, "--json", str(result)])
     if done.returncode != 0:
         raise StageError(_reason(done.stderr, done.returncode))
     try:

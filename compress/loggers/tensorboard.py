@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from compress.errors import MissingExtra
-from compress.files import cannot_write, free_path
+from compress.files import cannot_write, new_folder
 from compress.loggers.base import RunFacts
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ def create(config: TensorboardLogging, facts: RunFacts) -> TensorboardLogger:
     require()
     from torch.utils.tensorboard import SummaryWriter
 
-    folder = free_path((config.folder or facts.output / "tensorboard") / facts.name)
+    folder = (config.folder or facts.output / "tensorboard") / facts.name
     try:
-        folder.mkdir(parents=True)
+        folder = new_folder(folder)
         return TensorboardLogger(SummaryWriter(str(folder)), facts)
     except OSError as error:
         raise cannot_write(folder, error) from error

@@ -9,12 +9,12 @@ AVX2, none on Arm), and a session applies it by itself when it loads a file.
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from compress.errors import StageError
 from compress.quiet import first_line
+from compress.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -42,8 +42,8 @@ def optimized_graph(path: Path, level: Level = "extended") -> onnx.ModelProto:
     """
     import onnx
 
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder) / "optimized.onnx"
+    with scratch_folder() as folder:
+        written = folder / "optimized.onnx"
         write_optimized(path, written, level=level)
         return onnx.load(written)
 

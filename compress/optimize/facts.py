@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import onnx
 from compress.measure.unmeasured import attempt
 from compress.onnxfile.ort_graph import optimized_graph
 from compress.optimize.activation_memory import peak_activation_bytes
+from compress.scratch import scratch_folder
 
 __all__ = ["GraphFacts", "all_nodes", "graph_facts", "operators", "with_shapes"]
 
@@ -69,8 +69,8 @@ def _as_run(model: onnx.ModelProto) -> onnx.ModelProto:
     ONNX Runtime hands on the shapes that the file records and its fused operators are unknown to ONNX's inference, so
     shapes are inferred before, and again after for the values that it made itself.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "shapes.onnx"
+    with scratch_folder() as folder:
+        path = folder / "shapes.onnx"
         onnx.save(with_shapes(model), path)
         return with_shapes(optimized_graph(path))
 

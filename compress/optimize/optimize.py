@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from compress.optimize.passes import passes
 from compress.optimize.source import read_source
 from compress.optimize.table import attempt_line, sentence, table_lines
 from compress.parity import first_images
+from compress.scratch import scratch_folder
 from compress.serialize import to_json
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def _search(source: Chosen, bench: Bench, context: Context, wanted: Wanted) -> _
     tried = context.progress.track(
         passes(wanted.passes, context.target.architecture), f"optimize {context.name}", len(wanted.passes)
     )
-    with tempfile.TemporaryDirectory(dir=context.folder, prefix=f".tmp-{os.getpid()}-") as scratch:
-        chosen, attempts = choose(source, tried, bench, Path(scratch), tell)
+    with scratch_folder(context.folder) as scratch:
+        chosen, attempts = choose(source, tried, bench, scratch, tell)
         if chosen is source:
             return _Found(source, attempts, None)
         latency = replace(bench, seconds=_FINAL * bench.seconds).race(chosen.path, source.path)

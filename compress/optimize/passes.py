@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx
 import onnx_ir as ir
@@ -16,6 +14,7 @@ from compress.onnxfile.tidy import tidy
 from compress.optimize.pooling import flatten_in_pooling
 from compress.optimize.saturation import drop_saturated_activations
 from compress.quiet import quiet
+from compress.scratch import scratch_folder
 
 __all__ = ["ONNXRUNTIME_ONLY", "PASSES", "GraphPass", "passes"]
 
@@ -82,8 +81,8 @@ def _onnxslim(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _onnxruntime(level: Level, architecture: str) -> Callable[[onnx.ModelProto], onnx.ModelProto]:
     def run(model: onnx.ModelProto) -> onnx.ModelProto:
-        with tempfile.TemporaryDirectory() as folder:
-            source, path = Path(folder) / "source.onnx", Path(folder) / "optimized.onnx"
+        with scratch_folder() as folder:
+            source, path = folder / "source.onnx", folder / "optimized.onnx"
             onnx.save(model, source)
             write_optimized(source, path, level=level, architecture=architecture)
             return onnx.load(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.errors import CompressError, ConfigError
+from compress.signals import orderly_exit
 
 if TYPE_CHECKING:
     from compress.profile.document import Profile
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 done, 1 the runtime failed, 2 wrong request, 130 interrupted."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before anything imports onnxruntime
     try:
-        return _profile(_parser().parse_args(sys.argv[1:] if arguments is None else arguments))
+        with orderly_exit():
+            return _profile(_parser().parse_args(sys.argv[1:] if arguments is None else arguments))
     except CompressError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

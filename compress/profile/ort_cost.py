@@ -9,7 +9,6 @@ call. The cost is linear in the number of tensors, so two chains give it.
 from __future__ import annotations
 
 import statistics
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from compress.measure.latency import PairedLatency, paired_latency
 from compress.profile.layer import quickest
 from compress.profile.ort_events import median_us, read_calls
 from compress.profile.small_graphs import tiny_chain
+from compress.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -82,8 +82,8 @@ def profiler_cost(threads: int) -> ProfilerCost:
 
 def _seen_us(inputs: int, threads: int) -> float:
     """Time of a node of the chain as the profiler gives it, taken as `readers.onnx` takes those of a model."""
-    with tempfile.TemporaryDirectory(prefix="edge-compress-") as folder:
-        profiled = _chain(_SHORT, inputs, threads, profile=Path(folder) / "events")
+    with scratch_folder() as folder:
+        profiled = _chain(_SHORT, inputs, threads, profile=folder / "events")
         pair = _in_turn(profiled, _chain(_SHORT, inputs, threads), threads)
         calls = read_calls(profiled.end_profiling())[pair.first.warmup :]
     undisturbed = quickest(calls, lambda call: call.total_us)

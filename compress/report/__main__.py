@@ -9,6 +9,7 @@ from pathlib import Path
 
 from compress.errors import CompressError, ConfigError
 from compress.report.pages import export_plots, page_of, read_reports, refresh, write_page
+from compress.signals import orderly_exit
 
 __all__ = ["main"]
 
@@ -22,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 written, 1 not writable, 2 not a report."""
     try:
         options = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
-        _build(options.runs, options.output, options.plots)
+        with orderly_exit():
+            _build(options.runs, options.output, options.plots)
     except CompressError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -6,13 +6,14 @@ It lies in `<output>/multirun/<time>/`; runs are named relative to `<output>`, s
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from compress.errors import ConfigError, StageError
-from compress.files import free_path, inside, make_folder, write_bytes
+from compress.files import assemble, inside, write_in_order
 from compress.serialize import from_json, to_json
 
 __all__ = ["MULTIRUN", "Failure", "Multirun", "read_multirun", "save_multirun"]
@@ -39,20 +40,34 @@ class Multirun:
     schema_version: int = SCHEMA_VERSION
 
 
-def save_multirun(runs: Sequence[Path], failures: Sequence[Failure]) -> Path:
-    """Write the record of finished `runs` (`<output>/<target>/<time>`, at least one) and return its folder.
+def save_multirun(
+    runs: Sequence[Path],
+    failures: Sequence[Failure],
+    pages: Mapping[str, bytes] | None = None,
+    *,
+    earlier: Path | None = None,
+) -> Path:
+    """Write the record of the finished `runs` (`<output>/<target>/<time>`, at least one) and return its folder.
+
+    Args:
+        pages: files to go with it, by name.
+        earlier: folder of the same command's record after fewer runs, which this one replaces.
 
     Raises:
         StageError: the file system refuses.
     """
     now = datetime.now().astimezone()
     root = Path(os.path.commonpath([run.parent.parent for run in runs]))
-    name = now.strftime("%Y-%m-%d_%H-%M-%S")
-    folder = free_path(root / "multirun" / name)
-    make_folder(folder)
     names = tuple(run.relative_to(root).as_posix() for run in runs)
     record = Multirun(now.isoformat(timespec="seconds"), names, tuple(failures))
-    write_bytes(folder / MULTIRUN, to_json(record))
+    contents = [(MULTIRUN, to_json(record)), *(pages or {}).items()]
+    if earlier is not None and earlier.parent.parent == root:
+        write_in_order(earlier, contents)
+        return earlier
+    name = now.strftime("%Y-%m-%d_%H-%M-%S")
+    folder = assemble(root / "multirun", name, lambda folder: write_in_order(folder, contents))
+    if earlier is not None:  # the last run lies elsewhere, and so does the folder that holds them all
+        shutil.rmtree(earlier, ignore_errors=True)
     return folder
 
 

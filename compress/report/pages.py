@@ -11,13 +11,13 @@ from compress.errors import ConfigError
 from compress.files import write_bytes
 from compress.report.json_report import Report
 from compress.report.markdown import comparison_markdown, run_markdown
-from compress.report.multirun import MULTIRUN, read_multirun
+from compress.report.multirun import MULTIRUN, Failure, read_multirun, save_multirun
 
 if TYPE_CHECKING:
     from compress.report.html.blocks import Page
 
-__all__ = ["REPORT", "Reports", "export_plots", "page_of", "read_reports", "refresh", "write_multirun_pages"]
-__all__ += ["write_page", "write_run_pages"]
+__all__ = ["PAGE", "REPORT", "Reports", "export_plots", "page_of", "read_reports", "refresh", "run_pages"]
+__all__ += ["write_multirun", "write_page"]
 
 REPORT = "report.json"
 PAGE = "report.html"
@@ -76,14 +76,12 @@ def page_of(reports: Reports) -> Page:
 
 def write_page(page: Page, path: Path) -> None:
     """Write a page."""
-    from compress.report.html.render import render
-
-    write_bytes(path, render(page))
+    write_bytes(path, _rendered(page))
 
 
-def write_run_pages(report: Report, folder: Path) -> None:
-    """`report.html` and `report.md` beside `report.json`."""
-    _write_both(Reports(((folder, report),)), folder)
+def run_pages(report: Report, folder: Path) -> dict[str, bytes]:
+    """`report.html` and `report.md` about the run in `folder`, by name."""
+    return _pages(Reports(((folder, report),)))
 
 
 def refresh(given: Path, reports: Reports) -> Path:
@@ -92,25 +90,36 @@ def refresh(given: Path, reports: Reports) -> Path:
     Returns:
         The HTML page.
     """
-    folder = given if given.is_dir() else given.parent
-    _write_both(reports, folder)
-    if (folder / "manifest.json").is_file():
-        from compress.deliver import refresh_manifest
+    from compress.deliver import update_files
 
-        refresh_manifest(folder)
+    folder = given if given.is_dir() else given.parent
+    update_files(folder, _pages(reports))
     return folder / PAGE
 
 
-def write_multirun_pages(folder: Path) -> Path:
-    """`report.html` and `report.md` beside `multirun.json`."""
-    return refresh(folder, read_reports([folder]))
+def write_multirun(
+    runs: Sequence[tuple[Path, Report]], failures: Sequence[Failure], *, earlier: Path | None = None
+) -> Path:
+    """Write the record and both pages about several finished runs and those that failed; the folder they are in.
+
+    Args:
+        earlier: what this returned after fewer runs of the same command.
+    """
+    failed = tuple((" ".join(failure.overrides), failure.error) for failure in failures)
+    pages = _pages(Reports(tuple(runs), failed, compared=True))
+    return save_multirun([folder for folder, _ in runs], failures, pages, earlier=earlier)
 
 
-def _write_both(reports: Reports, folder: Path) -> None:
-    write_page(page_of(reports), folder / PAGE)
-    found = [report for _, report in reports.runs]
-    text = comparison_markdown(found, reports.failures) if reports.compared else run_markdown(found[0])
-    write_bytes(folder / MARKDOWN, text)
+def _pages(reports: Reports) -> dict[str, bytes]:
+    runs = [report for _, report in reports.runs]
+    text = comparison_markdown(runs, reports.failures) if reports.compared else run_markdown(runs[0])
+    return {PAGE: _rendered(page_of(reports)), MARKDOWN: text}
+
+
+def _rendered(page: Page) -> bytes:
+    from compress.report.html.render import render
+
+    return render(page)
 
 
 def export_plots(page: Page, folder: Path) -> list[Path]:

@@ -6,7 +6,6 @@ What the profiler itself does inside an event (`compress.profile.ort_cost`) is t
 from __future__ import annotations
 
 import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from compress.profile.onnx_feeds import make_feeds
 from compress.profile.onnx_work import Traffic, Work, graph_work, named_model
 from compress.profile.ort_cost import BoundSession, ProfilerCost, launch_us, profiler_cost
 from compress.profile.ort_events import Call, median_us, read_calls
+from compress.scratch import scratch_folder
 from compress.types import Precision
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ def record(source: Source, settings: Settings) -> Recording:
     from compress.runtimes.onnx import open_session
 
     half = source.precision is Precision.FP16
-    with tempfile.TemporaryDirectory(prefix="edge-compress-") as folder:
-        path, optimized = named_model(source.path, Path(folder)), Path(folder) / "optimized.onnx"
+    with scratch_folder() as folder:
+        path, optimized = named_model(source.path, folder), folder / "optimized.onnx"
         plain = open_session(source.path, threads=settings.threads, half=half)
         feeds, batch = make_feeds(plain, settings.batch, source.path.name)
         profiled = open_session(
-            path, threads=settings.threads, half=half, profile=Path(folder) / "events", optimized=optimized
+            path, threads=settings.threads, half=half, profile=folder / "events", optimized=optimized
         )
         graph = onnx.load(optimized)
         pair = _in_turn(profiled, plain, feeds, batch, len(graph.graph.node), settings)

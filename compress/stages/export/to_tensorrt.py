@@ -98,7 +98,7 @@ class ToTensorRT(Stage):
 
         workspace = self.workspace_mib or min(_LARGEST_WORKSPACE_MIB, target.memory_bytes.value // 8 // _MIB)
         return EnginePlan(
-            onnx=artifact.path.name,
+            onnx=artifact.delivered_name,
             sha256=sha256_file(artifact.path),
             precision=artifact.precision,
             batch=self.batch,
