@@ -21,7 +21,7 @@ from pathlib import Path
 
 __all__ = ["run_child"]
 
-_GRACE_SECONDS = 5.0
+_GRACE_SECONDS = 3.0
 """`docker run` hands SIGTERM on at once, and a container with an init process ends on it."""
 
 _LONGEST_ERROR = 16  # bytes of an error number

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -88,6 +90,39 @@ def test_a_compiler_that_hangs_is_ended_with_its_children(program, model, monkey
     time.sleep(0.2)
     state = Path(f"/proc/{child}/stat")  # a killed child that nobody waits for stays as a zombie
     assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the state of a process from /proc")
+def test_the_compiler_ends_with_the_run(program, model, number):
+    path = program("echo $$ > number\nexec sleep 60")
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from compress.edgetpu.compiler import Compiler, Options, compile_model\n"
+        "from compress.signals import orderly_exit\n"
+        "with orderly_exit():\n    compile_model(Compiler(sys.argv[1]), Path(sys.argv[2]), Options(13, 1, 60))\n"
+    )
+    run = subprocess.Popen([sys.executable, "-c", script, str(path), str(model)])
+    started = model.parent / "number"
+    for _ in range(500):
+        if started.exists() and started.read_text():
+            break
+        time.sleep(0.02)
+    run.send_signal(number)
+    assert run.wait(timeout=20) == {signal.SIGKILL: -9, signal.SIGTERM: 143}[number]
+    state = Path(f"/proc/{int(started.read_text())}/stat")
+    for _ in range(250):
+        if not state.exists() or state.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.02)
+    pytest.fail("the compiler is still running")
+
+
+def test_a_compiler_named_by_a_relative_path_is_found_from_any_folder(program, monkeypatch):
+    path = program("true")
+    monkeypatch.chdir(path.parent)
+    monkeypatch.setenv("EDGETPU_COMPILER", "./edgetpu_compiler")
+    assert find_compiler() == Compiler(str(path))
 
 
 def test_where_the_compiler_is_looked_for(program, monkeypatch, tmp_path):

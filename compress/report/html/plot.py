@@ -1,7 +1,8 @@
 """A plot: what it is called, what it says in words, and how it is drawn by matplotlib.
 
 Plots are small (400 wide, in CSS pixels) and stand in a grid, so that they stay readable on a phone. Matplotlib is
-imported when the first one is drawn, and its global state is not touched.
+imported when the first one is drawn (`matplotlib_door`), with its own defaults whatever its user has set, and its global
+state is not touched.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from compress.report.html.matplotlib_door import open_matplotlib
 from compress.report.html.palette import LIGHT, STAND_INS, Palette, css_variables, with_variables
 from compress.report.html.svg import cleaned, standalone
 
@@ -63,11 +65,9 @@ def png(plot: Plot) -> bytes:
 
 
 def _drawn(plot: Plot, palette: Palette, format: str) -> bytes:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
+    figure_class, defaults = open_matplotlib()
     stream = io.BytesIO()
-    settings = rc_context(
+    settings = defaults(
         {
             "svg.fonttype": "none",
             "svg.hashsalt": plot.name,  # the same plot is the same bytes
@@ -93,7 +93,7 @@ def _drawn(plot: Plot, palette: Palette, format: str) -> bytes:
     )
     with settings, _no_glyph_warnings():
         size = plot.width / _POINTS_PER_INCH, plot.height / _POINTS_PER_INCH
-        figure = Figure(figsize=size, facecolor="none" if format == "svg" else palette.surface)
+        figure = figure_class(figsize=size, facecolor="none" if format == "svg" else palette.surface)
         plot.draw(figure, palette)
         dots = _POINTS_PER_INCH * (1 if format == "svg" else _DOTS_PER_PIXEL)
         figure.savefig(stream, format=format, dpi=dots, metadata={"Date": None} if format == "svg" else None)
