@@ -1,10 +1,10 @@
 """Run a program that ends when we do, also when we are killed.
 
 Nobody can act on SIGKILL, so another process watches: a supervisor (this very file, run by itself) starts the program,
-both in a process group of their own, and reads from a socket whose other end only we hold. When that closes, because the
-work was given up or because we are gone, it ends the group: SIGTERM first, on which `docker run` stops its container, and
-SIGKILL after a grace. Not covered: what leaves the group (a daemon of its own), a supervisor that is killed itself, and
-Windows, which has no groups.
+both in a process group of their own, and reads from a socket whose other end only we hold. When that closes, because
+the work was given up or because we are gone, it ends the group: SIGTERM first, on which `docker run` stops its
+container, and SIGKILL after a grace. Not covered: what leaves the group (a daemon of its own), a supervisor that is
+killed itself, and Windows, which has no groups.
 """
 
 from __future__ import annotations

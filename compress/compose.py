@@ -25,10 +25,24 @@ from pydantic import JsonValue
 from compress.errors import ConfigError, nearest
 from compress.resources import conf_folder
 
-__all__ = ["Tree", "compose_tree", "expand_sweep", "override_keys"]
+__all__ = ["PATH_KEYS", "STAGE_PATHS", "Tree", "compose_tree", "expand_sweep", "override_keys"]
 
 Tree = dict[str, JsonValue]
 """A composed configuration: nested dicts, lists and scalars."""
+
+PATH_KEYS = frozenset(
+    {"output", "model.path", "model.checkpoint", "data.train", "data.test", "data.file", "data.root"}
+    | {"device.inventory", "logger.folder"}
+)
+"""Keys whose values are paths, and so are taken as they were typed; Hydra's grammar has no words for most names."""
+
+STAGE_PATHS = frozenset({"layer_times"})
+"""Options of stages of the same kind."""
+
+_TYPED = re.compile(r"(?P<key>\+{0,2}(?P<name>[A-Za-z0-9_.-]+))=(?P<value>.+)", re.DOTALL)
+_QUOTES = "'\""
+_INTERPOLATION = re.compile(r"\$\{.+\}", re.DOTALL)
+_ELEMENT = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]+""", re.DOTALL)
 
 _KEY_IN_MESSAGE = re.compile(r"(?:override|delete from config\.|delete) '([^']+)'")
 
@@ -39,26 +53,72 @@ def compose_tree(overrides: Sequence[str], config_folder: Path | None = None) ->
     Raises:
         ConfigError: naming the key or choice and the nearest valid one.
     """
+    overrides = _quoted(overrides)
     _check_top_level(_parse(overrides), config_folder)
     return _to_tree(_compose(overrides, config_folder))
 
 
 def expand_sweep(overrides: Sequence[str]) -> list[tuple[str, ...]]:
     """Every combination of the swept values, each as a plain list of overrides, in the order they were typed."""
-    parsed = _parse(overrides)
+    parsed = _parse(_quoted(overrides, sweep=True))
     alternatives = [_alternatives(override) for override in parsed]
     return list(itertools.product(*alternatives))
 
 
 def override_keys(overrides: Sequence[str]) -> frozenset[str]:
     """The keys that were typed, without `+`, `~` and package."""
-    return frozenset(override.key_or_group for override in _parse(overrides))
+    return frozenset(override.key_or_group for override in _parse(_quoted(overrides)))
+
+
+def _quoted(overrides: Sequence[str], *, sweep: bool = False) -> tuple[str, ...]:
+    """The same overrides with their paths in quotes for Hydra, so that it reads what was typed.
+
+    What keeps its meaning: `null`, quotes, interpolations (`${...}`), and, to sweep over, commas and functions.
+    """
+    return tuple(_quoted_path(override, sweep) for override in overrides)
+
+
+def _quoted_path(override: str, sweep: bool) -> str:
+    match = _TYPED.fullmatch(override)
+    if match is None or not _is_path(match["name"]) or match["value"].strip().lower() == "null":
+        return override
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException:
+        parsed = None
+    if parsed is not None and (match["value"][0] in _QUOTES or (sweep and parsed.is_sweep_override())):
+        return override
+    elements = [match["value"]] if parsed is not None or not sweep else _ELEMENT.findall(match["value"])
+    return f"{match['key']}={','.join(map(_quote, elements))}"
+
+
+def _is_path(key: str) -> bool:
+    group, _, option = key.partition(".")
+    return key in PATH_KEYS or (group == "stage" and option.rpartition(".")[2] in STAGE_PATHS)
+
+
+def _quote(path: str) -> str:
+    """A path as Hydra and OmegaConf read it back: backslashes count before a quote (and before `${`) only."""
+    if len(path) > 1 and path[0] == path[-1] and path[0] in _QUOTES:
+        return path
+    if not _INTERPOLATION.search(path):
+        path = re.sub(r"(\\*)\$\{", r"\1\1\\${", path)
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda run: 2 * run[1] + ("\\'" if run[2] else ""), path) + "'"
 
 
 def _alternatives(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [cast(str, override.input_line)]
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    values = override.sweep_string_iterator()
+    if _is_path(override.key_or_group):
+        values = map(_unescaped, values)
+    return [f"{override.get_key_element()}={value}" for value in values]
+
+
+def _unescaped(value: str) -> str:
+    """A swept path in quotes where Hydra wrote it with escapes, which a path does not have."""
+    read = OverridesParser.create().parse_override(f"path={value}").value() if "\\" in value else None
+    return _quote(read) if isinstance(read, str) else value
 
 
 def _compose(overrides: Sequence[str], config_folder: Path | None) -> DictConfig:
@@ -89,7 +149,7 @@ def _search_path(config_folder: Path | None) -> list[str]:
         return []
     if not config_folder.is_dir():
         raise ConfigError(f"--config-dir {config_folder} is not a folder")
-    return [f"hydra.searchpath=['file://{config_folder.resolve()}']"]
+    return [f"hydra.searchpath=[{_quote(f'file://{config_folder.resolve()}')}]"]
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -21,13 +22,23 @@ from compress.measure.boundary import MeasureConfig
 from compress.models import ModelConfig
 from compress.resources import targets_folder
 from compress.stage import Stage
-from compress.target import Target
+from compress.target import TARGET_NAME, Target
 from compress.types import Precision
 
 __all__ = ["RunConfig", "build_stages", "load_target", "parse_config"]
 
 T = TypeVar("T")
 Trusted = Callable[[str], bool]
+
+_STAGE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
+"""Stages name files, columns and keys: no separators, no dots (suffixes begin with them), short enough for any disk."""
+
+_RESERVED = frozenset(
+    {"source", "golden", "report", "manifest", "bundle", "multirun", "entry", "module"}  # other files beside a stage's
+    | {"inputs", "labels", "reference", "file", "allow_pickle"}  # other arrays in golden.npz, arguments of its writer
+)
+_RESERVED_START = ("device-", "measured-", "raced-", "drift-", "ranges-", "reference-")
+_SHOWN_CHARACTERS = 80  # of a name that is none
 
 
 class TargetChoice(BaseModel):
@@ -72,10 +83,12 @@ def load_target(name: str, folders: Sequence[Path]) -> Target:
         ConfigError: no such profile, or one with unknown keys, missing facts or facts without a source.
     """
     places = [*folders, targets_folder()]
-    path = next((place / f"{name}.yaml" for place in places if (place / f"{name}.yaml").is_file()), None)
+    files = [place / f"{name}.yaml" for place in places] if re.fullmatch(TARGET_NAME, name) else []
+    path = next((file for file in files if file.is_file()), None)
     if path is None:
         known = {found.stem for place in places for found in place.glob("*.yaml")}
-        raise ConfigError(f"no device profile {name!r}: {nearest(name, known)}", fix=f"write targets/{name}.yaml")
+        fix = f"write targets/{name}.yaml" if files else "a target's name is letters a to z, digits and _, at most 64"
+        raise ConfigError(f"no device profile {name[:_SHOWN_CHARACTERS]!r}: {nearest(name, known)}", fix=fix)
     try:
         facts = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -87,14 +100,37 @@ def build_stages(nodes: Mapping[str, Mapping[str, object]], trusted: Trusted) ->
     """Instantiate the stages of a recipe, in order.
 
     Raises:
-        ConfigError: `_target_` is missing, not trusted, or not a `Stage`; an option is unknown or impossible.
+        ConfigError: a name is none or taken; `_target_` is missing, not trusted, or not a `Stage`; an option is
+            unknown or impossible.
     """
+    _check_names(nodes)
     stages = {}
     for name, node in nodes.items():
         stage_class = _stage_class(name, node.get("_target_"), trusted)
         options = {key: value for key, value in node.items() if key != "_target_"}
         stages[name] = _validate(stage_class, options, prefix=f"stage.{name}")
     return stages
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Refuse what cannot be the first part of a file name, or would be that of another file."""
+    known: dict[str, str] = {}
+    for name in names:
+        shown = repr(name[:_SHOWN_CHARACTERS])
+        folded = name.casefold()
+        if not _STAGE_NAME.fullmatch(name):
+            raise ConfigError(
+                f"stage name {shown} is none: letters, digits, _ and -, at most 64, not beginning with -",
+                fix="a name like to_onnx",
+            )
+        if folded in _RESERVED or folded.startswith(_RESERVED_START):
+            raise ConfigError(f"stage name {shown} is that of another file of a run", fix=f"call it my_{name}")
+        if folded in known:
+            raise ConfigError(
+                f"stage names {known[folded]!r} and {shown} differ in case only, and their files could be one",
+                fix="give one of them another name",
+            )
+        known[folded] = name
 
 
 def _stage_class(name: str, target: object, trusted: Trusted) -> type[Stage]:

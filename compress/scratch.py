@@ -1,10 +1,10 @@
 """Folders for unfinished work: each belongs to one writer, and is removed when that writer is done or dead.
 
-A scratch folder is named `.tmp-<kernel>-<random>` and its writer holds a lock (flock) on it, which the kernel lets go of
-when the process ends, however it ends. Who next makes a scratch folder beside it removes those without an owner: process
-numbers would not tell, as two containers that share a folder have the same ones. Locks are only asked about where they
-are known to reach: on the kernel that the name says. Folders of other machines, and those on file systems without locks
-(NFS knows none for folders), count as left behind when nothing in them changed for a day.
+A scratch folder is named `.tmp-<kernel>-<random>` and its writer holds a lock (flock) on it, which the kernel lets go
+of when the process ends, however it ends. Who next makes a scratch folder beside it removes those without an owner:
+process numbers would not tell, as two containers that share a folder have the same ones. Locks are only asked about
+where they are known to reach: on the kernel that the name says. Folders of other machines, and those on file systems
+without locks (NFS knows none for folders), count as left behind when nothing in them changed for a day.
 """
 
 from __future__ import annotations

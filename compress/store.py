@@ -4,8 +4,8 @@
     <root>/<key>/<file>                 the artifact, checked against its SHA-256 before every use
     <root>/<key>/measured-<key>.json    what was measured, by what it was measured with
 
-A key is the SHA-256 of everything a result depends on, so an entry is never updated, only found or not. One process at a
-time makes an entry (`making`); another one that wants the same waits for it.
+A key is the SHA-256 of everything a result depends on, so an entry is never updated, only found or not. One process at
+a time makes an entry (`making`); another one that wants the same waits for it.
 """
 
 from __future__ import annotations

@@ -9,10 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from compress.errors import Refusal
 from compress.types import Format, Precision
 
-__all__ = ["Deployment", "Fact", "Int8Scheme", "SparseWeights", "Support", "Target", "TfliteFacts"]
+__all__ = ["TARGET_NAME", "Deployment", "Fact", "Int8Scheme", "SparseWeights", "Support", "Target", "TfliteFacts"]
 
 T = TypeVar("T")
 _STRICT = ConfigDict(frozen=True, extra="forbid")
+
+TARGET_NAME = r"[a-z][a-z0-9_]{0,63}"
+"""A pattern: files and folders are named after targets."""
 
 
 class Fact(BaseModel, Generic[T]):
@@ -99,7 +102,7 @@ class Target(BaseModel):
     """A device profile (policy). The recipe (which stages to run) lives apart, in `conf/target/<device>.yaml`."""
 
     model_config = _STRICT
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    name: Annotated[str, Field(pattern=f"^{TARGET_NAME}$")]
     title: str
     compute: Fact[str]
     runtime: Fact[str]

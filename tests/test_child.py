@@ -47,7 +47,12 @@ def numbers(folder: Path) -> list[int]:
 
 @pytest.mark.parametrize(
     ("number", "code", "deaf"),
-    [(signal.SIGKILL, -9, ""), (signal.SIGTERM, 143, ""), (signal.SIGHUP, 129, ""), (signal.SIGKILL, -9, "trap '' TERM; ")],
+    [
+        (signal.SIGKILL, -9, ""),
+        (signal.SIGTERM, 143, ""),
+        (signal.SIGHUP, 129, ""),
+        (signal.SIGKILL, -9, "trap '' TERM; "),
+    ],
     ids=["kill", "term", "hup", "kill, and the child ignores TERM"],
 )
 def test_the_child_and_its_children_end_with_us(tmp_path, number, code, deaf):

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
+import typing
+from pathlib import Path
 
 import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
-from compress.compose import compose_tree, expand_sweep, override_keys
+import compress.stages
+from compress import compose
+from compress.compose import PATH_KEYS, STAGE_PATHS, compose_tree, expand_sweep, override_keys
+from compress.config import RunConfig
 from compress.errors import ConfigError
 from compress.resources import conf_folder, describe_choices
+from compress.stage import Stage
 
 TARGETS = list(describe_choices(conf_folder() / "target"))
 
@@ -115,3 +126,80 @@ def test_sweep_expands_to_every_combination_in_order():
 
 def test_keys_that_were_typed():
     assert override_keys(["trust=[nets]", "~stage.x", "+stage@stage.y=fp16"]) == {"trust", "stage.x", "stage"}
+
+
+PRINTABLE = st.characters(exclude_categories=("C", "Zl", "Zp"))
+
+
+@given(
+    st.text(PRINTABLE, min_size=1, max_size=30),
+    st.sampled_from([*sorted(PATH_KEYS), "stage.my-prune.layer_times"]),
+    st.sampled_from(["", "+", "++"]),
+)
+@example("/home/Jürgen", "output", "")
+@example("a b=c,d", "output", "")
+@example("it's", "output", "")
+@example("back\\", "output", "")
+@example("\\' \\\\${x", "output", "")
+@example("2024", "output", "")
+@example("choice(a,b)", "output", "")
+@settings(max_examples=300, deadline=None)
+def test_paths_are_taken_as_they_were_typed(path, key, prefix):
+    assume(path.strip().lower() != "null" and path != "???")  # no file, and none given
+    assume(not re.search(r"\$\{.+\}", path))  # an interpolation
+    assume(not (path[0] in "'\"" and path[0] == path[-1]))  # in quotes already
+    (override,) = compose._parse(compose._quoted([f"{prefix}{key}={path}"]))
+    assert override.key_or_group == key
+    tree = OmegaConf.create({"path": override.value()})
+    assert OmegaConf.to_container(tree, resolve=True) == {"path": path}
+
+
+@pytest.mark.parametrize("path", ["/home/Jürgen", "a b", "a=b,c", "it's", "$x", "${", "100%", "#1", "~", "true", "1e3"])
+def test_output_is_a_folder_with_any_name(path):
+    assert compose_tree(["target=jetson_nano", f"output={path}"])["output"] == path
+    ((_, swept),) = expand_sweep(["target=jetson_nano", f"output={path.replace(',', '')}"])
+    assert compose_tree(["target=jetson_nano", swept])["output"] == path.replace(",", "")
+
+
+def test_the_grammar_of_overrides_still_works_in_paths():
+    tree = compose_tree(["target=jetson_nano", "output=/home/Jürgen/${seed}", "seed=3", "device.inventory=null"])
+    assert (tree["output"], tree["device"]["inventory"]) == ("/home/Jürgen/3", None)
+    for quoted in ("'/home/Jürgen'", '"/home/Jürgen"'):
+        assert compose_tree(["target=jetson_nano", f"output={quoted}"])["output"] == "/home/Jürgen"
+
+
+@pytest.mark.parametrize("typed", ["Jürgen/a,b c", "'Jürgen/a','b c'", "choice('Jürgen/a','b c')"])
+def test_paths_can_be_swept_over(typed):
+    combinations = expand_sweep(["target=jetson_nano", f"output={typed}"])
+    outputs = [compose_tree(combination)["output"] for combination in combinations]
+    assert outputs == ["Jürgen/a", "b c"]
+
+
+def test_a_folder_of_configurations_may_have_any_name(tmp_path):
+    folder = tmp_path / "Jürgen's ${x} folder, 100%"
+    (folder / "target").mkdir(parents=True)
+    (folder / "target" / "mine.yaml").write_text(
+        "# @package _global_\n# Mine\ntarget: {name: raspberry_pi_4}\nstage: {}\n"
+    )
+    assert compose_tree(["target=mine"], folder)["target"] == {"name": "raspberry_pi_4"}
+
+
+def path_fields(kind: object, prefix: str = "") -> set[str]:
+    """Dotted names of the fields of a model (or of any member of a union) that hold paths."""
+    found: set[str] = set()
+    for option in (kind, *typing.get_args(kind)):
+        for name, field in getattr(option, "model_fields", {}).items():
+            if Path in (field.annotation, *typing.get_args(field.annotation)):
+                found.add(prefix + name)
+            found |= path_fields(field.annotation, f"{prefix}{name}.")
+        if typing.get_args(option) and option is not kind:
+            found |= path_fields(option, prefix)
+    return found
+
+
+def test_every_path_of_the_configuration_is_known():
+    assert path_fields(RunConfig) == PATH_KEYS
+    for module in pkgutil.walk_packages(compress.stages.__path__, "compress.stages."):
+        for stage in vars(importlib.import_module(module.name)).values():
+            if isinstance(stage, type) and issubclass(stage, Stage):
+                assert path_fields(stage) <= STAGE_PATHS

@@ -42,7 +42,20 @@ class Compiler:
             return [self.program or PROGRAM, *arguments]
         mount = f"{folder.resolve()}:/work"
         # With an init process, the container ends when `docker run` is told to end.
-        return ["docker", "run", "--rm", "--network=none", "--init", "-v", mount, "-w", "/work", self.image, PROGRAM, *arguments]
+        return [
+            "docker",
+            "run",
+            "--rm",
+            "--network=none",
+            "--init",
+            "-v",
+            mount,
+            "-w",
+            "/work",
+            self.image,
+            PROGRAM,
+            *arguments,
+        ]
 
 
 @dataclass(frozen=True)

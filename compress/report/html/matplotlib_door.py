@@ -42,7 +42,7 @@ def _settings(own: Mapping[str, object]) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # some defaults are deprecated settings
             rcParams.update({key: rcParamsDefault[key] for key in rcParamsDefault if key not in _KEPT})
-            rcParams.update(own)
+            rcParams.update(own)  # type: ignore[arg-type]  # its stubs list every key; keys are checked as they are set
         yield
 
 

@@ -1,8 +1,8 @@
 """A plot: what it is called, what it says in words, and how it is drawn by matplotlib.
 
 Plots are small (400 wide, in CSS pixels) and stand in a grid, so that they stay readable on a phone. Matplotlib is
-imported when the first one is drawn (`matplotlib_door`), with its own defaults whatever its user has set, and its global
-state is not touched.
+imported when the first one is drawn (`matplotlib_door`), with its own defaults whatever its user has set, and its
+global state is not touched.
 """
 
 from __future__ import annotations
