@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -102,3 +104,33 @@ def test_measurements_round_trip_through_json(value, count, text):
 def test_the_key_does_not_depend_on_order(parts):
     assert content_key(parts) == content_key(dict(reversed(parts.items())))
     assert content_key({**parts, "one more": 1}) != content_key(parts)
+
+
+def test_two_runs_at_once_make_an_entry_once(tmp_path):
+    script = (
+        "import sys, time; from pathlib import Path\n"
+        "from compress.store import StageStore\n"
+        "from compress.types import Artifact, Format, InputSpec, Precision\n"
+        "store = StageStore(Path(sys.argv[1]))\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "with store.making('k', lambda: None):\n"
+        "    if store.find('k') is None:\n"
+        "        path = store.folder('k') / 'a.onnx'\n"
+        "        path.write_bytes(b'half'); time.sleep(0.3); path.write_bytes(sys.argv[2].encode())\n"
+        "        artifact = Artifact(Format.ONNX, path, Precision.FP32, InputSpec((3, 4, 4)), False, ('a',))\n"
+        "        store.save('k', artifact, 0.1, 1, source=None)\n"
+        "        print('made')\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    pipe = subprocess.PIPE
+    runs = {name: subprocess.Popen([*command, name], stdin=pipe, stdout=pipe, text=True) for name in ("one", "two")}
+    for process in runs.values():
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in runs.values():
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    made = [name for name, process in runs.items() if process.communicate(timeout=30)[0] == "made\n"]
+    assert len(made) == 1
+    assert StageStore(tmp_path).load("k", source=None).path.read_text() == made[0]

@@ -80,13 +80,16 @@ def test_a_damaged_stored_file_is_made_again(uninterrupted):
     )
 
 
-def test_ctrl_c_exits_with_130_and_leaves_no_temporary(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_ctrl_c_and_term_have_their_codes_and_leave_no_temporary(tmp_path, number, code, word):
     process = start(tmp_path)
     time.sleep(6)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.strip().splitlines()[-1].startswith("interrupted")
+    assert process.returncode == code
+    assert err.strip().splitlines()[-1].startswith(word)
     assert "Traceback" not in err
     assert not list((tmp_path / "outputs").rglob(".tmp-*")) if (tmp_path / "outputs").exists() else True
     assert run_folders(tmp_path / "outputs") == [] if (tmp_path / "outputs").exists() else True

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +17,7 @@ from small_models import large_product, save, tiny_operators
 from torch import nn
 
 from compress.profile.__main__ import main
+from compress.scratch import scratch_folder
 
 
 @pytest.fixture
@@ -144,3 +151,25 @@ def test_a_manifest_cannot_point_outside_its_run(run_folder, capsys):
     code = main([str(run_folder)])
     assert code in (1, 2)
     assert "leaves the folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_profile_that_is_ended_leaves_nothing_or_what_the_next_one_removes(tmp_path, number, code):
+    path = tiny_operators(tmp_path / "tiny.onnx", 12)
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "compress.profile", str(path), "--seconds", "60"]
+    environment = {**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 30
+    while not list(scratch.glob(".tmp-*/*")) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+    assert list(scratch.glob(".tmp-*/*")), "it has begun"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    if number == signal.SIGKILL:
+        with scratch_folder(scratch):
+            pass
+    assert list(scratch.iterdir()) == []

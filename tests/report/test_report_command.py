@@ -149,3 +149,42 @@ def test_the_module_runs_without_torch(run):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
     assert done.stderr == ""
+
+
+MULTIRUN = """
+import os, signal, sys
+from pathlib import Path
+import compress.run
+from compress.__main__ import main
+from compress.report.json_report import Report
+
+folders = [Path(path) for path in sys.argv[2:]]
+def run_once(request, progress):
+    if not folders:
+        os.kill(os.getpid(), signal.SIGKILL)
+    folder = folders.pop(0)
+    return compress.run.Finished(folder, Report.from_json((folder / "report.json").read_bytes()))
+compress.run.run_once = run_once
+main(["-q", "-m", "target=raspberry_pi_4", "seed=1,2,3", f"output={sys.argv[1]}"])
+"""
+
+
+def test_a_killed_multirun_leaves_the_page_of_what_is_done(run, tmp_path):
+    other = write_run(run.parent / "two", replace(large_report(4), target_title="The other"), layers=4)
+    command = [sys.executable, "-c", MULTIRUN, str(tmp_path / "outputs"), str(run), str(other)]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == -9
+    (folder,) = (tmp_path / "outputs" / "multirun").iterdir()
+    assert json.loads((folder / "multirun.json").read_text())["runs"] == ["raspberry_pi_4/one", "raspberry_pi_4/two"]
+    assert sorted(path.name for path in folder.iterdir()) == ["multirun.json", "report.html", "report.md"]
+    assert "2 runs compared" in (folder / "report.html").read_text()
+    assert "2 runs" in (folder / "report.md").read_text()
+
+
+def test_a_record_moves_with_the_folder_that_holds_all_its_runs(run, tmp_path):
+    first = save_multirun([run], [])
+    elsewhere = write_run(tmp_path / "more" / "raspberry_pi_4" / "two", large_report(4), layers=4)
+    second = save_multirun([run, elsewhere], [], {"report.html": b"page"}, earlier=first)
+    assert second.parent.parent == tmp_path
+    assert not first.exists()
+    assert save_multirun([run, elsewhere], [], {"report.html": b"new"}, earlier=second) == second
+    assert (second / "report.html").read_bytes() == b"new"
