@@ -9,6 +9,7 @@ without locks (NFS knows none for folders), count as left behind when nothing in
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import os
@@ -17,7 +18,6 @@ import re
 import secrets
 import shutil
 import stat
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -47,8 +47,7 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if descriptor is not None:
-            os.close(descriptor)
+        os.close(descriptor)
 
 
 def remove_stale(parent: Path) -> None:
@@ -71,22 +70,22 @@ def locked(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
 
     Args:
         busy: called before another process is waited for.
+
+    Raises:
+        OSError: the folder cannot be opened.
     """
-    descriptor = None
+    descriptor = _open(folder.resolve())
     try:
-        with suppress(OSError):
-            descriptor = _open(folder.resolve())
         if _lock(descriptor, wait=False) is False:
             busy()
             _lock(descriptor, wait=True)
         yield
     finally:
-        if descriptor is not None:
-            os.close(descriptor)
+        os.close(descriptor)
 
 
-def _claimed(parent: Path) -> tuple[Path, int | None]:
-    """A new folder, and the descriptor that holds its lock (None: the system has no such descriptors)."""
+def _claimed(parent: Path) -> tuple[Path, int]:
+    """A new folder, and the descriptor that holds its lock."""
     while True:
         folder = parent / f"{_PREFIX}{_kernel()}-{secrets.token_hex(8)}"
         folder.mkdir(mode=0o700)
@@ -96,8 +95,7 @@ def _claimed(parent: Path) -> tuple[Path, int | None]:
             continue  # somebody took it for one left behind before it was locked
         if _lock(descriptor, wait=False) is not False and _is(folder, descriptor):
             return folder, descriptor
-        if descriptor is not None:
-            os.close(descriptor)
+        os.close(descriptor)
 
 
 def _remove_if_stale(path: Path) -> None:
@@ -108,13 +106,12 @@ def _remove_if_stale(path: Path) -> None:
     descriptor = _open(path)
     try:
         ours = _lock(descriptor, wait=False)
-        if ours:  # nobody holds it: its writer is dead. It stays locked until it is gone
+        if ours:  # nobody held it: its writer is dead. It stays locked until it is gone
             shutil.rmtree(path, ignore_errors=True)
         elif ours is None:
             _remove_if_old(path)
     finally:
-        if descriptor is not None:
-            os.close(descriptor)
+        os.close(descriptor)
 
 
 def _remove_if_old(path: Path) -> None:
@@ -138,18 +135,12 @@ def _kernel() -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _open(folder: Path) -> int | None:
-    if sys.platform == "win32":
-        return None
+def _open(folder: Path) -> int:
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
-def _lock(descriptor: int | None, *, wait: bool) -> bool | None:
+def _lock(descriptor: int, *, wait: bool) -> bool | None:
     """Whether the lock is ours now; None where there are no locks."""
-    if sys.platform == "win32" or descriptor is None:
-        return None
-    import fcntl
-
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -159,10 +150,8 @@ def _lock(descriptor: int | None, *, wait: bool) -> bool | None:
     return True
 
 
-def _is(folder: Path, descriptor: int | None) -> bool:
+def _is(folder: Path, descriptor: int) -> bool:
     """Whether the folder at this path is still the one that was opened."""
-    if descriptor is None:
-        return True
     with suppress(FileNotFoundError):
         return os.path.samestat(folder.stat(), os.fstat(descriptor))
     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from types import FrameType
 
 __all__ = ["Terminated", "orderly_exit"]
 
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_PATIENCE_SECONDS = 8.0
+"""`docker stop` and others send SIGKILL 10 seconds after SIGTERM."""
 
 
 class Terminated(SystemExit):
@@ -19,23 +22,30 @@ class Terminated(SystemExit):
 
 @contextmanager
 def orderly_exit() -> Iterator[None]:
-    """Raise `Terminated` when a signal asks to end, so that `finally` blocks run; the second one ends at once.
+    """Raise `Terminated` when a signal asks to end, so that `finally` blocks run.
 
-    A signal that is ignored (`nohup`) stays ignored, and one that has a handler keeps it.
+    A second signal, or a block that does not end soon (it may wait for threads), ends the process at once. A signal
+    that is ignored (`nohup`) stays ignored, and one that has a handler keeps it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    timers: list[threading.Timer] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        timers.append(threading.Timer(_PATIENCE_SECONDS, os.kill, (os.getpid(), number)))
+        timers[-1].daemon = True
+        timers[-1].start()
+        raise Terminated(128 + number)
+
     ours = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
     for number in ours:
-        signal.signal(number, _end)
+        signal.signal(number, end)
     try:
         yield
     finally:
+        for timer in timers:
+            timer.cancel()
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
-    raise Terminated(128 + number)

@@ -88,8 +88,9 @@ class StageStore:
         Raises:
             StageError: the file system refuses.
         """
-        make_folder(self.folder(key))
-        with locked(self.folder(key), busy):
+        folder = self.folder(key)
+        make_folder(folder)
+        with locked(folder, busy):
             yield
 
     def find(self, key: str) -> Found | None:

@@ -54,3 +54,15 @@ def test_another_machine_calibrates_nothing(bundle):
     list(attach(bundle, [replace(other, result=replace(other.result, device=facts))]))
     assert read_points("raspberry_pi_4") == ()
     assert os.environ["XDG_DATA_HOME"]
+
+
+def test_devices_whose_names_differ_in_odd_characters_have_files_of_their_own(bundle, tmp_path):
+    runs = [
+        replace(run(bundle), name=name) for name in ("pi@kitchen", "pi:kitchen", "PI_kitchen", "../../x", "y" * 300)
+    ]
+    list(attach(bundle, runs))
+    files = sorted(path.name for path in tmp_path.glob("device-*.json"))
+    assert len(files) == len(runs)
+    assert "device-.._.._x.json" in files
+    assert len({name.casefold() for name in files}) == len(files)
+    assert max(map(len, files)) < 130

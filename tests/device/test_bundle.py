@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from bundle_factory import edit_manifest, make_bundle
 
+from compress.device.bundle import _place
 from compress.device.manifest import read_bundle
 from compress.device.tolerance import tolerances
-from compress.errors import ConfigError
+from compress.errors import ConfigError, StageError
+from compress.files import write_bytes
 from compress.types import Precision
 
 
@@ -129,3 +131,13 @@ def test_int8_may_differ_by_three_steps_in_its_own_runtime():
 def test_outputs_of_a_saturating_host_prove_little():
     golden = np.array([[-1.0, 4.1]], np.float32)
     assert tolerances(Precision.INT8, "onnxruntime", golden, exact=False) == {"any": {"sqnr_db": 15.0}}
+
+
+def test_a_file_of_a_bundle_never_takes_the_place_of_another(tmp_path):
+    for folder in ("one", "two"):
+        write_bytes(tmp_path / folder / "to_onnx.onnx", folder.encode())
+    (tmp_path / "bundle").mkdir()
+    _place(tmp_path / "one" / "to_onnx.onnx", tmp_path / "bundle" / "to_onnx.onnx")
+    with pytest.raises(StageError, match=r"two files of this run are called to_onnx\.onnx"):
+        _place(tmp_path / "two" / "to_onnx.onnx", tmp_path / "bundle" / "to_onnx.onnx")
+    assert (tmp_path / "bundle" / "to_onnx.onnx").read_bytes() == b"one"

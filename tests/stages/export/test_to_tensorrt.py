@@ -73,6 +73,11 @@ def test_without_a_gpu_the_device_gets_a_plan_and_nobody_an_engine(no_gpu, int8,
     assert "build_engine.py in the bundle builds to_onnx.onnx on the device" in made.notes["engine"]
 
 
+def test_a_plan_for_the_source_itself_names_it_as_it_is_delivered(no_gpu, int8, context):
+    made = ToTensorRT().run(replace(int8, history=()), context("to_tensorrt"))
+    assert json.loads(made.path.read_text())["onnx"] == replace(int8, history=()).delivered_name == "source.onnx"
+
+
 def test_a_plan_is_not_measured_and_says_why(no_gpu, int8, context):
     made = ToTensorRT().run(int8, context("to_tensorrt"))
     row = measure(made, stage="to_tensorrt", reference=None, splits=None, config=MeasureConfig(), progress=None)

@@ -1,0 +1,70 @@
+"""SIGTERM and SIGHUP end a program in order, and soon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from compress.signals import Terminated, orderly_exit
+
+HEAD = "import signal, sys, time; from compress import signals; from compress.signals import orderly_exit\n"
+CLOSES = (
+    "with orderly_exit():\n  try: print('go', flush=True); time.sleep(60)\n  finally: print('closed', flush=True)\n"
+)
+WAITS = (
+    "from concurrent.futures import ThreadPoolExecutor\nsignals._PATIENCE_SECONDS = 0.3\n"
+    "with orderly_exit(), ThreadPoolExecutor() as pool:\n  pool.submit(time.sleep, 60); print('go', flush=True)\n"
+)
+IGNORES = "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + CLOSES.replace("60", "0.5")
+
+
+@pytest.mark.parametrize(
+    ("script", "number", "code", "out"),
+    [
+        (CLOSES, signal.SIGTERM, 143, "closed\n"),
+        (CLOSES, signal.SIGHUP, 129, "closed\n"),
+        (WAITS, signal.SIGTERM, -15, ""),
+        (IGNORES, signal.SIGHUP, 0, "closed\n"),
+    ],
+    ids=["term", "hangup", "a thread that goes on", "nohup"],
+)
+def test_signals_end_in_order_and_soon(script, number, code, out):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", HEAD + script]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "go\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=20)[0] == out
+    assert process.returncode == code
+
+
+def test_what_was_set_before_is_set_again():
+    with pytest.raises(Terminated) as end, orderly_exit():
+        signal.raise_signal(signal.SIGTERM)
+    assert end.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert not [
+        thread
+        for thread in threading.enumerate()
+        if isinstance(thread, threading.Timer) and not thread.finished.is_set()
+    ]
+
+
+def test_other_threads_have_no_signals():
+    ended = []
+
+    def work():
+        with orderly_exit():
+            ended.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert ended == [True]
