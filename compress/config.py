@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -34,9 +34,10 @@ _STAGE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 """Stages name files, columns and keys: no separators, no dots (suffixes begin with them), short enough for any disk."""
 
 _RESERVED = frozenset(
-    {"source", "golden", "report", "manifest", "bundle", "multirun", "entry", "module"}  # other files beside a stage's
+    {"source", "golden", "report", "manifest", "bundle", "trace", "entry", "module"}  # other files beside a stage's
     | {"inputs", "labels", "reference", "file", "allow_pickle"}  # other arrays in golden.npz, arguments of its writer
 )
+_RESERVED_FOR = {"profile": "compress.stages.inspect.profile.Profile"}  # whose files reports look for by this name
 _RESERVED_START = ("device-", "measured-", "raced-", "drift-", "ranges-", "reference-")
 _SHOWN_CHARACTERS = 80  # of a name that is none
 
@@ -112,10 +113,10 @@ def build_stages(nodes: Mapping[str, Mapping[str, object]], trusted: Trusted) ->
     return stages
 
 
-def _check_names(names: Iterable[str]) -> None:
+def _check_names(nodes: Mapping[str, Mapping[str, object]]) -> None:
     """Refuse what cannot be the first part of a file name, or would be that of another file."""
     known: dict[str, str] = {}
-    for name in names:
+    for name, node in nodes.items():
         shown = repr(name[:_SHOWN_CHARACTERS])
         folded = name.casefold()
         if not _STAGE_NAME.fullmatch(name):
@@ -123,7 +124,8 @@ def _check_names(names: Iterable[str]) -> None:
                 f"stage name {shown} is none: letters, digits, _ and -, at most 64, not beginning with -",
                 fix="a name like to_onnx",
             )
-        if folded in _RESERVED or folded.startswith(_RESERVED_START):
+        others = _RESERVED_FOR.get(folded, node.get("_target_")) != node.get("_target_")
+        if others or folded in _RESERVED or folded.startswith(_RESERVED_START):
             raise ConfigError(f"stage name {shown} is that of another file of a run", fix=f"call it my_{name}")
         if folded in known:
             raise ConfigError(

@@ -36,6 +36,8 @@ BAD = [
     "device-kitchen",
     "inputs",
     "file",
+    "trace",
+    "profile",
 ]
 
 
@@ -47,6 +49,11 @@ def test_a_stage_name_that_is_no_name_is_refused_in_one_line(name):
     assert len(str(error.value)) < 300
 
 
+def test_a_profile_may_be_called_profile():
+    node = {"_target_": "compress.stages.inspect.profile.Profile"}
+    assert list(build_stages({"profile": node}, lambda _: False)) == ["profile"]
+
+
 def test_names_that_differ_in_case_only_are_refused():
     with pytest.raises(ConfigError, match="stage names 'a' and 'A' differ in case only"):
         build_stages({"a": NODE, "A": NODE}, lambda _: False)
@@ -54,7 +61,7 @@ def test_names_that_differ_in_case_only_are_refused():
 
 @given(st.from_regex(r"\A[A-Za-z0-9_]{1,64}\Z").filter(lambda name: name.lower() not in {*BAD, "manifest"}))
 def test_ordinary_names_are_taken(name):
-    reserved = {"multirun", "module", "labels", "reference", "allow_pickle"}
+    reserved = {"module", "labels", "reference", "allow_pickle"}
     if name.lower() not in reserved:
         assert list(build_stages({name: NODE}, lambda _: False)) == [name]
 
