@@ -60,14 +60,14 @@ def compose_tree(overrides: Sequence[str], config_folder: Path | None = None) ->
 
 def expand_sweep(overrides: Sequence[str]) -> list[tuple[str, ...]]:
     """Every combination of the swept values, each as a plain list of overrides, in the order they were typed."""
-    parsed = _parse(_quoted(overrides, sweep=True))
+    parsed = _parse(overrides, sweep=True)
     alternatives = [_alternatives(override) for override in parsed]
     return list(itertools.product(*alternatives))
 
 
 def override_keys(overrides: Sequence[str]) -> frozenset[str]:
     """The keys that were typed, without `+`, `~` and package."""
-    return frozenset(override.key_or_group for override in _parse(_quoted(overrides)))
+    return frozenset(override.key_or_group for override in _parse(overrides))
 
 
 def _quoted(overrides: Sequence[str], *, sweep: bool = False) -> tuple[str, ...]:
@@ -152,9 +152,9 @@ def _search_path(config_folder: Path | None) -> list[str]:
     return [f"hydra.searchpath=[{_quote(f'file://{config_folder.resolve()}')}]"]
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
+def _parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:
     try:
-        return OverridesParser.create().parse_overrides(list(overrides))
+        return OverridesParser.create().parse_overrides(list(_quoted(overrides, sweep=sweep)))
     except HydraException as error:
         given = next((text for text in overrides if text in str(error)), " ".join(overrides))
         raise ConfigError(f"cannot read the override {given!r}", fix="write key=value, ~key or +key=value") from error

@@ -148,7 +148,7 @@ def test_paths_are_taken_as_they_were_typed(path, key, prefix):
     assume(path.strip().lower() != "null" and path != "???")  # no file, and none given
     assume(not re.search(r"\$\{.+\}", path))  # an interpolation
     assume(not (path[0] in "'\"" and path[0] == path[-1]))  # in quotes already
-    (override,) = compose._parse(compose._quoted([f"{prefix}{key}={path}"]))
+    (override,) = compose._parse([f"{prefix}{key}={path}"])
     assert override.key_or_group == key
     tree = OmegaConf.create({"path": override.value()})
     assert OmegaConf.to_container(tree, resolve=True) == {"path": path}
