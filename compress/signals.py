@@ -24,19 +24,19 @@ class Terminated(SystemExit):
 def orderly_exit() -> Iterator[None]:
     """Raise `Terminated` when a signal asks to end, so that `finally` blocks run.
 
-    A second signal, or a block that does not end soon (it may wait for threads), ends the process at once. A signal
-    that is ignored (`nohup`) stays ignored, and one that has a handler keeps it.
+    A second signal ends the process at once, and so does a process that does not end soon: the block, or Python itself
+    behind it, may wait for threads. A signal that is ignored (`nohup`) stays ignored, and one that has a handler keeps
+    it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    timers: list[threading.Timer] = []
 
     def end(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
-        timers.append(threading.Timer(_PATIENCE_SECONDS, os.kill, (os.getpid(), number)))
-        timers[-1].daemon = True
-        timers[-1].start()
+        timer = threading.Timer(_PATIENCE_SECONDS, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
         raise Terminated(128 + number)
 
     ours = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
@@ -45,7 +45,5 @@ def orderly_exit() -> Iterator[None]:
     try:
         yield
     finally:
-        for timer in timers:
-            timer.cancel()
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
