@@ -99,7 +99,11 @@ class Deployment(BaseModel):
 
 
 class Target(BaseModel):
-    """A device profile (policy). The recipe (which stages to run) lives apart, in `conf/target/<device>.yaml`."""
+    """A device profile (policy). The recipe (which stages to run) lives apart, in `conf/target/<device>.yaml`.
+
+    Attributes:
+        onnx_parser: the table of what its ONNX parser reads (`compress/onnxfile/parsers/<name>.yaml`).
+    """
 
     model_config = _STRICT
     name: Annotated[str, Field(pattern=f"^{TARGET_NAME}$")]
@@ -115,6 +119,7 @@ class Target(BaseModel):
     precisions: dict[Precision, Support]
     formats: dict[Format, Support]
     onnx_opset_max: Fact[int] | None = None
+    onnx_parser: Fact[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]] | None = None
     int8: Int8Scheme | None = None
     tflite: TfliteFacts | None = None
     sparse_weights: SparseWeights | None = None

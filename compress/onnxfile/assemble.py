@@ -13,6 +13,8 @@ from compress.garbage import collector_paused
 from compress.onnxfile.capture import capture
 from compress.onnxfile.interface import forget_inner_shapes, set_interface
 from compress.onnxfile.opset import Ceiling, lower_opset
+from compress.onnxfile.parsers.fit import fit
+from compress.onnxfile.parsers.table import load_parser
 from compress.onnxfile.tidy import merge_equal, tidy
 from compress.onnxfile.write import read
 from compress.quiet import quiet
@@ -20,7 +22,7 @@ from compress.quiet import quiet
 if TYPE_CHECKING:
     from compress.types import InputSpec
 
-__all__ = ["finish", "from_file", "from_module"]
+__all__ = ["finish", "fit_parser", "from_file", "from_module"]
 
 
 @collector_paused()
@@ -57,7 +59,26 @@ def finish(model: ir.Model, opset: int, ceiling: Ceiling) -> ir.Model:
         StageError: an operator has no form at `opset`.
     """
     lower_opset(model, opset, ceiling)
+    _clean(model)
+    return model
+
+
+def fit_parser(model: ir.Model, parser: str, target: str) -> tuple[str, ...]:
+    """Write what the table `parser` does not read with what it does, in place; what was written, in words.
+
+    Args:
+        target: the device, for the message.
+
+    Raises:
+        StageError: something has no other form; names the operator, its node, what about it, and the fix.
+        ConfigError: there is no such table.
+    """
+    notes = fit(model, load_parser(parser), target)
+    _clean(model)
+    return notes
+
+
+def _clean(model: ir.Model) -> None:
     with quiet():
         common.NameFixPass()(model)
         merge_equal(model)
-    return model

@@ -31,6 +31,8 @@ def constant(node: ir.Node, array: NDArray[np.generic], role: str) -> ir.Value:
     graph = node.graph
     assert isinstance(graph, ir.Graph)
     name = f"{node.name}_{role}"
+    while name in graph.initializers:
+        name += "_"
     value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
     value.shape, value.type = ir.Shape(array.shape), ir.TensorType(ir.DataType.from_numpy(array.dtype))
     graph.register_initializer(value)

@@ -100,7 +100,16 @@ class StaticOptions(Stage):
 
 
 def float_module(artifact: Artifact) -> nn.Module:
-    """The artifact's module; an ONNX file is imported."""
+    """The artifact's module; an ONNX file is imported.
+
+    Raises:
+        Refusal: it is not float32, because the model that the user brings is quantized or in half precision already.
+    """
+    if artifact.precision is not Precision.FP32:
+        raise Refusal(
+            f"the model is {artifact.precision} already; what quantizes or rounds it needs the float32 model",
+            fix="give the float32 model, or leave that stage out (~stage.<name>): the file's own scales are kept then",
+        )
     if artifact.format is Format.TORCH:
         return artifact.module
     from compress.onnx_import import onnx_to_module

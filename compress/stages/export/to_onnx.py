@@ -72,15 +72,22 @@ class ToOnnx(Stage):
         from compress.onnxfile.write import write_checked
         from compress.parity import check_export
 
-        model = self._graph(artifact, context.target)
+        model, rewrites = self._graph(artifact, context.target)
         path = context.folder / f"{context.name}.onnx"
-        exported = artifact.after(context.name, path, format=Format.ONNX, dynamic_batch=self.dynamic_batch)
+        exported = artifact.after(
+            context.name,
+            path,
+            format=Format.ONNX,
+            dynamic_batch=self.dynamic_batch,
+            notes={"parser": f"written for {context.target.title}: {'; '.join(rewrites)}"} if rewrites else {},
+        )
         with atomic_path(path) as temporary:
             write_checked(model, temporary, metadata(exported.input, exported.precision, exported.history))
             check_export(artifact, replace(exported, model=temporary), context.splits.calibration, self.parity_samples)
         return exported
 
-    def _graph(self, artifact: Artifact, target: Target) -> ir.Model:
+    def _graph(self, artifact: Artifact, target: Target) -> tuple[ir.Model, tuple[str, ...]]:
+        """The graph as the target's parser reads it, and what was rewritten for that."""
         from compress.onnxfile import assemble
         from compress.onnxfile.opset import Ceiling
 
@@ -91,4 +98,6 @@ class ToOnnx(Stage):
             model = assemble.from_module(artifact.module, artifact.input, dynamic_batch=self.dynamic_batch)
         else:
             model = assemble.from_file(artifact.path, artifact.input, dynamic_batch=self.dynamic_batch)
-        return assemble.finish(model, opset, ceiling)
+        assemble.finish(model, opset, ceiling)
+        parser = target.onnx_parser
+        return model, assemble.fit_parser(model, parser.value, target.title) if parser else ()

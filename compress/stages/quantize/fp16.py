@@ -32,18 +32,11 @@ class Fp16(Stage):
 
     def run(self, artifact: Artifact, context: Context) -> Artifact:
         from compress.quantization.half import to_half
+        from compress.quantization.options import float_module
 
-        half = to_half(_module(artifact))
+        half = to_half(float_module(artifact))
         _check_runs(half, artifact)
         return artifact.after(context.name, half, format=Format.TORCH, precision=Precision.FP16, dynamic_batch=True)
-
-
-def _module(artifact: Artifact) -> nn.Module:
-    if artifact.format is Format.TORCH:
-        return artifact.module
-    from compress.onnx_import import onnx_to_module
-
-    return onnx_to_module(artifact.path)
 
 
 def _check_runs(module: nn.Module, artifact: Artifact) -> None:
