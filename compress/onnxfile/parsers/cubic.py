@@ -25,7 +25,7 @@ def cubic_as_products(node: ir.Node) -> ir.Value:
     """The form of a Resize in mode cubic; raises `NoOlderForm` for another mode or sizes that are not known."""
     mode = node.attributes.get_string("mode", "nearest")
     if mode != "cubic":
-        raise NoOlderForm(f"mode {mode} with these attributes")
+        raise NoOlderForm("only mode cubic has another form")
     if attribute_int(node, "antialias"):
         raise NoOlderForm("antialias=1")
     x, dtype = node.inputs[0], node.inputs[0].dtype if node.inputs[0] is not None else None

@@ -64,7 +64,8 @@ def fit(model: ir.Model, table: ParserTable, target: str) -> tuple[str, ...]:
                 continue
             form, why = _rewritten(node)
             if form is None:
-                left.append(Refused(node, why or problem.reason, problem.source))
+                reason = f"{problem.reason} ({why})" if why else problem.reason
+                left.append(Refused(node, reason, problem.source))
             else:
                 written[form] += 1
                 changed = True
@@ -86,7 +87,7 @@ def _problem(node: ir.Node, table: ParserTable) -> Refused | None:
     """The first thing about `node` that is not read."""
     entry = table.operators.get(node.op_type)
     if entry is None:
-        return Refused(node, "it has no importer", table.sources["importers"])
+        return Refused(node, "not among its operators", table.sources[table.listed])
     value = node.inputs[entry.typed] if entry.typed < len(node.inputs) else None
     dtype = _type_name(value)
     if entry.types and dtype is not None and table.as_read(dtype) not in entry.types:
@@ -164,7 +165,7 @@ def _bad_values(model: ir.Model, table: ParserTable) -> Iterator[Refused]:
         for value in (*node.inputs, *node.outputs):
             reason = _bad_value(value, table) if value is not None else None
             if reason is not None:
-                yield Refused(node, reason, table.sources["docs"])
+                yield Refused(node, reason, table.sources[table.listed])
                 break
 
 
@@ -172,7 +173,7 @@ def _bad_value(value: ir.Value, table: ParserTable) -> str | None:
     dtype = _type_name(value)
     if dtype is not None and table.as_read(dtype) not in table.types:
         return f"{value.name!r} is {dtype}"
-    if value.shape is not None and len(value.shape) > table.rank:
+    if table.rank is not None and value.shape is not None and len(value.shape) > table.rank:
         return f"{value.name!r} has {len(value.shape)} dimensions, at most {table.rank} are read"
     return None
 

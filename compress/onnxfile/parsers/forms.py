@@ -36,6 +36,17 @@ _MVN_EPSILON = 1e-9
 
 _INT64_MAX = 2**63 - 1
 
+_IN_FLOAT32 = (
+    "BatchNormalization",
+    "Gemm",
+    "GlobalLpPool",
+    "InstanceNormalization",
+    "LpNormalization",
+    "LpPool",
+    "Mean",
+)
+"""Importers of these read or add constants as float32, whatever the type of the tensor."""
+
 
 def celu(node: ir.Node) -> ir.Value:
     """Celu(x), 12: max(0, x) + min(0, alpha * (exp(x / alpha) - 1))."""
@@ -60,15 +71,23 @@ def clip(node: ir.Node) -> ir.Value:
     return result if result is not node.inputs[0] and result is not None else expansions.identity(node)
 
 
-def instance_normalization(node: ir.Node) -> ir.Value:
-    """InstanceNormalization(x, scale, bias), 6, in float32 between two casts."""
-    scale, bias = (constant_array(node, position) for position in (1, 2))
-    if scale is None or bias is None:
-        raise NoOlderForm("its scale or bias is computed at run time")
-    weights = [constant(node, array.astype(np.float32), role) for array, role in ((scale, "scale32"), (bias, "bias32"))]
-    wide = _cast(node.inputs[0], ir.DataType.FLOAT)
-    normal = operator("InstanceNormalization", wide, *weights, attributes=list(node.attributes.values()))
-    return _cast(normal, _dtype(node))
+def in_float32(node: ir.Node) -> ir.Value:
+    """The operator itself in float32, between casts; float16 constants are written as float32."""
+    if node.outputs[0].dtype != ir.DataType.FLOAT16 or len(node.outputs) > 1:
+        raise NoOlderForm("it is not one float16 operator with one output")
+    wide = [_widened(node, position) for position in range(len(node.inputs))]
+    result = operator(node.op_type, *wide, dtype=ir.DataType.FLOAT, attributes=list(node.attributes.values()))
+    return _cast(result, ir.DataType.FLOAT16)
+
+
+def _widened(node: ir.Node, position: int) -> ir.Value | None:
+    value = node.inputs[position]
+    if value is None or value.dtype != ir.DataType.FLOAT16:
+        return value
+    numbers = constant_array(node, position)
+    if numbers is None:
+        return _cast(value, ir.DataType.FLOAT)
+    return constant(node, numbers.astype(np.float32), f"wide_{position}")
 
 
 def mean_variance_normalization(node: ir.Node) -> ir.Value:
@@ -169,10 +188,10 @@ def _cast(value: ir.Value | None, dtype: ir.DataType) -> ir.Value:
 
 
 FORMS: dict[str, Form] = {
+    **dict.fromkeys(_IN_FLOAT32, in_float32),
     "Celu": celu,
     "Clip": clip,
     "DequantizeLinear": symmetric_dequantize,
-    "InstanceNormalization": instance_normalization,
     "LayerNormalization": expansions.layer_normalization,
     "MeanVarianceNormalization": mean_variance_normalization,
     "Pad": pad,

@@ -50,6 +50,19 @@ def _not_float32(node: ir.Node, positions: tuple[int, ...], role: str) -> str | 
     return f"its {role} of type {_names(types)} would be read as float32"
 
 
+def float32_constants(node: ir.Node) -> str | None:
+    """The importer computes with float32 constants of its own, and TensorRT's layers take one type."""
+    first = node.inputs[0]
+    is_half = first is not None and first.dtype == ir.DataType.FLOAT16
+    return "its importer mixes float32 constants with float16" if is_half else None
+
+
+def float32_factors(node: ir.Node) -> str | None:
+    """Gemm: alpha and beta other than 1 become float32 constants."""
+    ones = all(node.attributes.get_float(name, 1.0) == 1.0 for name in ("alpha", "beta"))
+    return None if ones else float32_constants(node)
+
+
 def never(node: ir.Node) -> str | None:
     """The importer computes something else than ONNX defines."""
     return "the parser computes something else than ONNX defines"
@@ -185,6 +198,8 @@ RULES: dict[str, Rule] = {
         constant_float_range,
         constant_scales,
         cubic_outer_two,
+        float32_constants,
+        float32_factors,
         float32_bounds,
         float32_fill,
         float32_scale_and_bias,

@@ -77,24 +77,28 @@ class ParserTable(BaseModel):
     Attributes:
         parser: as users know it, `TensorRT 8.5`.
         opset: newest operator set.
-        rank: most dimensions of any tensor.
+        rank: most dimensions of any tensor; None: any number.
         same_as: types that it reads as another one (`int64: int32`).
         types: of constants and tensors.
         sources: documents by the key that entries name.
+        listed: key of the one that has all operators, types and ranks.
         operators: by operator; what is not listed is not read.
     """
 
     model_config = _STRICT
     parser: str
     opset: int
-    rank: int
+    rank: int | None
     same_as: dict[str, str] = {}
     types: tuple[str, ...]
     sources: dict[str, Annotated[str, Field(min_length=8)]]
+    listed: str
     operators: dict[str, Entry]
 
     @model_validator(mode="after")
     def _sourced(self) -> ParserTable:
+        if self.listed not in self.sources:
+            raise ValueError(f"listed: no source {self.listed!r}; {nearest(self.listed, self.sources)}")
         for name, entry in self.operators.items():
             for key in (entry.source, *(limit.source for limit in entry.limits)):
                 if key not in self.sources:
