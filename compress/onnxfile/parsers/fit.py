@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx.defs
 import onnx_ir as ir
@@ -17,9 +18,10 @@ from compress.onnxfile.parsers.rules import RULES, constant_array
 from compress.onnxfile.parsers.symmetric import REQUANTIZED
 from compress.onnxfile.parsers.table import Limit, ParserTable
 from compress.onnxfile.replace import new_nodes, replace
+from compress.onnxfile.write import read
 from compress.quiet import quiet
 
-__all__ = ["Refused", "fit", "refused"]
+__all__ = ["Refused", "fit", "refused", "require_read"]
 
 _ROUNDS = 4
 """A form's nodes may need a form themselves; none of `FORMS` goes deeper than two."""
@@ -75,6 +77,22 @@ def fit(model: ir.Model, table: ParserTable, target: str) -> tuple[str, ...]:
     if left:
         raise _error(left, table, target)
     return (*_told(written), *_requantized(model, table))
+
+
+def require_read(path: Path, table: ParserTable, target: str) -> None:
+    """Refuse an ONNX file that `table` does not read as it is.
+
+    Raises:
+        StageError: as `fit`; where another form exists, the fix is the stage that writes it.
+    """
+    model = read(path)
+    _infer_what_is_missing(model)
+    left = [*refused(model, table), *_bad_values(model, table)]
+    if left:
+        known = left[0].node.op_type in FORMS
+        raise _error(
+            left, table, target, fix="let to_onnx write the file first: it has another form" if known else None
+        )
 
 
 def refused(model: ir.Model, table: ParserTable) -> list[Refused]:
@@ -178,13 +196,13 @@ def _bad_value(value: ir.Value, table: ParserTable) -> str | None:
     return None
 
 
-def _error(left: list[Refused], table: ParserTable, target: str) -> StageError:
+def _error(left: list[Refused], table: ParserTable, target: str, *, fix: str | None = None) -> StageError:
     first = left[0]
     shown = "; ".join(map(str, left[:_SHOWN])) + (f"; and {len(left) - _SHOWN} more" if len(left) > _SHOWN else "")
-    fix = f"replace the layer that makes {first.node.op_type}"
+    layer = f"replace the layer that makes {first.node.op_type}"
     if first.node.op_type.startswith(_QUANTIZED_KINDS):
-        fix = "give the float model, or one quantized with QuantizeLinear and DequantizeLinear"
-    return StageError(f"{target}'s parser ({table.parser}) does not read {shown} ({first.source})", fix=fix)
+        layer = "give the float model, or one quantized with QuantizeLinear and DequantizeLinear"
+    return StageError(f"{target}'s parser ({table.parser}) does not read {shown} ({first.source})", fix=fix or layer)
 
 
 def _told(written: Counter[str]) -> list[str]:

@@ -82,13 +82,15 @@ class ToTensorRT(Stage):
         """Build, or plan.
 
         Raises:
-            StageError: the batch does not fit the file, or the builder's own reason (node, operator, memory).
+            StageError: the batch does not fit the file, the device's parser does not read it, or the builder's own
+                reason (node, operator, memory).
         """
         if self.batch != (1, 1, 1) and not artifact.dynamic_batch:
             raise StageError(
                 f"batch={list(self.batch)}, but {artifact.path.name} takes batch 1 only",
                 fix="export it with stage.<to_onnx>.dynamic_batch=true",
             )
+        _require_read(artifact.path, context.target)
         plan = self._plan(artifact, context.target)
         made = self._planned(artifact, plan, context) or self._built(artifact, plan, context)
         return replace(made, attachments=self._calibration(artifact, context))
@@ -170,6 +172,16 @@ class ToTensorRT(Stage):
             context.progress.log(f"{context.name}: {precision} engine in {built.build_seconds:.0f} s: {layers}")
             candidates.append(Candidate(precision, engine, TOLERANCES[artifact.precision]))
         return candidates
+
+
+def _require_read(path: Path, target: Target) -> None:
+    """Refuse here what the device's parser would refuse there."""
+    if target.onnx_parser is None:
+        return
+    from compress.onnxfile.parsers.fit import require_read
+    from compress.onnxfile.parsers.table import load_parser
+
+    require_read(path, load_parser(target.onnx_parser.value), target.title)
 
 
 def _write_twin(source: Path, path: Path) -> Path:

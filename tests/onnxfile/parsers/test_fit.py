@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from graphs import half, images, parse, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.errors import StageError
 from compress.onnxfile.parsers.fit import fit, refused
 from compress.onnxfile.parsers.table import load_parser
-from tests.onnxfile.parsers.graphs import half, images, parse, run
 
 V82, V85 = "tensorrt_8_2", "tensorrt_8_5"
 HALF = "float16[2,4,6,6]"

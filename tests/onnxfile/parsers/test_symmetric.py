@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from graphs import images, parse, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.errors import StageError
 from compress.onnxfile.parsers.fit import fit
 from compress.onnxfile.parsers.table import load_parser
-from tests.onnxfile.parsers.graphs import images, parse, run
 
 TABLES = ["tensorrt_8_2", "tensorrt_8_5"]
 PAIR = "q = QuantizeLinear(x, s, z)\n y = DequantizeLinear(q, s, z)"
