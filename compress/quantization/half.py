@@ -21,15 +21,15 @@ _GUARDS = "_guards_fn"  # what `ExportedProgram.module()` calls to check shapes
 
 
 class HalfInside(nn.Module):
-    """A float16 module behind a float32 input and output."""
+    """A float16 module behind a float32 input and output; integers stay integers."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.inner(images.half())
-        return logits.float()
+        logits: torch.Tensor = self.inner(images.half() if images.is_floating_point() else images)
+        return logits.float() if logits.is_floating_point() else logits
 
 
 def to_half(module: nn.Module) -> nn.Module:
@@ -65,7 +65,8 @@ def _float_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _refuse_overflow(name: str, tensor: torch.Tensor) -> None:
-    largest = float(tensor.detach().abs().max()) if tensor.numel() else 0.0
+    values = tensor.detach()[~tensor.detach().isinf()].abs()  # infinity stays what it is
+    largest = float(values.max()) if values.numel() else 0.0
     if not largest <= FLOAT16_MAX:  # also true for NaN
         raise StageError(
             f"{name!r} holds {largest:.4g}, float16 ends at {FLOAT16_MAX:.0f}",
@@ -88,7 +89,7 @@ def _retype(graph: fx.GraphModule) -> fx.GraphModule:
             graph.graph.erase_node(node)
         elif node.op == "call_function":
             _retype_call(node)
-        elif node.op == "placeholder":
+        elif node.op == "placeholder" and _may_be_float(node):
             with graph.graph.inserting_after(node):
                 cast = graph.graph.call_function(aten.to.dtype, (node, torch.float16))
             node.replace_all_uses_with(cast, delete_user_cb=lambda user, cast=cast: user is not cast)
@@ -118,8 +119,14 @@ def _makes_float32_by_default(node: fx.Node) -> bool:
     return takes_type and isinstance(value, torch.Tensor) and value.dtype is torch.float32
 
 
+def _may_be_float(node: fx.Node) -> bool:
+    """Whether a value is cast: integers (tokens, class maps) are not, what is not known is."""
+    value = node.meta.get("val")
+    return not isinstance(value, torch.Tensor) or value.is_floating_point()
+
+
 def _cast_outputs(graph: fx.Graph, output: fx.Node) -> None:
-    for logits in output.all_input_nodes:
+    for logits in filter(_may_be_float, output.all_input_nodes):
         with graph.inserting_before(output):
             cast = graph.call_function(aten.to.dtype, (logits, torch.float32))
         output.replace_input_with(logits, cast)

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from compress.errors import Refusal, StageError
+import numpy as np
+
+from compress.errors import ModelError, Refusal, StageError
 from compress.stage import Context, Stage
 from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import fx, nn
 
     from compress.target import Target
 
 __all__ = ["Fp16"]
 
+_IMAGES = 16
+"""Calibration images on which the float16 model must say what its source says."""
+
 
 class Fp16(Stage):
-    """Convert a float32 model to float16. Input and output stay float32, so it takes the place of its source."""
+    """Convert a float32 model to float16. Input and output stay float32, so it takes the place of its source.
+
+    Constants beyond float16, such as the -1e9 of attention masks, end at +-65504 and are noted.
+    """
 
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.TORCH, Format.ONNX})
     produces: ClassVar[Format] = Format.TORCH
+    data_used: ClassVar[tuple[str, ...]] = ("calibration",)
 
     def precision_from(self, precision: Precision) -> Precision:
         return Precision.FP16
@@ -31,12 +40,45 @@ class Fp16(Stage):
             raise Refusal(f"stage {name!r}: the model is INT8 already, float16 would undo that", fix=f"~stage.{name}")
 
     def run(self, artifact: Artifact, context: Context) -> Artifact:
+        """Convert, and compare with the source on calibration images.
+
+        Raises:
+            Refusal: the model is not float32.
+            StageError: a weight or an activation is beyond float16 (names the layer and its value), or the model does
+                not run in float16.
+        """
+        from compress.graph import static_batch_reason
+        from compress.parity import first_images
         from compress.quantization.half import to_half
+        from compress.quantization.half_range import check_half, saturated
         from compress.quantization.options import float_module
 
-        half = to_half(float_module(artifact))
+        source = float_module(artifact)
+        graph = _captured(source, artifact)
+        limited, constants = saturated(graph) if graph is not None else (None, ())
+        half = to_half(limited or source)
         _check_runs(half, artifact)
-        return artifact.after(context.name, half, format=Format.TORCH, precision=Precision.FP16, dynamic_batch=True)
+        reason = static_batch_reason(graph) if graph is not None else None
+        images = first_images(context.splits.calibration, _IMAGES)
+        batches = [part for batch in images for part in ([batch] if reason is None else np.split(batch, len(batch)))]
+        return artifact.after(
+            context.name,
+            half,
+            format=Format.TORCH,
+            precision=Precision.FP16,
+            dynamic_batch=reason is None,
+            notes=check_half(source, half, limited, constants, batches),
+        )
+
+
+def _captured(module: nn.Module, artifact: Artifact) -> fx.GraphModule | None:
+    """The module as a graph, in which numbers and types can be changed; None if it cannot be traced."""
+    from compress.graph import capture
+
+    try:
+        return capture(module, artifact.input)
+    except ModelError:
+        return None
 
 
 def _check_runs(module: nn.Module, artifact: Artifact) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from doubles import noise
 from torch import nn
 
 from compress.errors import Refusal, StageError
@@ -35,8 +36,15 @@ class Typed(Net):
         return self.fc(y.mean((2, 3)).to(torch.float32) * torch.tensor(3.0))
 
 
-def context(target=None):
-    return Context("fp16", target, None, None, 0, None)
+class Splits:
+    classes = ()
+
+    def __init__(self, shape=SPEC.shape):
+        self.calibration = noise(16, shape)
+
+
+def context(target=None, *, shape=SPEC.shape):
+    return Context("fp16", target, Splits(shape), None, 0, None)
 
 
 def artifact(module):
@@ -108,9 +116,24 @@ def test_largest_float16_is_allowed():
     Fp16().run(artifact(module), context())
 
 
-def test_forward_with_fixed_type_is_explained():
+def test_forward_with_fixed_types_runs():
+    """Captured, its types are rewritten."""
+    module = Typed().eval()
+    result = Fp16().run(artifact(module), context())
+    images = torch.randn(2, *SPEC.shape)
+    torch.testing.assert_close(result.module(images), module(images), atol=1e-2, rtol=1e-2)
+
+
+class Untraceable(Typed):
+    """What torch.export cannot follow, and with a fixed type on top."""
+
+    def forward(self, x):
+        return super().forward(x if float(x.mean()) > -1e6 else -x)
+
+
+def test_what_cannot_be_traced_and_has_fixed_types_is_explained():
     with pytest.raises(StageError, match=r"^the model does not run in float16: [^\n]+ \| fix: make forward follow"):
-        Fp16().run(artifact(Typed().eval()), context())
+        Fp16().run(artifact(Untraceable().eval()), context())
 
 
 class Anything:
