@@ -74,7 +74,8 @@ def fit_parser(model: ir.Model, parser: str, target: str) -> tuple[str, ...]:
         ConfigError: there is no such table.
     """
     notes = fit(model, load_parser(parser), target)
-    _clean(model)
+    if notes:  # hashing the weights of a large model takes seconds
+        _clean(model)
     return notes
 
 

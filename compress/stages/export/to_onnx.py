@@ -72,6 +72,7 @@ class ToOnnx(Stage):
         from compress.onnxfile.write import write_checked
         from compress.parity import check_export
 
+        _require_precision(artifact, context)
         model, rewrites = self._graph(artifact, context.target)
         path = context.folder / f"{context.name}.onnx"
         exported = artifact.after(
@@ -101,3 +102,11 @@ class ToOnnx(Stage):
         assemble.finish(model, opset, ceiling)
         parser = target.onnx_parser
         return model, assemble.fit_parser(model, parser.value, target.title) if parser else ()
+
+
+def _require_precision(artifact: Artifact, context: Context) -> None:
+    """Refuse a file that the user brings in a precision that the device does not compute in: known once it is read."""
+    try:
+        context.target.require_precision(artifact.precision, stage=context.name)
+    except Refusal as refusal:
+        raise Refusal(refusal.problem, fix="give the float32 model") from None

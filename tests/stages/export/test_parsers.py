@@ -223,6 +223,13 @@ def test_a_quantized_file_of_others_stays_what_it_is_for_onnxruntime(tmp_path):
     assert TensorProto.UINT8 in types
 
 
+def test_a_quantized_file_is_refused_by_a_device_without_int8(tmp_path):
+    given = quantized_file(tmp_path / "given.onnx", dtype=TensorProto.UINT8, point=128)
+    with pytest.raises(Refusal, match=r"NVIDIA Jetson Nano cannot run int8 compute: .*fix: give the float32 model"):
+        ToOnnx().run(given, context("jetson_nano", tmp_path))
+    assert not list(tmp_path.glob("export*"))
+
+
 def test_an_engine_is_not_planned_from_what_the_parser_does_not_read(tmp_path):
     given = quantized_file(tmp_path / "given.onnx", dtype=TensorProto.UINT8, point=128)
     where = context("jetson_xavier_nx", tmp_path)
