@@ -26,13 +26,14 @@ from compress.errors import ConfigError, nearest
 from compress.resources import conf_folder
 
 __all__ = ["PATH_KEYS", "STAGE_PATHS", "Tree", "compose_tree", "expand_sweep", "override_keys"]
+__all__ += ["typed_stages"]
 
 Tree = dict[str, JsonValue]
 """A composed configuration: nested dicts, lists and scalars."""
 
 PATH_KEYS = frozenset(
     {"output", "model.path", "model.checkpoint", "data.train", "data.test", "data.file", "data.root"}
-    | {"device.inventory", "logger.folder"}
+    | {"data.class_map", "data.class_names", "device.inventory", "logger.folder"}
 )
 """Keys whose values are paths, and so are taken as they were typed; Hydra's grammar has no words for most names."""
 
@@ -68,6 +69,17 @@ def expand_sweep(overrides: Sequence[str]) -> list[tuple[str, ...]]:
 def override_keys(overrides: Sequence[str]) -> frozenset[str]:
     """The keys that were typed, without `+`, `~` and package."""
     return frozenset(override.key_or_group for override in _parse(overrides))
+
+
+def typed_stages(overrides: Sequence[str]) -> frozenset[str]:
+    """The stages that were added or given an option, by their names in the recipe; those taken away are none."""
+    names = set()
+    for override in _parse(overrides):
+        place = override.package if override.key_or_group == "stage" else override.key_or_group
+        group, _, path = (place or "").partition(".")
+        if group == "stage" and path and not override.is_delete():
+            names.add(path.partition(".")[0])
+    return frozenset(names)
 
 
 def _quoted(overrides: Sequence[str], *, sweep: bool = False) -> tuple[str, ...]:

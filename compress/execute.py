@@ -194,7 +194,7 @@ def _stage_key(step: Step, feed: Output, run: Run) -> str:
         {
             "stage": f"{type(step.stage).__module__}.{type(step.stage).__qualname__}",
             "name": step.name,
-            "options": step.stage.model_dump(mode="json", exclude={"source", "before"}),
+            "options": step.stage.model_dump(mode="json", exclude={"source", "before", "baseline"}),
             "input": feed.digest,
             "data": {name: getattr(run.splits, name).digest() for name in step.stage.data_used},
             "seed": run.seed,

@@ -1,20 +1,20 @@
 """Check every stage against the target before any work, then know which stage feeds which.
 
-Pipeline.check(target, stages, source)  ->  Pipeline(steps)      refuses with the reason and the fix
-execute(pipeline, ...)                  ->  see compress/execute.py
+Pipeline.check(target, stages, source, asked)  ->  Pipeline(steps, left_out)      refuses with the reason and the fix
+execute(pipeline, ...)                         ->  see compress/execute.py
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.errors import ConfigError, Refusal, nearest
-from compress.stage import Stage
+from compress.stage import ExportStage, Stage
 from compress.target import Target
 from compress.types import Format, Precision
 
-__all__ = ["SOURCE", "Pipeline", "Step"]
+__all__ = ["SOURCE", "LeftOut", "Pipeline", "Step"]
 
 SOURCE = "source"
 """Name of the model as loaded, before any stage."""
@@ -30,31 +30,138 @@ class Step:
     format: Format
     precision: Precision
 
+    @property
+    def baseline(self) -> bool:
+        """Whether its file is only there to be compared with."""
+        return isinstance(self.stage, ExportStage) and self.stage.baseline
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A stage of the recipe that the model has no use for, and why; the run goes on without it."""
+
+    stage: str
+    reason: str
+
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A recipe that has been held against its target."""
+    """A recipe that has been held against its target and the model it starts from.
+
+    Attributes:
+        left_out: stages of the recipe, which nobody asked for by name, that cannot take this model.
+    """
 
     target: Target
     steps: tuple[Step, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
     @classmethod
-    def check(cls, target: Target, stages: Mapping[str, Stage], source: Format) -> Pipeline:
+    def check(
+        cls, target: Target, stages: Mapping[str, Stage], source: Format, asked: frozenset[str] | None = None
+    ) -> Pipeline:
         """Order the stages, wire each to its input and hold it against the target.
 
-        A stage takes the newest earlier output in a format it accepts, or the one its `source` names.
+        A stage takes the newest earlier output in a format it accepts, baselines passed over, or the one its `source`
+        names.
+
+        Args:
+            asked: stages the user named; the others are left out where they cannot take the model. None: all of them.
 
         Raises:
             Refusal: the target cannot use a stage, a stage has no usable input, or nothing would use its output.
             ConfigError: `source` or `before` names an unknown stage.
         """
-        steps: list[Step] = []
+        route = _Route(source, frozenset(stages) if asked is None else asked)
         for name, stage in _ordered(stages).items():
-            feed, fed, precision = _feed(name, stage, steps, source)
-            stage.requires(target, precision, name)
-            steps.append(Step(name, stage, feed, stage.produces or fed, stage.precision_from(precision)))
-        _refuse_unused(steps)
-        return cls(target, tuple(steps))
+            output = route.feed(name, stage)
+            if output is not None:
+                stage.requires(target, output.precision, name)
+                route.steps.append(
+                    Step(
+                        name, stage, output.name, stage.produces or output.format, stage.precision_from(output.precision)
+                    )
+                )
+        _refuse_unused(route.steps)
+        return cls(target, tuple(route.steps), tuple(route.left_out))
+
+
+@dataclass(frozen=True)
+class _Output:
+    """What a step, or the source, hands on."""
+
+    name: str
+    format: Format
+    precision: Precision
+    baseline: bool = False
+
+
+class _Route:
+    """Which stage feeds which, found stage by stage.
+
+    Attributes:
+        steps: those that run, so far.
+        left_out: those that do not.
+    """
+
+    def __init__(self, source: Format, asked: frozenset[str]) -> None:
+        self.steps: list[Step] = []
+        self.left_out: list[LeftOut] = []
+        self._source = source
+        self._asked = asked
+        self._before: dict[str, int] = {}
+        """Number of steps before each stage that was left out."""
+
+    def feed(self, name: str, stage: Stage) -> _Output | None:
+        """The output that `stage` takes; None when it is left out."""
+        outputs = self._offered(name, stage)
+        output = next((one for one in reversed(outputs) if one.format in stage.accepts), None)
+        if output is None:
+            self._leave_out(name, stage, outputs)
+        return output
+
+    def _offered(self, name: str, stage: Stage) -> list[_Output]:
+        """The outputs that `stage` may choose from, oldest first."""
+        outputs = self._outputs(len(self.steps))
+        if stage.source is None:
+            return [one for one in outputs if not one.baseline]
+        if stage.source in self._before:
+            return self._in_place_of(stage.source, name)
+        _require_known(stage.source, [one.name for one in outputs], f"stage.{name}.source")
+        return [one for one in outputs if one.name == stage.source]
+
+    def _in_place_of(self, absent: str, name: str) -> list[_Output]:
+        """What a stage that was left out had before it, for one whose `source` names it."""
+        if name in self._asked:
+            reason = next(one.reason for one in self.left_out if one.stage == absent)
+            raise Refusal(f"stage.{name}.source={absent} is left out: {reason}", fix=f"stage.{name}.source=null")
+        return [one for one in self._outputs(self._before[absent]) if not one.baseline]
+
+    def _outputs(self, steps: int) -> list[_Output]:
+        made = [_Output(step.name, step.format, step.precision, step.baseline) for step in self.steps[:steps]]
+        return [_Output(SOURCE, self._source, Precision.FP32), *made]
+
+    def _leave_out(self, name: str, stage: Stage, outputs: Sequence[_Output]) -> None:
+        """Go on without a stage that a PyTorch model could have used; refuse any other that has no input."""
+        foreign = self._source is not Format.TORCH and Format.TORCH in stage.accepts
+        promised = stage.precision_from(Precision.FP32) is not Precision.FP32
+        reason = f": {stage.why_not_onnx}" if self._source is Format.ONNX and stage.why_not_onnx else ""
+        accepted = " or ".join(sorted(kind.value for kind in stage.accepts))
+        if foreign and not promised and name not in self._asked:
+            self._before[name] = len(self.steps)
+            self.left_out.append(LeftOut(name, f"it takes {accepted} and the model is {self._source}{reason}"))
+            return
+        formats = " and ".join(sorted({one.format.value for one in outputs}))
+        raise Refusal(
+            f"stage {name!r} takes {accepted}, but only {formats} comes before it{reason}",
+            fix=self._way_out(name, stage),
+        )
+
+    def _way_out(self, name: str, stage: Stage) -> str:
+        baseline = next((one for one in self._outputs(len(self.steps)) if one.baseline), None)
+        if stage.source is None and baseline is not None and baseline.format in stage.accepts:
+            return f"stage.{name}.source={baseline.name} or ~stage.{name}"
+        return f"~stage.{name}"
 
 
 def _ordered(stages: Mapping[str, Stage]) -> dict[str, Stage]:
@@ -68,34 +175,27 @@ def _ordered(stages: Mapping[str, Stage]) -> dict[str, Stage]:
     return {name: stages[name] for name in names}
 
 
-def _feed(name: str, stage: Stage, earlier: list[Step], source: Format) -> tuple[str, Format, Precision]:
-    """Name, format and precision of the output that `stage` takes."""
-    outputs = {SOURCE: (source, Precision.FP32)} | {step.name: (step.format, step.precision) for step in earlier}
-    if stage.source is not None:
-        _require_known(stage.source, list(outputs), f"stage.{name}.source")
-        outputs = {stage.source: outputs[stage.source]}
-    for candidate, (kind, precision) in reversed(outputs.items()):
-        if kind in stage.accepts:
-            return candidate, kind, precision
-    accepted = " or ".join(sorted(kind.value for kind in stage.accepts))
-    given = " and ".join(sorted({kind.value for kind, _ in outputs.values()}))
-    reason = f": {stage.why_not_onnx}" if source is Format.ONNX and stage.why_not_onnx else ""
-    raise Refusal(
-        f"stage {name!r} takes {accepted}, but only {given} comes before it{reason}",
-        fix=f"~stage.{name}",
-    )
-
-
 def _refuse_unused(steps: list[Step]) -> None:
     """A module that no later stage takes would be computed and ignored."""
+    delivered = [step for step in steps if not step.baseline]
+    if all(step.format is Format.TORCH for step in delivered):
+        return
     used = {step.feed for step in steps}
-    exporter = next((step.name for step in steps if step.format is not Format.TORCH), None)
     for step in steps:
-        if step.format is Format.TORCH and step.name not in used and exporter is not None:
+        if step.format is Format.TORCH and step.name not in used:
             raise Refusal(
                 f"stage {step.name!r}: nothing after it uses its output",
-                fix=f"stage.{step.name}.before={exporter} or ~stage.{step.name}",
+                fix=f"stage.{step.name}.before={_place_for(step.stage, delivered)} or ~stage.{step.name}",
             )
+
+
+def _place_for(stage: Stage, delivered: list[Step]) -> str:
+    """The step before which `stage` has its place: the first exporter, or the quantizer if it is none itself."""
+    quantizes = stage.precision_from(Precision.FP32) is not Precision.FP32
+    for step in delivered:
+        if step.format is not Format.TORCH or (step.precision is not Precision.FP32 and not quantizes):
+            return step.name
+    raise AssertionError("only asked where something is exported")
 
 
 def _require_known(given: str, names: list[str], key: str) -> None:

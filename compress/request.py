@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.compose import Tree, compose_tree, override_keys
+from compress.compose import Tree, compose_tree, override_keys, typed_stages
 from compress.config import RunConfig, build_stages, load_target, parse_config
+from compress.data import DigitsData
 from compress.errors import ConfigError
 from compress.loggers import require_logger
-from compress.models import FactoryModel, source_format
+from compress.models import DigitsModel, FactoryModel, ModelConfig, TorchvisionModel, source_format
 from compress.pipeline import Pipeline
 
 __all__ = ["Plan", "Request", "plan_run"]
@@ -45,13 +46,34 @@ def plan_run(request: Request) -> Plan:
     """
     tree = compose_tree(request.overrides, request.config_folder)
     config = parse_config(tree)
-    trusted = _trusted_packages(config, override_keys(request.overrides))
+    typed = override_keys(request.overrides)
+    _require_data(config, typed)
+    trusted = _trusted_packages(config, typed)
     folders = [request.config_folder / "targets"] if request.config_folder else []
     target = load_target(config.target.name, folders)
     stages = build_stages(config.stage, trusted.__contains__)
-    pipeline = Pipeline.check(target, stages, source_format(config.model))
+    asked = typed_stages(request.overrides)
+    pipeline = Pipeline.check(target, stages, source_format(config.model), asked)
     require_logger(config.logger)
     return Plan(tree, config, trusted, pipeline)
+
+
+def _require_data(config: RunConfig, typed: frozenset[str]) -> None:
+    """Refuse to calibrate somebody's model on handwritten digits because no data set was named.
+
+    Raises:
+        ConfigError: the embedded data with another model than the embedded one, and nobody typed `data=digits`.
+    """
+    if isinstance(config.data, DigitsData) and not isinstance(config.model, DigitsModel) and "data" not in typed:
+        raise ConfigError(
+            f"data= is needed for model={_model_name(config.model)}: the embedded digits belong to model=digits",
+            fix="data=image_folder data.train=<folder>, or another of csv, npz, torchvision (data=digits for a model of "
+            "handwritten digits)",
+        )
+
+
+def _model_name(model: ModelConfig) -> str:
+    return model.name if isinstance(model, TorchvisionModel) else model.kind
 
 
 def _trusted_packages(config: RunConfig, typed: frozenset[str]) -> frozenset[str]:

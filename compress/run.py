@@ -39,7 +39,7 @@ from compress.loggers import RunFacts, flattened, logged
 from compress.measure.drift import Drift, measure_drift
 from compress.measure.ranges import TensorRange, measure_ranges
 from compress.models import load_model, model_digest
-from compress.pipeline import SOURCE, Pipeline
+from compress.pipeline import SOURCE, LeftOut, Pipeline
 from compress.report.json_report import Report, create_report, summarize_file
 from compress.report.pages import REPORT, run_pages
 from compress.request import Plan, Request, plan_run
@@ -93,6 +93,8 @@ def _carried_out(
 ) -> Finished:
     """Execute a plan that was begun at `started`, and deliver it as the run `name`."""
     tree, config, pipeline = plan.tree, plan.config, plan.pipeline
+    for absent in pipeline.left_out:
+        progress.log(f"{absent.stage} is left out: {absent.reason}")
     run = _prepare(config, pipeline, plan.trusted.__contains__, progress)
     results = execute(pipeline, run)
     drift = _drift(results, run)
@@ -103,7 +105,8 @@ def _carried_out(
         copy_reports(results, run.store, folder)
         write_golden(folder, run.source, delivered, run.splits, config.golden_samples)
         write_device_bundle(folder, pipeline.target, run.source, delivered, run.splits)
-        report = _report(request, tree, config, run, results, drift, ranges, folder, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        report = _report(request, tree, config, run, results, drift, ranges, folder, seconds, pipeline.left_out)
         write_bytes(folder / REPORT, report.to_json())
         write_in_order(folder, list(run_pages(report, folder).items()))
         write_manifest(folder, pipeline.target.name, run.source, delivered, run.splits)
@@ -245,6 +248,7 @@ def _report(
     ranges: tuple[TensorRange, ...],
     folder: Path,
     seconds: float,
+    left_out: tuple[LeftOut, ...],
 ) -> Report:
     return create_report(
         created=datetime.now().astimezone(),
@@ -260,4 +264,5 @@ def _report(
         ranges=ranges,
         estimates=estimate_all(run.target, [result.output.artifact for result in results if _is_onnx(result)]),
         wall_seconds=seconds,
+        left_out=left_out,
     )

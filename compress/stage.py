@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Batch", "Context", "Progress", "Split", "Splits", "Stage"]
+__all__ = ["Batch", "Context", "ExportStage", "Progress", "Split", "Splits", "Stage"]
 
 T = TypeVar("T")
 
@@ -141,3 +141,13 @@ class Stage(BaseModel, abc.ABC):
     @abc.abstractmethod
     def run(self, artifact: Artifact, context: Context) -> Artifact:
         """Make the output artifact. Raises `StageError` on failure and leaves nothing half-written."""
+
+
+class ExportStage(Stage, abc.ABC):
+    """A stage that writes a model into a file.
+
+    Attributes:
+        baseline: the file is only there to be compared with: no stage takes it unless its `source` names it.
+    """
+
+    baseline: bool = False

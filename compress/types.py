@@ -237,12 +237,18 @@ class Race:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 accuracy as fractions of 1, with the 95 % Wilson score interval (Wilson 1927)."""
+    """Top-1 accuracy as fractions of 1, with the 95 % Wilson score interval (Wilson 1927).
+
+    Attributes:
+        chance: share that would be right if the answers had nothing to do with the labels: the sum over classes of
+            (share of answers) (share of labels), as in Cohen 1960 (kappa). None in reports that did not record it.
+    """
 
     top1: float
     low: float
     high: float
     samples: int
+    chance: float | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 import compress.stages
 from compress import compose
-from compress.compose import PATH_KEYS, STAGE_PATHS, compose_tree, expand_sweep, override_keys
+from compress.compose import PATH_KEYS, STAGE_PATHS, compose_tree, expand_sweep, override_keys, typed_stages
 from compress.config import RunConfig
 from compress.errors import ConfigError
 from compress.resources import conf_folder, describe_choices
@@ -203,3 +203,8 @@ def test_every_path_of_the_configuration_is_known():
         for stage in vars(importlib.import_module(module.name)).values():
             if isinstance(stage, type) and issubclass(stage, Stage):
                 assert path_fields(stage) <= STAGE_PATHS
+
+
+def test_stages_the_user_named_and_those_taken_away():
+    typed = ["+stage@stage.ts=to_torchscript", "stage.magnitude.amount=0.7", "~stage.fold_batchnorm", "precision=int8"]
+    assert typed_stages(["target=jetson_nano", *typed]) == {"ts", "magnitude"}

@@ -8,8 +8,8 @@ import pytest
 
 from compress.config import load_target
 from compress.errors import ConfigError, Refusal
-from compress.pipeline import SOURCE, Pipeline
-from compress.stage import Context, Stage
+from compress.pipeline import SOURCE, LeftOut, Pipeline
+from compress.stage import Context, ExportStage, Stage
 from compress.types import Artifact, Format, Precision
 
 
@@ -30,9 +30,21 @@ class Quantize(Prune):
         target.require_precision(Precision.INT8, stage=name)
 
 
-class Export(Prune):
+class Export(ExportStage):
     accepts: ClassVar = frozenset({Format.TORCH, Format.ONNX})
     produces: ClassVar = Format.ONNX
+
+    def run(self, artifact: Artifact, context: Context) -> Artifact:
+        raise AssertionError("check() must not run a stage")
+
+
+class QuantizeAny(Quantize):
+    accepts: ClassVar = frozenset({Format.TORCH, Format.ONNX})
+
+
+class BuildEngine(Prune):
+    accepts: ClassVar = frozenset({Format.ONNX})
+    produces: ClassVar = Format.TENSORRT
     why_not_onnx: ClassVar = None
 
 
@@ -87,3 +99,70 @@ def test_without_any_exporter_the_last_module_is_the_result():
 def test_unknown_stage_names_give_the_nearest(option):
     with pytest.raises(ConfigError, match=f"stage.export.{option}='prun' .*did you mean 'prune'"):
         Pipeline.check(PI, {"prune": Prune(), "export": Export(**{option: "prun"})}, Format.TORCH)
+
+
+def test_a_baseline_feeds_nobody_who_does_not_name_it():
+    stages = {"fold": Prune(), "base": Export(baseline=True), "quantize": QuantizeAny(), "export": Export()}
+    assert feeds(Pipeline.check(PI, stages, Format.TORCH)) == {
+        "fold": SOURCE,
+        "base": "fold",
+        "quantize": "fold",
+        "export": "quantize",
+    }
+    named = Pipeline.check(PI, stages | {"again": Export(source="base")}, Format.TORCH)
+    assert feeds(named)["again"] == "base"
+
+
+def test_what_could_only_take_a_baseline_is_told_to_name_it():
+    stages = {"base": Export(baseline=True), "engine": BuildEngine()}
+    with pytest.raises(Refusal, match=r"takes onnx, but only torch comes .*fix: stage.engine.source=base or ~stage.engi"):
+        Pipeline.check(PI, stages, Format.TORCH)
+    feed = feeds(Pipeline.check(PI, stages | {"engine": BuildEngine(source="base")}, Format.TORCH))
+    assert feed["engine"] == "base"
+
+
+def test_a_stage_nobody_uses_is_not_sent_before_the_baseline_or_behind_the_quantizer():
+    stages = {"fold": Prune(), "base": Export(baseline=True), "quantize": Quantize(), "export": Export()}
+    with pytest.raises(Refusal, match=r"fix: stage.late.before=quantize or ~stage.late$"):
+        Pipeline.check(PI, stages | {"late": Prune()}, Format.TORCH)
+    feed = feeds(Pipeline.check(PI, stages | {"late": Prune(before="quantize")}, Format.TORCH))
+    assert (feed["late"], feed["quantize"]) == ("fold", "late")
+    with pytest.raises(Refusal, match=r"fix: stage.late.before=export or ~stage.late$"):
+        Pipeline.check(PI, stages | {"late": Quantize()}, Format.TORCH)
+
+
+RECIPE = {"fold": Prune(), "base": Export(baseline=True), "quantize": QuantizeAny(), "export": Export()}
+
+
+def test_a_file_leaves_out_the_recipes_stages_that_cannot_take_it():
+    pipeline = Pipeline.check(PI, RECIPE, Format.ONNX, asked=frozenset())
+    assert feeds(pipeline) == {"base": SOURCE, "quantize": SOURCE, "export": "quantize"}
+    assert pipeline.left_out == (
+        LeftOut("fold", "it takes torch and the model is onnx: an ONNX file is a frozen graph"),
+    )
+
+
+def test_what_the_user_asked_for_is_never_left_out():
+    with pytest.raises(Refusal, match=r"'fold' takes torch, but only onnx comes before it: an ONNX file is a frozen"):
+        Pipeline.check(PI, RECIPE, Format.ONNX, asked=frozenset({"fold"}))
+
+
+def test_the_promised_precision_is_never_left_out():
+    stages = {"fold": Prune(), "quantize": Quantize(), "export": Export()}
+    with pytest.raises(Refusal, match="'quantize' takes torch, but only onnx comes before it"):
+        Pipeline.check(PI, stages, Format.ONNX, asked=frozenset())
+
+
+def test_a_missing_exporter_is_not_the_models_fault():
+    stages = {"fold": Prune(), "quantize": QuantizeAny(), "engine": BuildEngine(source="quantize")}
+    with pytest.raises(Refusal, match=r"'engine' takes onnx, but only torch comes before it"):
+        Pipeline.check(PI, stages, Format.ONNX, asked=frozenset())
+
+
+def test_a_stage_whose_source_or_place_is_a_stage_left_out():
+    stages = {**RECIPE, "early": Export(before="fold", source=SOURCE), "branch": Export(source="fold")}
+    feed = feeds(Pipeline.check(PI, stages, Format.ONNX, asked=frozenset({"early"})))
+    assert list(feed)[0] == "early"
+    assert feed["branch"] == "early"  # the newest of what `fold` itself had before it
+    with pytest.raises(Refusal, match=r"stage.branch.source=fold is left out: it takes torch.*fix: stage.branch.source=n"):
+        Pipeline.check(PI, stages, Format.ONNX, asked=frozenset({"branch"}))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.errors import DataError, StageError
+from compress.measure.chance import ChanceMeter
 from compress.measure.unmeasured import NotMeasured
 from compress.parity import FidelityMeter
 from compress.runtimes.base import Runner
@@ -54,12 +55,15 @@ def evaluate(
         raise StageError(f"the reference has logits of {len(reference)} samples, the {split.name} split {len(split)}")
     meter = FidelityMeter()
     correct = position = 0
+    chance = ChanceMeter()
     for batch, logits in answers(run, split, batch_size=batch_size, progress=progress, description=description):
         correct += _count_correct(logits, batch.labels, split.name)
+        chance.update(logits, batch.labels)
         if reference is not None:
             meter.update(_reference_rows(reference, position, logits), logits)
         position += len(logits)
-    return Evaluation(_accuracy(correct, position), None if reference is None else meter.result())
+    accuracy = Accuracy(correct / position, *wilson_interval(correct, position), position, chance.share)
+    return Evaluation(accuracy, None if reference is None else meter.result())
 
 
 def wilson_interval(successes: int, samples: int) -> tuple[float, float]:
@@ -68,11 +72,6 @@ def wilson_interval(successes: int, samples: int) -> tuple[float, float]:
     centre = (share + z2 / (2 * samples)) / (1 + z2 / samples)
     half = _Z95 / (1 + z2 / samples) * math.sqrt(share * (1 - share) / samples + z2 / (4 * samples**2))
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
-
-
-def _accuracy(correct: int, samples: int) -> Accuracy:
-    low, high = wilson_interval(correct, samples)
-    return Accuracy(correct / samples, low, high, samples)
 
 
 def answers(

@@ -9,7 +9,7 @@ from compress.report.json_report import Report
 from compress.report.text import factor_text, percent_text, points_text
 from compress.types import Measurement
 
-__all__ = ["feed_of", "final_row", "grouped_notes", "in_words", "measured_on"]
+__all__ = ["feed_of", "final_row", "grouped_notes", "in_words", "left_out_notes", "measured_on", "warnings"]
 
 _VISIBLE = 0.02  # relative change of size, or of time in a race, that is worth a word
 _CLEAR_SPEED = 1.05  # smaller ratios of unpaired medians are noise on a shared machine
@@ -48,6 +48,26 @@ def grouped_notes(rows: Iterable[Measurement]) -> list[tuple[str, str]]:
         for quantity, reason in row.notes.items():
             stages.setdefault((quantity, reason), []).append(row.stage)
     return [(quantity, f"{reason} ({', '.join(names)})") for (quantity, reason), names in stages.items()]
+
+
+def left_out_notes(report: Report) -> list[tuple[str, str]]:
+    """Stages of the recipe that did not run: `(stage, reason)`."""
+    return [(absent.stage, f"left out of the recipe: {absent.reason}") for absent in report.left_out]
+
+
+def warnings(report: Report) -> list[tuple[str, str]]:
+    """What makes every figure of the run doubtful, to be said before any of them: `(about, sentence)`."""
+    doubt = report.at_chance
+    if doubt is None:
+        return []
+    return [
+        (
+            "labels do not fit this model?",
+            f"the source is right on {percent_text(doubt.top1)} % of {doubt.samples} images, and answers that have "
+            f"nothing to do with the labels would be on {percent_text(doubt.chance)} %: check the data set, the order "
+            "of its classes, the weights, and model.input (mean, std, channel_order)",
+        )
+    ]
 
 
 def in_words(rows: Sequence[Measurement]) -> list[tuple[str, str]]:

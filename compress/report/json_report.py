@@ -21,9 +21,11 @@ from compress.device.results import DeviceRun
 from compress.errors import ConfigError, StageError
 from compress.estimate.roofline import Estimate
 from compress.files import sha256_file
+from compress.measure.chance import AtChance, at_chance
 from compress.measure.drift import Drift
 from compress.measure.host import Host, describe_host
 from compress.measure.ranges import TensorRange
+from compress.pipeline import LeftOut
 from compress.serialize import from_json, to_json
 from compress.stage import Split, Splits
 from compress.types import Measurement
@@ -80,6 +82,8 @@ class Report:
         drift: each exported INT8 file against the INT8 graph it was made from.
         estimates: what the exported ONNX files may take on the device, where no board measured it.
         devices: what boards measured themselves with the bundle of this run.
+        left_out: stages of the recipe that cannot take the model, and why.
+        at_chance: set where the FP32 source is no better than chance: the labels may not fit the model.
         ranges: what the INT8 graphs' integers span, and the values that met them.
     """
 
@@ -101,6 +105,8 @@ class Report:
     devices: tuple[DeviceRun, ...] = ()
     estimates: tuple[Estimate, ...] = ()
     ranges: tuple[TensorRange, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    at_chance: AtChance | None = None
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def to_json(self) -> bytes:
@@ -141,8 +147,10 @@ def create_report(
     drift: tuple[Drift, ...] = (),
     estimates: tuple[Estimate, ...] = (),
     ranges: tuple[TensorRange, ...] = (),
+    left_out: tuple[LeftOut, ...] = (),
 ) -> Report:
     """A report of this run, with the facts of this machine, its libraries and the current folder's repository."""
+    source = measurements[0].accuracy if measurements else None
     return Report(
         created=created.astimezone().isoformat(timespec="seconds"),
         target=target,
@@ -161,6 +169,8 @@ def create_report(
         drift=drift,
         estimates=estimates,
         ranges=ranges,
+        left_out=left_out,
+        at_chance=at_chance(source) if source else None,
     )
 
 

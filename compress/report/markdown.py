@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from compress.report.columns import COLUMNS, DEVICES, DRIFT, Cell, Head, device_rows, drift_rows, run_cells, stage_cell
-from compress.report.compare import final_row, grouped_notes, in_words, measured_on
+from compress.report.compare import final_row, grouped_notes, in_words, left_out_notes, measured_on, warnings
 from compress.report.devices import device_notes, estimate_lines
 from compress.report.json_report import Report
 from compress.report.text import printable, runs_text, seconds_text
@@ -24,6 +24,7 @@ def run_markdown(report: Report) -> bytes:
     parts = [
         f"### {_text(report.target_title)}: compression report",
         _text(measured_on(report)),
+        *(f"> **warning: {_text(about)}** {_text(sentence)}" for about, sentence in warnings(report)),
         _table([Head("stage", "time", words=True), *_HEADS], cells),
         _list(in_words(rows)),
     ]
@@ -34,7 +35,7 @@ def run_markdown(report: Report) -> bytes:
         parts.append(_list(device_notes(report.devices)))
     if report.estimates:
         parts += ["**Estimated for the device, not measured**", _list(estimate_lines(report.estimates))]
-    if notes := grouped_notes(rows):
+    if notes := [*left_out_notes(report), *grouped_notes(rows)]:
         parts += ["**Notes**", _list(notes)]
     parts.append(f"whole run {seconds_text(report.wall_seconds)}, measuring included; seed {report.seed}")
     return ("\n\n".join(part for part in parts if part) + "\n").encode()

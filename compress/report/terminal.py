@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from compress.report.compare import final_row, grouped_notes, in_words, measured_on
+from compress.report.compare import final_row, grouped_notes, in_words, left_out_notes, measured_on, warnings
 from compress.report.devices import device_notes, devices_table, estimate_lines
 from compress.report.json_report import Report
 from compress.report.tables import FULL_WIDTH, changes_table, comparison_table, drift_table, measurements_table
@@ -46,7 +46,8 @@ def print_verdict(console: Console, report: Report, folder: Path) -> None:
     rows = report.measurements
     row = final_row(rows)
     verdict = next((sentence for stage, sentence in in_words(rows) if stage == row.stage), "nothing was changed")
-    console.print(Text(f"{report.target}: {row.stage}: {verdict}: {folder}"), soft_wrap=True)
+    doubts = "".join(f"warning: {about}: " for about, _ in warnings(report))
+    console.print(Text(f"{report.target}: {doubts}{row.stage}: {verdict}: {folder}"), soft_wrap=True)
 
 
 def run_heading(console: Console, overrides: Sequence[str], number: int, total: int, seconds: float) -> None:
@@ -72,6 +73,7 @@ def run_view(report: Report, width: int) -> RenderableType:
     parts: list[RenderableType] = [
         Text.assemble("\n", (report.target, "bold"), f"  {report.target_title}"),
         Text(measured_on(report), style="dim"),
+        *(Text(f"warning: {about} {sentence}", style="bold yellow") for about, sentence in warnings(report)),
         Text(),
         measurements_table(rows, width),
         *([] if width >= FULL_WIDTH else [Text(_NARROW, style="dim")]),
@@ -91,7 +93,7 @@ def run_view(report: Report, width: int) -> RenderableType:
     if report.devices:
         parts += [Text("Measured on the device itself", style="bold"), devices_table(report.devices), Text()]
         parts.append(_listed(device_notes(report.devices)))
-    notes = grouped_notes(rows)
+    notes = [*left_out_notes(report), *grouped_notes(rows)]
     if notes:
         parts += [Text("Notes", style="bold"), _listed(notes)]
     parts.append(Text(f"whole run {seconds_text(report.wall_seconds)}, measuring included", style="dim"))

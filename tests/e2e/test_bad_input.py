@@ -58,7 +58,7 @@ def run(capsys, *overrides: str) -> tuple[int, str]:
 
 
 def factory(name: str, checkpoint: str | None = None) -> list[str]:
-    chosen = ["model=factory", f"model.factory=badnets:{name}", *GRAY]
+    chosen = ["model=factory", f"model.factory=badnets:{name}", *GRAY, "data=digits"]
     return [*chosen, f"model.checkpoint={checkpoint}"] if checkpoint else chosen
 
 
@@ -123,7 +123,7 @@ def test_a_factory_from_a_configuration_file_is_not_trusted(capsys):
     model = {"kind": "factory", "factory": "badnets:net", "checkpoint": None}
     model["input"] = {"shape": [1, 32, 32], "channel_order": "gray", "mean": [0.5], "std": [0.5]}
     Path("mine/model/stranger.yaml").write_text("# A stranger's\n" + yaml.safe_dump(model))
-    code, error = run(capsys, "model=stranger", "--config-dir", "mine")
+    code, error = run(capsys, "model=stranger", "data=digits", "--config-dir", "mine")
     assert code == 2
     assert "trust=[badnets]" in error
 
@@ -162,15 +162,22 @@ def test_an_impossible_amount(capsys):
 @pytest.mark.parametrize("content", [b"", b"not an onnx file", bytes(1000)])
 def test_an_onnx_file_that_is_not_one(capsys, content):
     Path("model.onnx").write_bytes(content)
-    code, error = run(capsys, "model=file", "model.path=model.onnx", *GRAY, "~stage.fold_batchnorm", "~stage.magnitude")
+    code, error = run(capsys, "model=file", "model.path=model.onnx", *GRAY, "data=digits")
     assert code == 2
     assert "model.onnx" in error
 
 
 def test_pruning_an_onnx_source_is_refused(capsys):
-    code, error = run(capsys, "model=file", "model.path=model.onnx", *GRAY, "~stage.fold_batchnorm")
+    typed = "stage.magnitude.amount=0.5"
+    code, error = run(capsys, "model=file", "model.path=model.onnx", *GRAY, "data=digits", typed)
     assert code == 2
     assert "'magnitude' takes torch" in error
+
+
+def test_somebodys_model_without_data_is_refused(capsys):
+    code, error = run(capsys, "model=factory", "model.factory=badnets:net", *GRAY)
+    assert code == 2
+    assert "data= is needed for model=factory" in error
 
 
 def test_a_target_profile_with_an_unknown_key(capsys):

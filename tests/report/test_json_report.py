@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from report_rows import run_report, run_rows
 
 from compress.errors import ConfigError
+from compress.measure.chance import AtChance
+from compress.pipeline import LeftOut
 from compress.report.json_report import GitState, Report, SplitSummary, create_report, git_state, summarize_file
 from compress.types import Accuracy, Fidelity, Format, Latency, Measurement, Precision, Sparsity
 
@@ -132,4 +134,13 @@ def test_a_report_is_created_with_this_machine_and_its_libraries(tmp_path, monke
     assert report.versions["torch"].startswith("2.")
     assert report.splits["evaluation"] == SplitSummary(4, "ab" * 32)
     assert (report.files[0].path, report.files[0].size_bytes, report.classes) == ("model.onnx", 5, 2)
+    assert Report.from_json(report.to_json()) == report
+
+
+def test_a_source_at_chance_and_what_was_left_out_are_typed():
+    doubt = AtChance(0.1, 0.1, 360, 0.52)
+    report = run_report(at_chance=doubt, left_out=(LeftOut("fold_batchnorm", "it takes torch"),))
+    written = json.loads(report.to_json())
+    assert written["at_chance"] == {"top1": 0.1, "chance": 0.1, "samples": 360, "probability": 0.52}
+    assert written["left_out"] == [{"stage": "fold_batchnorm", "reason": "it takes torch"}]
     assert Report.from_json(report.to_json()) == report

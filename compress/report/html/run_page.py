@@ -25,7 +25,7 @@ from compress.report.columns import (
     drift_rows,
     stage_cell,
 )
-from compress.report.compare import final_row, grouped_notes, in_words, measured_on
+from compress.report.compare import final_row, grouped_notes, in_words, left_out_notes, measured_on, warnings
 from compress.report.devices import device_notes, estimate_lines
 from compress.report.html.blocks import Block, Facts, Page, Plots, Prose, Section, Source, Table, Tile
 from compress.report.html.drift_plot import drift_plot
@@ -77,7 +77,9 @@ def read_run(report: Report, folder: Path) -> RunData:
 def run_page(run: RunData) -> Page:
     """The page about one run."""
     report = run.report
+    notes = [*left_out_notes(report), *grouped_notes(report.measurements)]
     sections = (
+        Section("warnings", "Warning", [Facts(doubts)] if (doubts := warnings(report)) else []),
         Section("stages", "Stages", _stages(report)),
         Section("figures", "Size, latency, accuracy", _figures(report.measurements)),
         Section("device", "On the device", _device(report)),
@@ -85,7 +87,7 @@ def run_page(run: RunData) -> Page:
         Section("layers", "Layers", _layers(report.measurements, run.scans)),
         Section("ranges", "INT8 ranges", _ranges(report.ranges)),
         Section("drift", "Drift", _drift(report)),
-        Section("notes", "Notes", [Facts(notes)] if (notes := grouped_notes(report.measurements)) else []),
+        Section("notes", "Notes", [Facts(notes)] if notes else []),
         Section("reproduce", "Reproduce", reproduce(report)),
     )
     return Page(report.target_title, _subtitle(report), _tiles(report.measurements), sections)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from compress.errors import Refusal
 from compress.files import atomic_path
-from compress.stage import Context, Stage
+from compress.stage import Context, ExportStage
 from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _NEWEST_OPSET = 20
 """What torch 2.14's exporter writes."""
 
 
-class ToOnnx(Stage):
+class ToOnnx(ExportStage):
     """Write a self-contained ONNX file with input `input` and output `logits`, both float32.
 
     An ONNX artifact is written anew with the asked batch, opset and metadata.

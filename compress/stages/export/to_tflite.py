@@ -10,7 +10,7 @@ from pydantic import Field
 
 from compress.errors import MissingExtra, Refusal, StageError
 from compress.files import atomic_path
-from compress.stage import Context, Stage
+from compress.stage import Context, ExportStage
 from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _DYNAMIC_SQNR_DB = 15.0
 """Parity floor of dynamic range, noise of 3 % of the logits' energy, as for the `dynamic` stage."""
 
 
-class ToTflite(Stage):
+class ToTflite(ExportStage):
     """Write a `.tflite` file with input `input` (NHWC) and output `logits`.
 
     A quantized module (or an ONNX file with Q/DQ) becomes an INT8 file with the very same scales; a float one becomes a

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from compress.errors import Refusal, StageError
 from compress.files import atomic_path
-from compress.stage import Context, Stage
+from compress.stage import Context, ExportStage
 from compress.types import Artifact, Format, InputSpec, Precision
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ METADATA_FILE = "edge_compress.json"
 """Extra file inside the archive: `torch.jit.load(path, _extra_files={"edge_compress.json": ""})`."""
 
 
-class ToTorchscript(Stage):
+class ToTorchscript(ExportStage):
     """Write a frozen TorchScript file, float32 in and out. Any batch size is accepted where the model allows it.
 
     Attributes:
