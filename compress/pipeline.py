@@ -79,7 +79,11 @@ class Pipeline:
                 stage.requires(target, output.precision, name)
                 route.steps.append(
                     Step(
-                        name, stage, output.name, stage.produces or output.format, stage.precision_from(output.precision)
+                        name,
+                        stage,
+                        output.name,
+                        stage.produces or output.format,
+                        stage.precision_from(output.precision),
                     )
                 )
         _refuse_unused(route.steps)

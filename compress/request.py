@@ -67,8 +67,8 @@ def _require_data(config: RunConfig, typed: frozenset[str]) -> None:
     if isinstance(config.data, DigitsData) and not isinstance(config.model, DigitsModel) and "data" not in typed:
         raise ConfigError(
             f"data= is needed for model={_model_name(config.model)}: the embedded digits belong to model=digits",
-            fix="data=image_folder data.train=<folder>, or another of csv, npz, torchvision (data=digits for a model of "
-            "handwritten digits)",
+            fix="data=image_folder data.train=<folder>, or data=csv, npz or torchvision; data=digits if it was "
+            "trained on those",
         )
 
 

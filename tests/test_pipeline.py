@@ -115,7 +115,9 @@ def test_a_baseline_feeds_nobody_who_does_not_name_it():
 
 def test_what_could_only_take_a_baseline_is_told_to_name_it():
     stages = {"base": Export(baseline=True), "engine": BuildEngine()}
-    with pytest.raises(Refusal, match=r"takes onnx, but only torch comes .*fix: stage.engine.source=base or ~stage.engi"):
+    with pytest.raises(
+        Refusal, match=r"takes onnx, but only torch comes .*fix: stage.engine.source=base or ~stage.engi"
+    ):
         Pipeline.check(PI, stages, Format.TORCH)
     feed = feeds(Pipeline.check(PI, stages | {"engine": BuildEngine(source="base")}, Format.TORCH))
     assert feed["engine"] == "base"
@@ -162,7 +164,9 @@ def test_a_missing_exporter_is_not_the_models_fault():
 def test_a_stage_whose_source_or_place_is_a_stage_left_out():
     stages = {**RECIPE, "early": Export(before="fold", source=SOURCE), "branch": Export(source="fold")}
     feed = feeds(Pipeline.check(PI, stages, Format.ONNX, asked=frozenset({"early"})))
-    assert list(feed)[0] == "early"
+    assert next(iter(feed)) == "early"
     assert feed["branch"] == "early"  # the newest of what `fold` itself had before it
-    with pytest.raises(Refusal, match=r"stage.branch.source=fold is left out: it takes torch.*fix: stage.branch.source=n"):
+    with pytest.raises(
+        Refusal, match=r"stage.branch.source=fold is left out: it takes torch.*fix: stage.branch.source=n"
+    ):
         Pipeline.check(PI, stages, Format.ONNX, asked=frozenset({"branch"}))

@@ -43,9 +43,13 @@ def test_an_onnx_file_goes_through_every_recipe(target, steps):
     assert quantizer.feed == "source"
 
 
-@pytest.mark.parametrize("typed", ["stage.magnitude.amount=0.5", "+stage@stage.two=magnitude stage.two.before=ptq_static"])
+@pytest.mark.parametrize(
+    "typed", ["stage.magnitude.amount=0.5", "+stage@stage.two=magnitude stage.two.before=ptq_static"]
+)
 def test_pruning_that_was_typed_refuses_an_onnx_file(typed):
-    with pytest.raises(Refusal, match=r"takes torch, but only onnx comes before it: the weights of an ONNX file are fro"):
+    with pytest.raises(
+        Refusal, match=r"takes torch, but only onnx comes before it: the weights of an ONNX file are fro"
+    ):
         plan_run(Request((PI, *ONNX, *typed.split())))
 
 
@@ -59,7 +63,9 @@ def test_pruning_that_was_typed_refuses_an_onnx_file(typed):
     ],
 )
 def test_the_embedded_digits_are_for_the_embedded_model(model, name):
-    with pytest.raises(ConfigError, match=rf"data= is needed for model={name}: .* belong to model=digits \| fix: data="):
+    with pytest.raises(
+        ConfigError, match=rf"data= is needed for model={name}: .* belong to model=digits \| fix: data="
+    ):
         plan_run(Request((PI, *model)))
     assert plan_run(Request((PI, *model, "data=digits"))).config.data.kind == "digits"
 

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["CsvData", "DataConfig", "DigitsData", "ImageFolderData", "NpzData", "SplitOptions", "TorchvisionData"]
+__all__ = ["CsvData", "DataConfig", "DigitsData", "ImageFolderData", "NamedClasses", "NpzData"]
+__all__ += ["SplitOptions", "TorchvisionData"]
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -47,13 +48,27 @@ class ImageOptions(SplitOptions):
     resize: Annotated[int, Field(ge=1)] | None = None
 
 
+class NamedClasses(ImageOptions):
+    """Options of data sets that have names for their classes and no numbers.
+
+    Attributes:
+        class_map: JSON, YAML or CSV file that gives each class its output number of the model, or the model's name of
+            it; null goes by name, or by place where the data set has as many classes as the model has outputs.
+        class_names: text file with the name of every output of the model, one per line, from output 0; null takes those
+            that the model carries (pretrained weights, metadata of an ONNX file, the manifest of a run).
+    """
+
+    class_map: Path | None = None
+    class_names: Path | None = None
+
+
 class DigitsData(SplitOptions):
     """1797 handwritten digits, 8x8 gray, that come with scikit-learn (UCI ML hand-written digits, CC BY 4.0)."""
 
     kind: Literal["digits"] = "digits"
 
 
-class ImageFolderData(ImageOptions):
+class ImageFolderData(NamedClasses):
     """One folder per class: `train/<class>/*.png`.
 
     Attributes:
@@ -71,7 +86,8 @@ class CsvData(ImageOptions):
 
     Attributes:
         file: CSV with a header.
-        root: folder the paths are relative to; null means the folder of `file`.
+        test: another one for the evaluation split, or null to cut it from `file`.
+        root: folder the paths are relative to; null means the folder of the table.
         path_column: column of image paths, which must stay inside `root`.
         label_column: column of integer labels from 0.
         classes: number of classes; null means the largest label + 1.
@@ -79,6 +95,7 @@ class CsvData(ImageOptions):
 
     kind: Literal["csv"]
     file: Path
+    test: Path | None = None
     root: Path | None = None
     path_column: str = "path"
     label_column: str = "label"
@@ -103,7 +120,7 @@ class NpzData(ImageOptions):
     classes: Annotated[int, Field(ge=1)] | None = None
 
 
-class TorchvisionData(ImageOptions):
+class TorchvisionData(NamedClasses):
     """A classification data set of `torchvision.datasets` with a training and a test part.
 
     Attributes:

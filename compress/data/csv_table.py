@@ -14,48 +14,59 @@ from compress.files import inside
 __all__ = ["read_csv"]
 
 
-def read_csv(config: CsvData) -> FileSource:
-    """One sample per row of `config.file`; rows that repeat a file are counted once."""
-    root = config.root or config.file.parent
+def read_csv(config: CsvData) -> tuple[FileSource, FileSource | None]:
+    """One sample per row of `config.file` and of the test table, if the user named one; a repeated file counts once."""
+    paths, labels = _read_table(config, config.file, "data.file")
+    if config.test is None:
+        return distinct(paths, labels, _classes(config, labels)), None
+    test_paths, test_labels = _read_table(config, config.test, "data.test")
+    classes = _classes(config, [*labels, *test_labels])
+    return distinct(paths, labels, classes), distinct(test_paths, test_labels, classes)
+
+
+def _classes(config: CsvData, labels: list[int]) -> tuple[str, ...]:
+    return tuple(str(index) for index in range(config.classes or max(labels) + 1))
+
+
+def _read_table(config: CsvData, file: Path, option: str) -> tuple[list[Path], list[int]]:
+    """Image and label of each row of `file`, which is the value of `option`."""
+    root = config.root or file.parent
     if not root.is_dir():
         raise DataError(f"data.root: {root} is not a folder", fix="data.root=<folder the paths are relative to>")
     paths: list[Path] = []
     labels: list[int] = []
-    for line, path, label in _rows(config):
-        where = f"{config.file} line {line}"
+    for line, path, label in _rows(config, file, option):
+        where = f"{file} line {line}"
         paths.append(_image(root, path, where))
         labels.append(_label(label, where, config))
     if not paths:
-        raise DataError(f"{config.file} has a header but no rows", fix="add one row per image")
-    classes = config.classes or max(labels) + 1
-    return distinct(paths, labels, tuple(str(index) for index in range(classes)))
+        raise DataError(f"{file} has a header but no rows", fix="add one row per image")
+    return paths, labels
 
 
-def _rows(config: CsvData) -> Iterator[tuple[int, str, str]]:
+def _rows(config: CsvData, file: Path, option: str) -> Iterator[tuple[int, str, str]]:
     """Line number, path and label of each row."""
     try:
         # utf-8-sig: spreadsheets write a byte order mark that would become part of the first column's name
-        with config.file.open(newline="", encoding="utf-8-sig") as stream:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, restkey="", restval="")
             columns = reader.fieldnames or ()
-            for option in ("path_column", "label_column"):
-                _require_column(config, option, columns)
+            for column in ("path_column", "label_column"):
+                _require_column(config, file, column, columns)
             for row in reader:
                 yield reader.line_num, row[config.path_column], row[config.label_column]
     except OSError as error:
         reason = error.strerror or str(error)
-        raise DataError(f"data.file: {config.file} cannot be read: {reason}", fix="data.file=<file.csv>") from error
+        raise DataError(f"{option}: {file} cannot be read: {reason}", fix=f"{option}=<file.csv>") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"data.file: {config.file} is not a UTF-8 CSV file: {error}", fix="save it as CSV") from error
+        raise DataError(f"{option}: {file} is not a UTF-8 CSV file: {error}", fix="save it as CSV") from error
 
 
-def _require_column(config: CsvData, option: str, columns: object) -> None:
+def _require_column(config: CsvData, file: Path, option: str, columns: object) -> None:
     names = [str(name) for name in columns] if isinstance(columns, list | tuple) else []
     wanted = config.path_column if option == "path_column" else config.label_column
     if wanted not in names:
-        raise DataError(
-            f"{config.file} has no column {wanted!r}; {nearest(wanted, names)}", fix=f"data.{option}=<name>"
-        )
+        raise DataError(f"{file} has no column {wanted!r}; {nearest(wanted, names)}", fix=f"data.{option}=<name>")
 
 
 def _image(root: Path, name: str, where: str) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from compress.data.class_map import ClassNames, Numbering, number_classes
 from compress.data.configs import ImageFolderData
 from compress.data.source import FileSource, distinct
 from compress.errors import DataError
@@ -13,18 +15,29 @@ __all__ = ["read_image_folders"]
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff"})
 
 
-def read_image_folders(config: ImageFolderData) -> tuple[FileSource, FileSource | None]:
-    """The training folder and the test folder, which must have the same class folders."""
+def read_image_folders(config: ImageFolderData, carried: ClassNames) -> tuple[FileSource, FileSource | None]:
+    """The training folder and the test folder, which must have the same class folders.
+
+    Args:
+        carried: names of the model's outputs, by which the folders are numbered where no option says how.
+    """
     train = _read_folder(config.train, "data.train")
+    numbering = number_classes(train.classes, config, carried)
     if config.test is None:
-        return train, None
+        return _numbered(train, numbering), None
     test = _read_folder(config.test, "data.test")
     if train.classes != test.classes:
         raise DataError(
             f"the class folders of {config.train} and {config.test} differ: {_difference(train.classes, test.classes)}",
             fix="give both folders the same class folders",
         )
-    return train, test
+    return _numbered(train, numbering), _numbered(test, numbering)
+
+
+def _numbered(source: FileSource, numbering: Numbering | None) -> FileSource:
+    if numbering is None:
+        return replace(source, by_place=True)
+    return replace(source, labels=numbering(source.labels), classes=numbering.classes)
 
 
 def _read_folder(folder: Path, option: str) -> FileSource:

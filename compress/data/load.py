@@ -8,14 +8,18 @@ from compress.data.configs import CsvData, DataConfig, DigitsData, ImageFolderDa
 from compress.types import InputSpec
 
 if TYPE_CHECKING:
+    from compress.data.class_map import ClassNames
     from compress.data.source import Source
     from compress.data.splits import DataSplits
 
 __all__ = ["load_splits"]
 
 
-def load_splits(config: DataConfig, input: InputSpec) -> DataSplits:
+def load_splits(config: DataConfig, input: InputSpec, carried: ClassNames = lambda: None) -> DataSplits:
     """Read the data set that `config` names, preprocessed for a model that takes `input`.
+
+    Args:
+        carried: names of the model's outputs, where the model tells; asked only for data whose classes have no numbers.
 
     Images are decoded when a batch is read; one of each split is decoded here, so that a size or colour that does
     not fit is known before any work starts.
@@ -31,23 +35,23 @@ def load_splits(config: DataConfig, input: InputSpec) -> DataSplits:
 
         splits = divide(config, Preprocess(input, stretch=True), read_digits(), held_out=held_out())
     else:
-        train, test = _read(config)
+        train, test = _read(config, carried)
         splits = divide(config, Preprocess(input, resize=config.resize), train, test)
     for split in (splits.calibration, splits.evaluation):
         next(split.batches(1))
     return splits
 
 
-def _read(config: DataConfig) -> tuple[Source, Source | None]:
+def _read(config: DataConfig, carried: ClassNames) -> tuple[Source, Source | None]:
     """The training source and, where the user named one, the test source."""
     if isinstance(config, ImageFolderData):
         from compress.data.image_folder import read_image_folders
 
-        return read_image_folders(config)
+        return read_image_folders(config, carried)
     if isinstance(config, CsvData):
         from compress.data.csv_table import read_csv
 
-        return read_csv(config), None
+        return read_csv(config)
     if isinstance(config, NpzData):
         from compress.data.npz import read_npz
 
@@ -55,4 +59,4 @@ def _read(config: DataConfig) -> tuple[Source, Source | None]:
     from compress.data.torchvision_sets import read_torchvision
 
     assert not isinstance(config, DigitsData)
-    return read_torchvision(config)
+    return read_torchvision(config, carried)

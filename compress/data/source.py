@@ -27,10 +27,14 @@ class Source(Protocol):
     Attributes:
         classes: names, in the order of the labels.
         labels: int64 `[N]`.
+        by_place: a label is the class's place in a list of names, and nothing says that the model counts like that.
     """
 
     @property
     def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def by_place(self) -> bool: ...
 
     @property
     def labels(self) -> NDArray[np.int64]: ...
@@ -59,6 +63,7 @@ class FileSource:
     classes: tuple[str, ...]
     paths: tuple[Path, ...]
     labels: NDArray[np.int64]
+    by_place: bool = False
 
     def picture(self, index: int) -> Image.Image:
         path = self.paths[index]
@@ -86,6 +91,14 @@ class FileSource:
         except OSError as error:
             raise DataError(f"image {path} cannot be read: {error.strerror}", fix="restore the file") from error
 
+    def size_bytes(self, index: int) -> int:
+        """Of the file: only files of one size can be equal."""
+        path = self.paths[index]
+        try:
+            return path.stat().st_size
+        except OSError as error:
+            raise DataError(f"image {path} cannot be read: {error.strerror}", fix="restore the file") from error
+
 
 @dataclass(frozen=True)
 class ArraySource:
@@ -100,6 +113,7 @@ class ArraySource:
     images: NDArray[np.uint8] | NDArray[np.floating]
     labels: NDArray[np.int64]
     origin: str
+    by_place: bool = False
 
     def picture(self, index: int) -> Image.Image | NDArray[np.float32]:
         pixels = self.images[index]

@@ -11,7 +11,7 @@ import numpy as np
 
 from compress.data.configs import SplitOptions
 from compress.data.preprocess import Preprocess
-from compress.data.source import Source
+from compress.data.source import FileSource, Source
 from compress.errors import DataError
 from compress.stage import Batch, Split
 
@@ -61,7 +61,11 @@ class SampleSplit:
 
 @dataclass(frozen=True)
 class DataSplits:
-    """The four splits of a data set."""
+    """The four splits of a data set.
+
+    Attributes:
+        by_place: labels are places in a list of names: the model's own numbers only if it has as many outputs.
+    """
 
     classes: tuple[str, ...]
     calibration: Split
@@ -69,6 +73,7 @@ class DataSplits:
     validation: Split
     evaluation: Split
     seed: int
+    by_place: bool = False
 
     def describe(self) -> dict[str, int | str | dict[str, int | str]]:
         """What a report records: seed, number of classes, and samples and digest of each split."""
@@ -88,7 +93,7 @@ def divide(
     """Cut the sources into splits that share no sample.
 
     Args:
-        train: source of the calibration, validation and fine-tuning splits.
+        train: source of the calibration, validation and fine-tuning splits; without images that `test` has.
         test: source of the evaluation split; None cuts it from `train`.
         held_out: samples of `train` that are the evaluation split whatever the seed.
 
@@ -105,7 +110,7 @@ def divide(
         rest = _shuffled([index for index in range(len(train.labels)) if index not in chosen], options.seed)
         evaluation, origin = _first(held_out, options.evaluation, options.seed), train
     else:
-        used = {test.identity(index) for index in range(len(test.labels))}
+        used = {test.identity(index) for index in range(len(test.labels))} | _copies(train, test)
         rest = _shuffled([i for i in range(len(train.labels)) if train.identity(i) not in used], options.seed)
         if not rest:  # train and test are the same folder
             return divide(options, preprocess, test)
@@ -115,13 +120,40 @@ def divide(
 
 
 def require_classes(splits: DataSplits, outputs: int) -> None:
-    """Raise `DataError` when the data set has a class that the model has no output for."""
+    """Raise `DataError` when the data set has a class that the model has no output for, or none that is known."""
     if len(splits.classes) > outputs:
         raise DataError(
             f"the data set has {len(splits.classes)} classes but the model has {outputs} outputs",
             fix="choose a model trained for these classes, for example model.num_classes="
             f"{len(splits.classes)} for a torchvision model",
         )
+    if splits.by_place and len(splits.classes) < outputs:
+        raise DataError(
+            f"the data set has {len(splits.classes)} named classes and the model {outputs} outputs: which output is "
+            f"{splits.classes[0]!r} is not known",
+            fix="data.class_map=<JSON, YAML or CSV of class to output number>, or data.class_names=<text file with the "
+            "names of the model's outputs, one per line>",
+        )
+
+
+def _copies(train: Source, test: Source) -> set[str]:
+    """Identities of the training files that lie in the test set under another name, byte by byte."""
+    if not (isinstance(train, FileSource) and isinstance(test, FileSource)):
+        return set()
+    of_size: dict[int, list[int]] = {}
+    for index in range(len(test.paths)):
+        of_size.setdefault(test.size_bytes(index), []).append(index)
+    contents: dict[int, set[bytes]] = {}
+    copies = set()
+    for index in range(len(train.paths)):
+        size = train.size_bytes(index)
+        if size not in of_size:
+            continue
+        if size not in contents:
+            contents[size] = {test.content(one) for one in of_size[size]}
+        if train.content(index) in contents[size]:
+            copies.add(train.identity(index))
+    return copies
 
 
 def _assemble(
@@ -146,6 +178,7 @@ def _assemble(
         finetune=split("finetune", train, rest[second : second + finetune]),
         evaluation=split("evaluation", origin, evaluation),
         seed=options.seed,
+        by_place=train.by_place,
     )
 
 

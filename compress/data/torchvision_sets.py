@@ -12,6 +12,7 @@ from urllib.error import URLError
 import numpy as np
 from PIL import Image
 
+from compress.data.class_map import ClassNames, number_classes
 from compress.data.configs import TorchvisionData
 from compress.errors import DataError, nearest
 
@@ -38,6 +39,7 @@ class _TorchvisionSource:
     labels: NDArray[np.int64]
     dataset: _DataSet
     origin: str
+    by_place: bool
 
     def picture(self, index: int) -> Image.Image:
         try:
@@ -61,8 +63,12 @@ class _TorchvisionSource:
         return hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).digest()
 
 
-def read_torchvision(config: TorchvisionData) -> tuple[_TorchvisionSource, _TorchvisionSource]:
-    """The training and the test part of the data set."""
+def read_torchvision(config: TorchvisionData, carried: ClassNames) -> tuple[_TorchvisionSource, _TorchvisionSource]:
+    """The training and the test part of the data set.
+
+    Args:
+        carried: names of the model's outputs, by which the classes are numbered where no option says how.
+    """
     constructor = _constructor(config.name)
     parameters = inspect.signature(constructor).parameters
     if "train" in parameters:
@@ -75,10 +81,15 @@ def read_torchvision(config: TorchvisionData) -> tuple[_TorchvisionSource, _Torc
             fix="export it as folders and use data=image_folder",
         )
     classes = _classes(train, _labels(train, config), _labels(test, config))
-    return (
-        _TorchvisionSource(classes, _labels(train, config), train, f"{config.name} train"),
-        _TorchvisionSource(classes, _labels(test, config), test, f"{config.name} test"),
-    )
+    numbering = number_classes(classes, config, carried)
+
+    def source(dataset: _DataSet, part: str) -> _TorchvisionSource:
+        labels, origin = _labels(dataset, config), f"{config.name} {part}"
+        if numbering is None:
+            return _TorchvisionSource(classes, labels, dataset, origin, by_place=True)
+        return _TorchvisionSource(numbering.classes, numbering(labels), dataset, origin, by_place=False)
+
+    return source(train, "train"), source(test, "test")
 
 
 def _constructor(name: str) -> type:
@@ -152,5 +163,5 @@ def _classes(dataset: _DataSet, train: NDArray[np.int64], test: NDArray[np.int64
     count = int(max(train.max(initial=-1), test.max(initial=-1))) + 1
     names = getattr(dataset, "classes", None)
     if isinstance(names, list | tuple) and len(names) >= count:
-        return tuple(str(name) for name in names)
+        return tuple(str(name[0] if isinstance(name, tuple) and name else name) for name in names)  # (name, synonyms)
     return tuple(str(index) for index in range(count))

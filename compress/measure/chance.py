@@ -80,7 +80,11 @@ def binomial_tail(successes: int, samples: int, share: float) -> float:
     log_share, log_rest = math.log(share), math.log1p(-share)
     whole = math.lgamma(samples + 1)
     terms = (
-        whole - math.lgamma(count + 1) - math.lgamma(samples - count + 1) + count * log_share + (samples - count) * log_rest
+        whole
+        - math.lgamma(count + 1)
+        - math.lgamma(samples - count + 1)
+        + count * log_share
+        + (samples - count) * log_rest
         for count in range(successes, samples + 1)
     )
     return min(1.0, math.fsum(math.exp(term) for term in terms))

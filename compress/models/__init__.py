@@ -5,6 +5,7 @@ Importing this package imports no torch; `load_model` does.
 
 from __future__ import annotations
 
+from compress.models.class_names import class_names
 from compress.models.configs import (
     DigitsModel,
     FactoryModel,
@@ -22,6 +23,7 @@ __all__ = [
     "InputConfig",
     "ModelConfig",
     "TorchvisionModel",
+    "class_names",
     "load_model",
     "model_digest",
     "source_format",

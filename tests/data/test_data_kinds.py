@@ -94,6 +94,16 @@ def test_a_linked_image_of_the_test_set_is_not_trained_on(folder, tmp_path):
     assert len(splits.calibration) + len(splits.validation) + len(splits.finetune) == 10
 
 
+def test_a_copied_image_of_the_test_set_is_not_trained_on(folder, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        (tmp_path / "test" / name / "renamed.png").write_bytes((folder / name / "0.png").read_bytes())
+    splits = load(kind="image_folder", train=folder, test=tmp_path / "test")
+    trained = [split.source.paths[i] for split in every(splits)[:3] for i in split.indices]
+    assert len(trained) == 10
+    assert not [path for path in trained if path.name == "0.png"]
+
+
 def test_image_folder_errors(folder, tmp_path):
     with pytest.raises(DataError, match=r"data.train: .*absent is not a folder"):
         load(kind="image_folder", train=tmp_path / "absent")
@@ -138,6 +148,31 @@ def test_csv_with_a_byte_order_mark_and_quoted_names(tmp_path):
         picture(len(name)).save(tmp_path / name)
     path = write_table(tmp_path, [(n, 0) for n in ("a, b.png", "c.png", "d.png", "e.png")], encoding="utf-8-sig")
     assert len(load(kind="csv", file=path).evaluation) == 1
+
+
+def test_csv_with_a_test_table(table, tmp_path):
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "copy.png").write_bytes((tmp_path / "0.png").read_bytes())
+    picture(50).save(tmp_path / "held" / "new.png")
+    test = write_table(tmp_path / "held", [("copy.png", 0), ("new.png", 4)])
+    splits = load(kind="csv", file=table, test=test)
+    assert splits.classes == ("0", "1", "2", "3", "4")
+    assert {path.parent.name for path in splits.evaluation.source.paths} == {"held"}
+    assert sorted(splits.evaluation.source.labels) == [0, 4]
+    trained = [split.source.paths[i].name for split in every(splits)[:3] for i in split.indices]
+    assert sorted(trained) == [
+        f"{index}.png" for index in range(1, 8)
+    ]  # 0.png is in the test table, under another name
+    with pytest.raises(DataError, match=r"data.test: .*absent.csv cannot be read.*fix: data.test="):
+        load(kind="csv", file=table, test=tmp_path / "absent.csv")
+    with pytest.raises(DataError, match=r"held.*table.csv line 2: label 4 is out of range"):
+        load(kind="csv", file=table, test=write_table(tmp_path / "held", [("new.png", 4)]), classes=3)
+
+
+def test_the_same_table_twice_is_split_and_not_shared(table):
+    splits = load(kind="csv", file=table, test=table)
+    used = [split.source.paths[index] for split in every(splits) for index in split.indices]
+    assert len(used) == len(set(used)) == 8
 
 
 def test_repeated_rows_count_once_and_contradictions_are_refused(table):

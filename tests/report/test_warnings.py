@@ -54,7 +54,7 @@ def test_the_one_line_of_quiet_says_it_too():
 
 
 def test_the_page_has_a_section_for_it():
-    sections = [section["id"] for section in Outline(page(DOUBTFUL)).named("section")]
+    sections = [section["id"] for section in Outline(render(run_page(RunData(DOUBTFUL)))).named("section")]
     assert sections[0] == "warnings"
 
 
