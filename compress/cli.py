@@ -11,7 +11,7 @@ from compress import __version__
 from compress.errors import ConfigError
 from compress.resources import conf_folder, describe_choices
 
-__all__ = ["Command", "help_text", "parse"]
+__all__ = ["COMMON_OVERRIDES", "Command", "help_text", "parse"]
 
 _USAGE = "python -m compress target=<device> [key=value ...] [-m] [-v | -q] [--config-dir FOLDER] [--cfg]"
 
@@ -23,13 +23,13 @@ _GROUPS = (
     ("stages", "stage"),
 )
 
-_COMMON_OVERRIDES = (
-    ("model=mobilenet_v2", "another network; model=factory or model=file for your own"),
+COMMON_OVERRIDES = (
+    ("model=mobilenet_v2 data=...", "another network, with data; model=factory or model=file for your own"),
     ("data=image_folder data.train=photos/", "your own images, one folder per class"),
     ("precision=int8", "fp32, fp16, int8, int8_qat or int8_auto (keeps an accuracy budget); targets have a default"),
     ("stage.magnitude.amount=0.7", "share of weights set to zero"),
     ("~stage.magnitude", "leave a stage out"),
-    ("+stage@stage.fp16=fp16 stage.fp16.before=to_onnx", "add a stage"),
+    ("+stage@stage.scan=prune_scan stage.scan.before=magnitude", "add a stage"),
     ("data.calibration=256", "images that decide the INT8 ranges"),
     ("device.host=pi@raspberrypi", "let the board measure the result, over SSH; device.hosts=[a,b] for several"),
     ("resume=false", "recompute every stage instead of reusing finished ones"),
@@ -91,7 +91,7 @@ def help_text(config_folder: Path | None = None) -> str:
     sections.append(f"usage: {_USAGE}")
     for title, group in _GROUPS:
         sections.append(_table(title, _choices(group, config_folder)))
-    sections.append(_table("common overrides", dict(_COMMON_OVERRIDES)))
+    sections.append(_table("common overrides", dict(COMMON_OVERRIDES)))
     sections.append(
         "flags\n"
         "  -m, --multirun       run every combination: target=a,b stage.magnitude.amount=0.3,0.5\n"

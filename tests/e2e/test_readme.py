@@ -1,4 +1,4 @@
-"""Every command line and every option in README works as it is typed there.
+"""Every command line and every option in README, and in `--help`, works as it is typed there.
 
 A line is what a block shows: a command, or overrides to add to one. Each is composed and held against the targets until
 one takes it. A line that none of the kinds below fits fails, too: teach this file to try it.
@@ -129,9 +129,9 @@ def adders() -> dict[str, list[str]]:
 
 
 def overrides(line: Line) -> list[str]:
-    """What the line gives to `python -m compress`; `...`, and an option alone, go with the first data set shown."""
+    """What the line gives to `python -m compress`; `...`, and an option alone, mean the first data set shown."""
     words = line.words[3:] if kind(line) == "run" else line.words
-    words = [part for word in words for part in (DATA if word == "..." else [word])]
+    words = [part for word in words for part in (DATA if word in ("...", "data=...") else [word])]
     return [*DATA, *words] if words[0].startswith("data.") else words
 
 
@@ -194,7 +194,10 @@ def test_every_line_is_of_a_kind_that_is_tried():
     assert len(RUNS) > 50
 
 
-@pytest.mark.parametrize("line", RUNS, ids=str)
+HELP = [Line(0, override) for override, _ in cli.COMMON_OVERRIDES]
+
+
+@pytest.mark.parametrize("line", [*RUNS, *HELP], ids=str)
 def test_a_line_is_planned_for_a_target_that_fits(line):
     for words in alternatives(overrides(line)):
         assert planned(words).pipeline.steps
