@@ -78,17 +78,15 @@ def _literal(text: str) -> object:
         pass
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return None
 
 
 def _names(value: object) -> tuple[str, ...] | None:
     """A list of names, or a dict of them by number."""
     if isinstance(value, dict):
-        by_number = {int(key): name for key, name in value.items() if str(key).isdecimal()}
-        if sorted(by_number) != list(range(len(value))):
-            return None
-        value = [by_number[number] for number in range(len(by_number))]
+        by_number = {key if isinstance(key, str) else repr(key): name for key, name in value.items()}
+        value = [by_number.get(str(number)) for number in range(len(by_number))]
     if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(name, str) for name in value):
         return None
     return tuple(value) or None
