@@ -10,6 +10,7 @@ import onnxscript.optimizer
 import onnxscript.rewriter
 from onnx_ir.passes import common
 
+from compress.onnxfile.pad_order import quantize_before_padding
 from compress.onnxfile.rewrites import rules_for
 from compress.quiet import quiet
 
@@ -33,6 +34,7 @@ def tidy(model: ir.Model) -> None:
         if _shapes_are_missing(model):  # asked after folding: until then they are missing of constants, too
             common.ShapeInferencePass()(model)
             _fold(model)
+        quantize_before_padding(model)
         _rewrite(model)
         common.LiftSubgraphInitializersToMainGraphPass()(model)
         common.IdentityEliminationPass()(model)

@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from onnx import TensorProto, helper, save
 from torch import nn
@@ -147,3 +148,30 @@ def test_resnet20_on_real_images(kit, shared_data):
     assert (fused.integer["QLinearConv"], fused.integer["QLinearAdd"], fused.integer["QGemm"]) == (19, 9, 1)
     # the two parameter-free shortcuts pad channels, and ONNX Runtime does not fuse Q/DQ around Pad on CPU
     assert fused.float == {"Pad": 2}
+
+
+class SamePadded(nn.Module):
+    """Two convolutions as TensorFlow pads them in front of a stride of 2: more below and on the right."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, stride=2)
+        self.second = nn.Conv2d(8, 8, 3, stride=2, groups=8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.first(F.pad(x, (0, 1, 0, 1))))
+        x = torch.relu(self.second(F.pad(x, (0, 1, 0, 1))))
+        return self.head(x.mean((2, 3)))
+
+
+def test_asymmetric_padding_is_a_part_of_the_integer_convolution(kit):
+    module = kit.lively(SamePadded())
+    torch.manual_seed(0)
+    data = torch.randn(16, *kit.spec.shape)
+    graph = kit.quantize(module, data, kit.spec, kit.recipe())
+    path = kit.export(graph, kit.spec)
+    fused = count_fused(path)
+    assert fused.integer["QLinearConv"] == 2
+    assert "Pad" not in fused.float
+    assert kit.sqnr(graph(data), run(path, data)) > 35
