@@ -148,15 +148,7 @@ def _make_peer(method: str, source: Artifact, images: NDArray[np.float32], path:
 
     started = time.perf_counter()
     fp32 = path.with_name(f"{path.stem}-fp32.onnx")
-    with redirect_stdout(io.StringIO()):  # it announces its steps there
-        torch.onnx.export(
-            source.module.eval(),
-            (torch.zeros(1, *source.input.shape),),
-            fp32,
-            input_names=["input"],
-            external_data=False,
-            dynamo=True,
-        )
+    torch_export(source, fp32)
     export_seconds = time.perf_counter() - started
     if method == NNCF:
         import nncf
@@ -164,11 +156,25 @@ def _make_peer(method: str, source: Artifact, images: NDArray[np.float32], path:
         dataset = nncf.Dataset([{"input": image[None]} for image in images])
         onnx.save(nncf.quantize(onnx.load(fp32), dataset, subset_size=len(images)), path)
     else:
-        _ort_quantize(fp32, path, images, PEERS[method])
+        ort_quantize(fp32, path, images, PEERS[method])
     return export_seconds
 
 
-def _ort_quantize(fp32: Path, path: Path, images: NDArray[np.float32], method: str) -> None:
+def torch_export(source: Artifact, path: Path) -> None:
+    """Write the FP32 ONNX file that peers start from."""
+    with redirect_stdout(io.StringIO()):  # it announces its steps there
+        torch.onnx.export(
+            source.module.eval(),
+            (torch.zeros(1, *source.input.shape),),
+            path,
+            input_names=["input"],
+            external_data=False,
+            dynamo=True,
+        )
+
+
+def ort_quantize(fp32: Path, path: Path, images: NDArray[np.float32], method: str) -> None:
+    """Quantize with ONNX Runtime's own tool: QDQ, unsigned activations, signed weights per channel."""
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
