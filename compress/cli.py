@@ -19,6 +19,7 @@ _GROUPS = (
     ("targets (target=...)", "target"),
     ("models (model=...)", "model"),
     ("data (data=...)", "data"),
+    ("measuring (measure=...)", "measure"),
     ("loggers (logger=...)", "logger"),
     ("stages", "stage"),
 )

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.files import make_folder
-from compress.measure.boundary import MeasureConfig, ReferenceLogits, measure
+from compress.measure.boundary import MeasureConfig, RecordedLogits, measure
 from compress.measure.comparable import comparable_latency
 from compress.measure.host import describe_host
 from compress.measure.memory import PeakMemory
@@ -21,7 +22,7 @@ from compress.serialize import to_json
 from compress.stage import Context, Progress, Splits
 from compress.store import Found, StageStore, content_key
 from compress.target import Target
-from compress.types import Artifact, Format, LatencyRatio, Measurement, Race
+from compress.types import Artifact, Format, LatencyRatio, Measurement, Precision, Race
 from compress.versions import source_digest, tool_versions
 
 if TYPE_CHECKING:
@@ -78,10 +79,14 @@ class Run:
         )
 
     @cached_property
-    def reference(self) -> ReferenceLogits:
+    def reference(self) -> RecordedLogits:
         """The source model's outputs on the evaluation split, computed when something is first compared with them."""
-        path = self.store.folder(self.source_digest) / f"reference-{self.measured_with[:16]}.npy"
-        return ReferenceLogits.compute(self.source, self.splits.evaluation, path, self.measure, self.progress)
+        path = self.recorded_path(self.source_digest)
+        return RecordedLogits.compute(self.source, self.splits.evaluation, path, self.measure, self.progress)
+
+    def recorded_path(self, digest: str) -> Path:
+        """Where the logits of an output on the evaluation split are kept, once they were computed."""
+        return self.store.folder(digest) / f"logits-{self.measured_with[:16]}.npy"
 
 
 class Output:
@@ -218,10 +223,25 @@ def _measured(name: str, output: Output, cost: _Cost, run: Run) -> Result:
             splits=run.splits,
             config=run.measure,
             progress=run.progress,
+            recorded=_recorded(name, output, run),
         )
         measurement = replace(measured, seconds=cost.seconds, peak_rss_bytes=cost.peak_rss_bytes, reused=cost.reused)
         run.store.save_measurement(output.digest, run.measured_with, measurement)
     return Result(measurement, output)
+
+
+def _recorded(name: str, output: Output, run: Run) -> RecordedLogits | None:
+    """Logits that are needed more than once: the source's, and those of an INT8 graph, which its files are held to."""
+    if name == SOURCE:
+        return run.reference
+    artifact = output.artifact
+    int8_graph = artifact.format is Format.TORCH and artifact.precision is Precision.INT8
+    if not int8_graph or run.measure.scope == "quick":
+        return None
+    path = run.recorded_path(output.digest)
+    return RecordedLogits.compute(
+        artifact, run.splits.evaluation, path, run.measure, run.progress, f"{name}: INT8 reference outputs"
+    )
 
 
 def _raced(result: Result, earlier: Sequence[Result], run: Run) -> Result:

@@ -38,6 +38,7 @@ from compress.files import assemble, write_bytes, write_in_order
 from compress.loggers import RunFacts, flattened, logged
 from compress.measure.drift import Drift, measure_drift
 from compress.measure.ranges import TensorRange, measure_ranges
+from compress.measure.reference import RecordedLogits
 from compress.models import class_names, load_model, model_digest
 from compress.pipeline import SOURCE, LeftOut, Pipeline
 from compress.report.json_report import Report, create_report, summarize_file
@@ -51,8 +52,9 @@ __all__ = ["Finished", "run_once"]
 
 T = TypeVar("T")
 
-_DRIFT_SAMPLES = 128
-"""Enough logits for the largest difference to settle; the INT8 reference is slow, as PyTorch emulates it in float."""
+_DRIFT_SAMPLES = {"full": 128, "quick": 16}
+"""128 are enough logits for the largest difference to settle, and are known from evaluating the graph. `quick` runs the
+INT8 reference for these few alone: PyTorch emulates it in float, which is slow."""
 
 _RANGE_SAMPLES = 32
 _RANGE_SECONDS = 10.0
@@ -175,12 +177,14 @@ def _drift(results: list[Result], run: Run) -> tuple[Drift, ...]:
 
 def _drift_from(graph: Output, files: list[Result], run: Run) -> tuple[Drift, ...]:
     """Drift of `files` from `graph`, or what an earlier run found for the very same ones."""
-    depends = {"files": [file.output.digest for file in files], "samples": _DRIFT_SAMPLES, "with": run.measured_with}
+    samples, path = _DRIFT_SAMPLES[run.measure.scope], run.recorded_path(graph.digest)
+    depends = {"files": [file.output.digest for file in files], "samples": samples, "with": run.measured_with}
     name = f"drift-{content_key(depends)[:16]}"
 
     def measure() -> _DriftRows:
         named = [(file.measurement.stage, file.output.artifact) for file in files]
-        return _DriftRows(measure_drift(graph.artifact, named, run.splits, _DRIFT_SAMPLES, run.progress))
+        recorded = RecordedLogits(path).open() if path.exists() else None
+        return _DriftRows(measure_drift(graph.artifact, named, run.splits, samples, run.progress, recorded))
 
     return _remembered(graph, name, _DriftRows, measure, run).rows
 
@@ -193,7 +197,9 @@ class _DriftRows:
 
 
 def _ranges(results: list[Result], run: Run) -> tuple[TensorRange, ...]:
-    """Ranges of every INT8 graph that a file was made from."""
+    """Ranges of every INT8 graph that a file was made from; `quick` leaves them out."""
+    if run.measure.scope == "quick":
+        return ()
     feeds = {result.measurement.feed for result in results}
     graphs = [result for result in results if _is_int8_graph(result) and result.measurement.stage in feeds]
     return tuple(row for graph in graphs for row in _ranges_of(graph.output, run))

@@ -35,7 +35,7 @@ def test_unknown_flags_show_the_usage(arguments):
 
 def test_help_lists_every_choice_and_ten_overrides():
     text = help_text()
-    for group in ("target", "model", "data", "logger", "stage"):
+    for group in ("target", "model", "data", "measure", "logger", "stage"):
         for name, description in describe_choices(conf_folder() / group).items():
             assert f"  {name} " in text
             assert description in text

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "compress"
 
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
-    {"errors", "types", "quiet", "garbage", "svg", "observe", "child", "signals"},
+    {"allocator", "errors", "types", "quiet", "garbage", "svg", "observe", "child", "signals"},
     {"scratch", "files", "serialize", "resources", "versions", "target", "stage"},
     {
         "graph",

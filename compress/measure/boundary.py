@@ -10,7 +10,7 @@ from compress.errors import DeviceMissing
 from compress.measure.accuracy import Evaluation, evaluate
 from compress.measure.host import Host, describe_host, int8_trusted
 from compress.measure.latency import latency, one_sample
-from compress.measure.reference import ReferenceLogits
+from compress.measure.reference import RecordedLogits
 from compress.measure.settings import MeasureConfig
 from compress.measure.size import Size, file_size, model_files, module_size
 from compress.measure.unmeasured import NotMeasured, attempt
@@ -21,7 +21,9 @@ from compress.types import Artifact, Format, InputSpec, Latency, Measurement, Pr
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["MeasureConfig", "ReferenceLogits", "int8_exact", "measure"]
+__all__ = ["MeasureConfig", "RecordedLogits", "int8_exact", "measure"]
+
+_SKIPPED = "measure=quick: the source and the files are run, the modules in between are not"
 
 _HALF_ZERO = 0.4
 """Fewer zeros than this are no 2:4 pattern: a layer or two stay dense, the others have one half."""
@@ -41,14 +43,16 @@ def measure(
     artifact: Artifact,
     *,
     stage: str,
-    reference: ReferenceLogits | None,
+    reference: RecordedLogits | None,
     splits: Splits,
     config: MeasureConfig,
     progress: Progress,
+    recorded: RecordedLogits | None = None,
 ) -> Measurement:
     """Everything about `artifact` that can be measured here; the rest is None with the reason in `notes`.
 
-    Latency is of one sample at `config.threads`; accuracy is over the whole evaluation split, with all cores.
+    Latency is of one sample at `config.threads`; accuracy is over the whole evaluation split, with all cores, or from
+    the logits `recorded` there before. `config.scope` says what of a module between source and file is measured.
     Seconds and memory of the stage itself are the pipeline's to add.
 
     Raises:
@@ -66,8 +70,15 @@ def measure(
         return _read_only(artifact, stage, notes, missing)
     readers = _readers(artifact, run)
     size = attempt("size_bytes", notes, readers.size)
-    timed = _latency(run, artifact.input, config, host)
-    evaluation = attempt("accuracy", notes, lambda: _evaluate(artifact, reference, splits, config, progress, stage))
+    timed, evaluation = None, None
+    if config.scope == "quick" and artifact.format is Format.TORCH and artifact.history:
+        notes.update(dict.fromkeys(("latency", "accuracy"), _SKIPPED))
+    else:
+        timed = _latency(run, artifact.input, config, host)
+        runner = recorded.replay(run.name) if recorded else None
+        evaluation = attempt(
+            "accuracy", notes, lambda: _evaluate(artifact, runner, reference, splits, config, progress, stage)
+        )
     sparsity = attempt("sparsity", notes, readers.sparsity)
     if artifact.format is Format.ONNX and sparsity is not None:
         notes.update(_pattern_note(artifact, sparsity))
@@ -141,7 +152,8 @@ def _latency(run: Runner, spec: InputSpec, config: MeasureConfig, host: Host) ->
 
 def _evaluate(
     artifact: Artifact,
-    reference: ReferenceLogits | None,
+    runner: Runner | None,
+    reference: RecordedLogits | None,
     splits: Splits,
     config: MeasureConfig,
     progress: Progress,
@@ -150,7 +162,7 @@ def _evaluate(
     from compress.runtimes import load
 
     return evaluate(
-        load(artifact, threads=describe_host().cores),
+        runner or load(artifact, threads=describe_host().cores),
         splits.evaluation,
         None if reference is None else reference.open(),
         batch_size=config.batch_size,

@@ -1,4 +1,4 @@
-"""Outputs of the FP32 source on the evaluation split, kept on disk: what every later stage is compared with."""
+"""Logits of a model on the evaluation split, kept on disk: of the FP32 source, and of INT8 graphs, which run slowly."""
 
 from __future__ import annotations
 
@@ -18,22 +18,28 @@ from compress.runtimes.base import Runner
 from compress.stage import Progress, Split
 from compress.types import Artifact
 
-__all__ = ["ReferenceLogits"]
+__all__ = ["RecordedLogits"]
 
 
 @dataclass(frozen=True)
-class ReferenceLogits:
-    """Logits of the source, in the order of the split: a `.npy` file, float32 `[N, classes]`, never in memory whole."""
+class RecordedLogits:
+    """Logits of a model, in the order of the split: a `.npy` file, float32 `[N, classes]`, never in memory whole."""
 
     path: Path
 
     @classmethod
     def compute(
-        cls, source: Artifact, split: Split, path: Path, config: MeasureConfig, progress: Progress
-    ) -> ReferenceLogits:
-        """Run `source` over `split` and write its logits to `path`; a whole file already there is taken as it is.
+        cls,
+        artifact: Artifact,
+        split: Split,
+        path: Path,
+        config: MeasureConfig,
+        progress: Progress,
+        description: str = "reference outputs",
+    ) -> RecordedLogits:
+        """Run `artifact` over `split` and write its logits to `path`; a whole file already there is taken as it is.
 
-        `path` must name the source and the split by content, as it is trusted when it exists.
+        `path` must name the artifact and the split by content, as it is trusted when it exists.
 
         Raises:
             DataError: the split is empty.
@@ -44,8 +50,8 @@ class ReferenceLogits:
         if not path.exists():
             from compress.runtimes import load
 
-            run = load(source, threads=describe_host().cores)
-            _write(run, split, path, config.batch_size, progress)
+            run = load(artifact, threads=describe_host().cores)
+            _write(run, split, path, config.batch_size, progress, description)
         return cls(path)
 
     def open(self) -> NDArray[np.float32]:
@@ -53,9 +59,27 @@ class ReferenceLogits:
         mapped: NDArray[np.float32] = np.load(self.path, mmap_mode="r", allow_pickle=False)
         return mapped
 
+    def replay(self, name: str) -> Runner:
+        """A runner that answers with these logits, for one pass over the split in order."""
+        return _Replay(name, self.open())
 
-def _write(run: Runner, split: Split, path: Path, batch_size: int, progress: Progress) -> None:
-    pairs = answers(run, split, batch_size=batch_size, progress=progress, description="reference outputs")
+
+class _Replay:
+    """A runner that gives the rows of recorded logits, batch after batch."""
+
+    def __init__(self, name: str, logits: NDArray[np.float32]) -> None:
+        self.name = name
+        self._logits = logits
+        self._position = 0
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        start = self._position
+        self._position += len(images)
+        return np.array(self._logits[start : self._position])
+
+
+def _write(run: Runner, split: Split, path: Path, batch_size: int, progress: Progress, description: str) -> None:
+    pairs = answers(run, split, batch_size=batch_size, progress=progress, description=description)
     _, first = next(pairs)
     with atomic_path(path) as temporary:
         stored = np.lib.format.open_memmap(temporary, "w+", np.dtype(np.float32), (len(split), first.shape[1]))

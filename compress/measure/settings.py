@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,8 @@ class MeasureConfig(BaseModel):
     """Options of measuring at every boundary.
 
     Attributes:
+        scope: `full` measures every boundary; `quick` the source and the files, of the modules in between only what
+            needs no run (size, parameters, sparsity).
         batch_size: samples per call while evaluating accuracy.
         threads: threads of the runtime while timing.
         latency_runs: timed calls of one sample.
@@ -22,6 +24,7 @@ class MeasureConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    scope: Literal["full", "quick"] = "full"
     batch_size: Annotated[int, Field(ge=1)] = 64
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     latency_runs: Annotated[int, Field(ge=3)] = 200

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from compress.errors import DataError, StageError
 from compress.measure.accuracy import evaluate, wilson_interval
-from compress.measure.reference import ReferenceLogits, _write
+from compress.measure.reference import RecordedLogits, _write
 from compress.measure.unmeasured import NotMeasured
 
 
@@ -48,8 +48,8 @@ def test_counts_right_answers_over_all_batches():
 
 def test_reference_is_written_in_batches_and_compared(tmp_path):
     data, path = split(10), tmp_path / "deep" / "reference.npy"
-    _write(Scores(), data, path, 4, Log())
-    reference = ReferenceLogits(path).open()
+    _write(Scores(), data, path, 4, Log(), "x")
+    reference = RecordedLogits(path).open()
     assert isinstance(reference, np.memmap)
     assert np.array_equal(reference, data.images.reshape(10, -1)[:, :3])
     assert [file.name for file in path.parent.iterdir()] == ["reference.npy"]
@@ -61,10 +61,19 @@ def test_reference_is_written_in_batches_and_compared(tmp_path):
     assert moved.sqnr_db == pytest.approx(10 * math.log10(10 / (30 * 0.01)), abs=1e-3)
 
 
+def test_recorded_logits_are_judged_like_the_model_they_came_from(tmp_path):
+    data, path = split(10), tmp_path / "recorded.npy"
+    _write(Scores(), data, path, 4, Log(), "x")
+    recorded = RecordedLogits(path)
+    exact = np.zeros((10, 3), np.float32) + 0.5
+    replayed = evaluate(recorded.replay("torch"), data, exact, description="x", **OPTIONS)
+    assert replayed == evaluate(Scores(), data, exact, description="x", **OPTIONS)
+
+
 def test_an_existing_reference_is_not_computed_again(tmp_path):
     path = tmp_path / "reference.npy"
     np.save(path, np.zeros((10, 3), np.float32))
-    assert ReferenceLogits.compute(None, split(), path, None, Log()).path == path
+    assert RecordedLogits.compute(None, split(), path, None, Log()).path == path
 
 
 def test_answers_that_are_not_numbers_are_wrong_and_cannot_be_compared():

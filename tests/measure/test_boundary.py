@@ -14,7 +14,7 @@ from doubles import Log, noise
 from torch import nn
 
 from compress.measure import boundary
-from compress.measure.boundary import MeasureConfig, ReferenceLogits, measure
+from compress.measure.boundary import MeasureConfig, RecordedLogits, measure
 from compress.measure.host import describe_host
 from compress.types import Artifact, Format, InputSpec, Precision
 
@@ -42,7 +42,7 @@ def source():
 @pytest.fixture(scope="module")
 def reference(source, tmp_path_factory):
     path = tmp_path_factory.mktemp("reference") / "reference.npy"
-    return ReferenceLogits.compute(source, SPLITS.evaluation, path, CONFIG, Log())
+    return RecordedLogits.compute(source, SPLITS.evaluation, path, CONFIG, Log())
 
 
 def test_the_source(source, reference):
@@ -87,6 +87,19 @@ def test_a_torchscript_file_in_its_own_runtime(source, reference, tmp_path):
     assert (row.feed, row.size_bytes, row.macs) == ("source", path.stat().st_size, 36 * 36 + 432)
     assert (row.parameters, row.sparsity.total) == (475, 468)
     assert row.fidelity.agreement == 1.0
+
+
+def test_quick_runs_no_module_between_source_and_file(source, reference):
+    quick = CONFIG.model_copy(update={"scope": "quick"})
+    options = {"reference": reference, "splits": SPLITS, "config": quick, "progress": Log()}
+    first = measure(source, stage="source", **options)
+    assert first.latency is not None
+    assert first.accuracy.samples == 20
+    row = measure(source.after("magnitude", source.module), stage="magnitude", **options)
+    assert (row.latency, row.accuracy, row.fidelity) == (None, None, None)
+    assert row.notes["latency"].startswith("measure=quick")
+    assert row.notes["accuracy"].startswith("measure=quick")
+    assert (row.parameters, row.sparsity.total) == (475, 468)
 
 
 def test_gaps_say_why(reference):
