@@ -49,6 +49,7 @@ def plan_run(request: Request) -> Plan:
     typed = override_keys(request.overrides)
     _require_data(config, typed)
     trusted = _trusted_packages(config, typed)
+    _require_typed_inventory(config, typed)
     folders = [request.config_folder / "targets"] if request.config_folder else []
     target = load_target(config.target.name, folders)
     stages = build_stages(config.stage, trusted.__contains__)
@@ -74,6 +75,19 @@ def _require_data(config: RunConfig, typed: frozenset[str]) -> None:
 
 def _model_name(model: ModelConfig) -> str:
     return model.name if isinstance(model, TorchvisionModel) else model.kind
+
+
+def _require_typed_inventory(config: RunConfig, typed: frozenset[str]) -> None:
+    """An inventory names files for SSH, which name programs: no configuration file brings one.
+
+    Raises:
+        ConfigError: `device.inventory` was set by a configuration file.
+    """
+    if config.device.inventory is not None and not {"device", "device.inventory"} & typed:
+        raise ConfigError(
+            "device.inventory is only honoured on the command line (an inventory can start programs through SSH)",
+            fix=f"type device.inventory={config.device.inventory}",
+        )
 
 
 def _trusted_packages(config: RunConfig, typed: frozenset[str]) -> frozenset[str]:

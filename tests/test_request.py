@@ -72,3 +72,14 @@ def test_the_embedded_digits_are_for_the_embedded_model(model, name):
 
 def test_the_embedded_model_takes_other_data():
     assert plan_run(Request((PI, "data=npz", "data.file=x.npz"))).config.data.kind == "npz"
+
+
+def test_a_configuration_brings_no_inventory(tmp_path):
+    """An inventory may name an SSH configuration, and that a program."""
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "board.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - raspberry_pi_4\n  - _self_\ndevice:\n  inventory: theirs.yaml\n"
+    )
+    with pytest.raises(ConfigError, match=r"device.inventory is only honoured on the command line"):
+        plan_run(Request(("target=board",), tmp_path))
+    assert plan_run(Request(("target=board", "device.inventory=mine.yaml"), tmp_path)).config.device.inventory

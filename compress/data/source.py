@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -56,6 +57,15 @@ class Source(Protocol):
         ...
 
 
+_FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP", "TIFF", "GIF")
+"""Decoded by Pillow itself. By content Pillow would also take PostScript, whatever a file is called, and start
+Ghostscript on it."""
+
+_MOST_PIXELS = 89_478_485
+"""Pillow's own `MAX_IMAGE_PIXELS`: 256 MiB of RGB. Pillow itself decodes up to twice that, with a warning."""
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # refused here, in one line
+
+
 @dataclass(frozen=True)
 class FileSource:
     """Image files on disk. Colours are as stored: EXIF orientation is not applied, as in torchvision's loaders."""
@@ -68,7 +78,8 @@ class FileSource:
     def picture(self, index: int) -> Image.Image:
         path = self.paths[index]
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
+                self._require_size(path, image)
                 image.load()
                 return image.copy()
         except FileNotFoundError as error:
@@ -76,6 +87,14 @@ class FileSource:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             reason = " ".join(str(error).split())
             raise DataError(f"image {path} cannot be decoded: {reason}", fix="replace or remove the file") from error
+
+    def _require_size(self, path: Path, image: Image.Image) -> None:
+        """Before anything is decoded: a few kilobytes may unpack to gigabytes."""
+        if image.width * image.height > _MOST_PIXELS:
+            raise DataError(
+                f"image {path} has {image.width} x {image.height} pixels, more than {_MOST_PIXELS / 1e6:.0f} million",
+                fix="make it smaller, or remove it from the data set",
+            )
 
     def name(self, index: int) -> str:
         return str(self.paths[index])

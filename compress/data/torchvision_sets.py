@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from urllib.error import URLError
 
 import numpy as np
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from compress.data.class_map import ClassNames, number_classes
 from compress.data.configs import TorchvisionData
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["read_torchvision"]
+
+# torchvision opens files by content: PostScript, whatever it is called, would start Ghostscript.
+EpsImagePlugin.gs_binary = False
 
 _LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "_samples", "samples")
 _TEST_SPLITS = ("test", "val", "valid")

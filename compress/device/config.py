@@ -16,7 +16,8 @@ class DeviceConfig(BaseModel):
     Attributes:
         host: one device: `user@host[:port]`, an entry of the inventory, or `local` for this machine.
         hosts: several, measured at the same time.
-        inventory: file with the devices' names; `null` looks for `devices.yaml` in the working folder.
+        inventory: file with the devices' names, honoured on the command line only, as it may name programs (an SSH
+            configuration); `null` looks for `devices.yaml` in the working folder.
         seconds: longest time for one figure.
     """
 

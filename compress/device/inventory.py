@@ -4,11 +4,15 @@
     bench_nano: {host: "nvidia@nano:2222", identity: ~/.ssh/bench}
 
 There is no place for a password: keys, an agent, or ~/.ssh/config.
+
+An SSH configuration names programs (`ProxyCommand`, `Match exec`), so an inventory may only name one if it was named
+itself: one that merely lies in the working folder may have come with a download.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -20,6 +24,7 @@ from compress.errors import ConfigError, nearest
 __all__ = ["INVENTORY", "Board", "find_devices", "read_inventory"]
 
 INVENTORY = Path("devices.yaml")
+_ADDRESS = re.compile(r"[@:]")
 
 
 class Board(BaseModel):
@@ -71,14 +76,33 @@ def find_devices(
 ) -> dict[str, Transport]:
     """The way to each device, by the name it was given: by its name in the inventory, or as `user@host[:port]`.
 
+    What was written as `user@host` or `host:port` is never looked up: no file can put another machine in its place.
+
     Args:
+        inventory: file that the user named; None takes `devices.yaml` of the working folder, if it is there.
         target: of the bundle; None where any device will do.
 
     Raises:
-        ConfigError: the inventory is unusable, a name is neither in it nor a host, or a board is of another target.
+        ConfigError: the inventory is unusable, a name is neither in it nor a host, a board is of another target, or
+            an inventory that nobody named wants an SSH configuration or key of its own.
     """
-    boards = read_inventory(inventory or INVENTORY) if inventory or INVENTORY.is_file() else {}
+    names_only = [name for name in names if not _ADDRESS.search(name)]
+    boards = read_inventory(inventory or INVENTORY) if names_only and (inventory or INVENTORY.is_file()) else {}
+    boards = {name: boards[name] for name in names_only if name in boards}
+    if inventory is None:
+        _refuse_own_settings(boards)
     return {name: _transport(name, boards.get(name), target, identity, ssh_config) for name in names}
+
+
+def _refuse_own_settings(boards: Mapping[str, Board]) -> None:
+    for name, board in boards.items():
+        if board.ssh_config is not None or board.identity is not None:
+            key = "ssh_config" if board.ssh_config is not None else "identity"
+            raise ConfigError(
+                f"{INVENTORY} of the working folder gives {name!r} a file for SSH ({key}), which can start programs; "
+                "it is only followed where you name the inventory yourself",
+                fix=f"device.inventory={INVENTORY}, or --devices {INVENTORY} with compress.device",
+            )
 
 
 def _transport(

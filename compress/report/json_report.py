@@ -8,8 +8,6 @@ added fields keep it.
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,24 +24,16 @@ from compress.measure.drift import Drift
 from compress.measure.host import Host, describe_host
 from compress.measure.ranges import TensorRange
 from compress.pipeline import LeftOut
+from compress.report.git_commit import head_commit
 from compress.serialize import from_json, to_json
 from compress.stage import Split, Splits
 from compress.types import Measurement
 from compress.versions import tool_versions
 
-__all__ = ["SCHEMA_VERSION", "GitState", "Report", "ReportFile", "SplitSummary", "create_report", "git_state"]
+__all__ = ["SCHEMA_VERSION", "Report", "ReportFile", "SplitSummary", "create_report"]
 __all__ += ["summarize_file", "summarize_splits"]
 
-SCHEMA_VERSION = 1
-_GIT_TIMEOUT_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class GitState:
-    """The repository the user ran in: full commit hash, and whether tracked files differ from it."""
-
-    commit: str
-    dirty: bool
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -72,7 +62,7 @@ class Report:
         target: name of the target profile; `target_title` is for people.
         overrides: what the user typed after `python -m compress`.
         config: the composed configuration.
-        git: state of the user's working folder; None outside a repository.
+        commit: checked out in the user's working folder; None outside a repository.
         host: the machine that measured; it is not the target device.
         versions: of the libraries that compute, export or run models.
         splits: samples of each split by name.
@@ -93,7 +83,7 @@ class Report:
     overrides: tuple[str, ...]
     config: Mapping[str, JsonValue]
     seed: int
-    git: GitState | None
+    commit: str | None
     host: Host
     versions: Mapping[str, str]
     classes: int
@@ -158,7 +148,7 @@ def create_report(
         overrides=overrides,
         config=config,
         seed=seed,
-        git=git_state(Path.cwd()),
+        commit=head_commit(Path.cwd()),
         host=describe_host(),
         versions=tool_versions(),
         classes=len(splits.classes),
@@ -188,32 +178,6 @@ def summarize_splits(splits: Splits) -> dict[str, SplitSummary]:
 def summarize_file(folder: Path, path: Path) -> ReportFile:
     """Size and digest of a delivered file."""
     return ReportFile(path.relative_to(folder).as_posix(), path.stat().st_size, sha256_file(path))
-
-
-def git_state(folder: Path) -> GitState | None:
-    """Commit and cleanliness of the repository `folder` lies in; None outside one, without commits or without git."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None:
-        return None
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return GitState(commit.strip(), bool(changes is None or changes.strip()))
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    executable = shutil.which("git")
-    if executable is None:
-        return None
-    try:
-        done = subprocess.run(  # noqa: S603  a fixed program with literal arguments, no shell
-            [executable, "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=_GIT_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def _schema_version(content: bytes) -> object:

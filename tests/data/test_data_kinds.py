@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -342,3 +343,36 @@ def test_nips_images_through_their_table(shared_data):
     )
     assert sum(len(split) for split in every(splits)) == 400
     assert next(splits.evaluation.batches(2)).images.shape == (2, 3, 224, 224)
+
+
+# what a file is, is asked of its content
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_postscript_called_png_starts_no_program(folder, tmp_path, monkeypatch):
+    marker = tmp_path / "ran"
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {marker}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # found anew, as in a new process
+    for path in folder.rglob("*.png"):
+        path.write_bytes(POSTSCRIPT)
+    with pytest.raises(DataError, match=r"image .*\.png cannot be decoded"):
+        load(kind="image_folder", train=folder)
+    assert not marker.exists()
+
+
+def test_a_picture_that_would_unpack_to_gigabytes_is_refused_undecoded(folder):
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 12_000, 12_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    for path in folder.rglob("*.png"):
+        path.write_bytes(bomb)
+    with pytest.raises(DataError, match="12000 x 12000 pixels, more than 89 million"):
+        load(kind="image_folder", train=folder)

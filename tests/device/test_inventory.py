@@ -36,6 +36,26 @@ def test_the_inventory_of_the_working_folder_is_found(inventory, monkeypatch):
     assert find_devices(["kitchen"], inventory=None, target=None) == {"kitchen": SshTransport("pi@192.168.1.20")}
 
 
+def test_an_address_is_never_looked_up(inventory, monkeypatch):
+    inventory.write_text(
+        "me@other: {host: trap, ssh_config: evil}\nother:22: {host: trap}\nplain: {host: pi@192.168.1.20}\n"
+    )
+    monkeypatch.chdir(inventory.parent)
+    for named in (None, inventory):
+        found = find_devices(["me@other", "other:22"], inventory=named, target=None)
+        assert found == {"me@other": SshTransport("me@other"), "other:22": SshTransport("other:22")}
+
+
+@pytest.mark.parametrize("key", ["ssh_config", "identity"])
+def test_an_inventory_nobody_named_brings_no_ssh_settings(inventory, monkeypatch, key):
+    inventory.write_text(f"nano: {{host: nvidia@nano, {key}: here}}\nplain: {{host: pi@plain}}\n")
+    monkeypatch.chdir(inventory.parent)
+    with pytest.raises(ConfigError, match=rf"'nano' a file for SSH \({key}\).*device.inventory=devices.yaml"):
+        find_devices(["nano"], inventory=None, target=None)
+    assert find_devices(["plain"], inventory=None, target=None) == {"plain": SshTransport("pi@plain")}
+    assert find_devices(["nano"], inventory=inventory, target=None)["nano"].host == "nvidia@nano"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -88,7 +88,7 @@ def test_zeros_survive_into_the_file(finished):
 def test_the_report_can_be_reproduced(finished):
     _, run, _ = finished
     report = json.loads((run / "report.json").read_text())
-    assert report["schema_version"] == 1
+    assert report["schema_version"] == 2
     assert report["seed"] == 0
     assert report["versions"]["torch"].startswith("2.")
     assert report["config"]["stage"]["magnitude"]["amount"] == 0.3

@@ -67,7 +67,7 @@ def run_report(rows=None, **changes):
         "overrides": ("target=raspberry_pi_4", "stage.magnitude.exclude=[fc]"),
         "config": {"seed": 0},
         "seed": 0,
-        "git": None,
+        "commit": None,
         "host": HOST,
         "versions": {"torch": "2.14.0"},
         "classes": 10,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -15,7 +14,7 @@ from report_rows import run_report, run_rows
 from compress.errors import ConfigError
 from compress.measure.chance import AtChance
 from compress.pipeline import LeftOut
-from compress.report.json_report import GitState, Report, SplitSummary, create_report, git_state, summarize_file
+from compress.report.json_report import Report, SplitSummary, create_report, summarize_file
 from compress.types import Accuracy, Fidelity, Format, Latency, Measurement, Precision, Sparsity
 
 counts = st.integers(0, 2**53)
@@ -45,14 +44,14 @@ measurements = st.builds(
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(measurements, max_size=3).map(tuple),
-    git=st.none() | st.builds(GitState, names, st.booleans()),
+    commit=st.none() | names,
     config=st.dictionaries(
         names, st.none() | st.booleans() | counts | names | st.lists(shares, max_size=2), max_size=3
     ),
     splits=st.dictionaries(names, st.builds(SplitSummary, counts, names), max_size=2),
 )
-def test_law_what_is_written_is_read_back_equal(rows, git, config, splits):
-    report = run_report(rows, git=git, config=config, splits=splits)
+def test_law_what_is_written_is_read_back_equal(rows, commit, config, splits):
+    report = run_report(rows, commit=commit, config=config, splits=splits)
     assert Report.from_json(report.to_json()) == report
 
 
@@ -61,7 +60,7 @@ def test_strict_json_with_infinity_as_a_word_and_gaps_as_null():
         raise AssertionError(constant)
 
     document = json.loads(run_report().to_json(), parse_constant=refuse)
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     source, *_, onnx = document["measurements"]
     assert source["fidelity"]["sqnr_db"] == "Infinity"
     assert (onnx["macs"], onnx["notes"]["macs"], onnx["precision"]) == (None, "shape unknown", "int8")
@@ -72,33 +71,14 @@ def test_strict_json_with_infinity_as_a_word_and_gaps_as_null():
     [
         (b"\x00", "not a report"),
         (b"[1]", "has no schema_version"),
-        (b'{"schema_version": 99}', "schema version 99, this program reads 1"),
-        (b'{"schema_version": 1}', "Report document: created"),
+        (b'{"schema_version": 99}', "schema version 99, this program reads 2"),
+        (b'{"schema_version": 2}', "Report document: created"),
     ],
 )
 def test_what_is_no_report_is_said_in_one_line(content, message):
     with pytest.raises(ConfigError, match=message) as error:
         Report.from_json(content)
     assert "\n" not in str(error.value)
-
-
-def test_git_state_of_a_clean_a_changed_and_no_repository(tmp_path):
-    assert git_state(tmp_path) is None
-
-    def git(*arguments):
-        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
-
-    git("init")
-    assert git_state(tmp_path) is None  # no commit yet
-    (tmp_path / "file").write_text("one")
-    git("add", "file")
-    git("commit", "-m", "first")
-    clean = git_state(tmp_path)
-    assert len(clean.commit) == 40
-    assert not clean.dirty
-    (tmp_path / "file").write_text("two")
-    assert git_state(tmp_path) == GitState(clean.commit, True)
 
 
 def test_a_report_is_created_with_this_machine_and_its_libraries(tmp_path, monkeypatch):
@@ -130,7 +110,7 @@ def test_a_report_is_created_with_this_machine_and_its_libraries(tmp_path, monke
         wall_seconds=1.0,
     )
     assert report.created.startswith("2025-01-02T03:04:05")
-    assert report.git is None
+    assert report.commit is None
     assert report.versions["torch"].startswith("2.")
     assert report.splits["evaluation"] == SplitSummary(4, "ab" * 32)
     assert (report.files[0].path, report.files[0].size_bytes, report.classes) == ("model.onnx", 5, 2)

@@ -104,7 +104,7 @@ def stage_table(rows: Sequence[Measurement]) -> Table:
 def reproduce(report: Report) -> list[Block]:
     """The command, and everything the result depends on."""
     command = f"python -m compress {shlex.join(report.overrides)}"
-    git = "outside a repository" if report.git is None else report.git.commit + (" with changes" * report.git.dirty)
+    git = report.commit or "outside a repository"
     host = report.host
     facts = [
         ("made", f"{report.created}, in {seconds_text(report.wall_seconds)}"),
