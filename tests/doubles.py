@@ -10,11 +10,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from compress.measure.host import describe_host, int8_trusted
 from compress.stage import Batch
 from compress.types import InputSpec
 
 GRAY = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
 """The images of the handwritten digits, at their own size."""
+
+
+SATURATES = not int8_trusted(describe_host(), reduce_range=False)
+"""Whether this processor sums products of bytes in 16 bits, so that only weights of 7 bits are exact."""
 
 
 class Log:

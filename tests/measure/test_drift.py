@@ -23,7 +23,7 @@ EVALUATION = noise(40, SPEC.shape, seed=1, name="evaluation")
 def quantized(policy):
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5)).eval()
-    prepared = prepare(float_graph(module, SPEC), Recipe(load_policy(policy), MinMax))
+    prepared = prepare(float_graph(module, SPEC), Recipe(load_policy(policy), MinMax, reduce_range=True))
     calibrate(prepared, [torch.randn(32, *SPEC.shape)])
     return Artifact(Format.TORCH, convert(prepared), Precision.INT8, SPEC, history=("ptq",))
 

@@ -7,6 +7,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from doubles import SATURATES
 from onnx_ir.passes import common
 
 from compress.errors import StageError
@@ -67,11 +68,12 @@ def test_every_form_of_a_linear_layer_is_found_and_rewritten(form, rewrite):
     assert not others
     assert linears[0].shape == linears[0].weight_by_output().shape == (8, 24)
     if rewrite == "dynamic":
-        quantize_linears(linears, per_channel=True, limit=127)
+        quantize_linears(linears, per_channel=True, limit=64 if SATURATES else 127)
     else:
         pack_linears(graph, linears, SCHEME)
     actual = run(graph, x=x)
-    assert 10 * np.log10(np.sum(expected**2) / np.sum((actual - expected) ** 2)) > 38
+    bound = 32 if SATURATES and rewrite == "dynamic" else 38  # one bit less is 6 dB less
+    assert 10 * np.log10(np.sum(expected**2) / np.sum((actual - expected) ** 2)) > bound
     assert not [node for node in graph.graph if node.op_type in ("MatMul", "Gemm")]
 
 
