@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from compress.onnx_import.importer import onnx_to_module
+from compress.onnx_import.importer import KNOWN_OPERATORS, onnx_to_module
 
-__all__ = ["onnx_to_module"]
+__all__ = ["KNOWN_OPERATORS", "onnx_to_module"]

@@ -7,18 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
+import ml_dtypes
+import numpy as np
 import onnx
 import torch
 from torch import fx, nn
 
 from compress.errors import ModelError
 
-__all__ = ["Builder", "Operation", "Value", "WeightGrid"]
+__all__ = ["Attribute", "Builder", "Handler", "Operation", "Value", "WeightGrid", "attributes_of", "to_tensor"]
 
 Value = fx.Node | torch.Tensor | None
 """Computed at run time, a constant of the file, or an optional operand that was left out."""
 
+_FREE = (2, 3)
+
 Attribute = int | float | str | list[int] | list[float] | torch.Tensor
+Shape = tuple[int | None, ...]
 T = TypeVar("T", int, float, str, list[int], torch.Tensor)
 
 
@@ -26,9 +31,14 @@ T = TypeVar("T", int, float, str, list[int], torch.Tensor)
 class Operation:
     """One ONNX node with its operands resolved.
 
+    What a handler never asks for is noted, so that the importer refuses an attribute or an operand that would have been
+    passed over.
+
     Attributes:
         opset: version of the standard operator set, which decides where axes and limits are found.
         shapes: static shape of each operand as far as inference found it; None for a size it did not.
+        results: the same of each output.
+        asked: names of the attributes and numbers of the operands that were read.
     """
 
     kind: str
@@ -37,20 +47,38 @@ class Operation:
     attributes: Mapping[str, Attribute]
     outputs: int
     opset: int
-    shapes: tuple[tuple[int | None, ...] | None, ...]
+    shapes: tuple[Shape | None, ...]
+    results: tuple[Shape | None, ...] = ()
+    asked: set[str | int] = field(default_factory=set)
 
     def get(self, name: str, default: T) -> T:
         """An attribute, which has the type of its default."""
+        self.asked.add(name)
         return cast(T, self.attributes.get(name, default))
 
     def ints(self, name: str) -> tuple[int, ...] | None:
         """A list attribute, None where it is absent."""
-        found = self.attributes.get(name)
-        return tuple(cast(list[int], found)) if found is not None else None
+        self.asked.add(name)
+        numbers = self.attributes.get(name)
+        return tuple(cast(list[int], numbers)) if numbers is not None else None
+
+    def floats(self, name: str) -> tuple[float, ...]:
+        """A list attribute that must be there."""
+        self.asked.add(name)
+        return tuple(cast(list[float], self.attributes[name]))
+
+    def ignore(self, *names: str | int) -> None:
+        """Attributes and operands that say nothing new, or nothing that matters at inference."""
+        self.asked.update(names)
 
     def operand(self, index: int) -> Value:
         """An operand; None where the node has fewer."""
+        self.asked.add(index)
         return self.inputs[index] if index < len(self.inputs) else None
+
+    def operands(self) -> list[fx.Node | torch.Tensor]:
+        """All of them, of an operator that takes any number."""
+        return [self.data(index) for index in range(len(self.inputs))]
 
     def data(self, index: int = 0) -> fx.Node | torch.Tensor:
         """An operand that must be there."""
@@ -66,14 +94,43 @@ class Operation:
             raise self.unsupported(f"with a computed operand {index}")
         return value
 
+    def stored(self, index: int) -> torch.Tensor:
+        """An operand that must be there, and in the file."""
+        value = self.constant(index)
+        if value is None:
+            raise self.unsupported(f"without operand {index}")
+        return value
+
     def constant_ints(self, index: int, attribute: str) -> tuple[int, ...] | None:
         """Axes and the like: an attribute in old operator sets, an operand in new ones."""
         stored = self.constant(index)
         return tuple(stored.reshape(-1).tolist()) if stored is not None else self.ints(attribute)
 
+    def shape(self, index: int = 0) -> Shape | None:
+        """Static shape of an operand, as far as it is known."""
+        value = self.inputs[index] if index < len(self.inputs) else None
+        if isinstance(value, torch.Tensor):
+            return tuple(value.shape)
+        return self.shapes[index] if index < len(self.shapes) else None
+
     def rank(self, index: int = 0) -> int | None:
-        shape = self.shapes[index] if index < len(self.shapes) else None
+        shape = self.shape(index)
         return None if shape is None else len(shape)
+
+    def known_rank(self, index: int = 0) -> int:
+        """The rank of an operand that has to be known."""
+        rank = self.rank(index)
+        if rank is None:
+            raise self.unsupported("of an unknown rank")
+        return rank
+
+    def size(self, axis: int, index: int = 0) -> int:
+        """One size of an operand that has to be known."""
+        shape = self.shape(index)
+        size = None if shape is None else shape[axis]
+        if size is None:
+            raise self.unsupported(f"of an unknown size along axis {axis}")
+        return size
 
     def unsupported(self, detail: str = "") -> ModelError:
         what = f"{self.kind} {detail}".strip()
@@ -109,13 +166,17 @@ class Builder:
     Constants are computed on the spot, so arithmetic on stored tensors leaves no trace in the graph.
 
     Attributes:
-        sizes: nodes that are sizes of a tensor (an int or a tuple of ints) and no tensor.
+        sizes: nodes that are sizes of a tensor (a number or a tuple of numbers) and no tensor.
+        codes: nodes that are int8 codes, which stand 128 lower than the file's uint8 ones: for DequantizeLinear alone.
+        examples: what sizes come out as when free ones are 2, and when they are 3.
         grids: of the float weights that were stored as integers, by the identity of the tensor.
     """
 
     graph: fx.Graph = field(default_factory=fx.Graph)
     members: dict[str, nn.Module | torch.Tensor] = field(default_factory=dict)
     sizes: set[fx.Node] = field(default_factory=set)
+    codes: set[fx.Node] = field(default_factory=set)
+    examples: dict[fx.Node, tuple[object, ...]] = field(default_factory=dict)
     grids: dict[int, WeightGrid] = field(default_factory=dict)
 
     def grid_of(self, weight: Value) -> WeightGrid | None:
@@ -126,28 +187,46 @@ class Builder:
         """`function(*operands)`: now where all operands are constants, at run time otherwise."""
         if not any(isinstance(leaf, fx.Node) for operand in operands for leaf in _leaves(operand)):
             return torch.as_tensor(function(*operands))
-        return self.graph.call_function(function, tuple(self._stored(operand) for operand in operands))
+        return self.graph.call_function(function, tuple(self.stored_operand(operand) for operand in operands))
 
-    def call_sizes(self, function: Callable[..., object], *operands: object) -> fx.Node:
-        """As `call`, for a function whose result is sizes."""
+    def call_sizes(self, function: Callable[..., object], *operands: object, shape: Shape | None = None) -> fx.Node:
+        """As `call`, for a function whose result is sizes; `shape` is the operand's, where that is a tensor."""
         node = self.graph.call_function(function, cast(tuple[fx.node.Argument, ...], operands))
         self.sizes.add(node)
+        if shape is not None:
+            examples = [
+                torch.empty([free if size is None else size for size in shape], device="meta") for free in _FREE
+            ]
+            self.examples[node] = tuple(function(example, *operands[1:]) for example in examples)
+        elif all(operand in self.examples for operand in operands if isinstance(operand, fx.Node)):
+            columns = ([self._example(operand, run) for operand in operands] for run in range(len(_FREE)))
+            self.examples[node] = tuple(function(*column) for column in columns)
         return node
+
+    def _example(self, operand: object, run: int) -> object:
+        return self.examples[operand][run] if isinstance(operand, fx.Node) else operand
+
+    def known_sizes(self, node: fx.Node) -> tuple[int | None, ...] | None:
+        """The sizes that are the same whatever the free ones are; None where nothing is known."""
+        if node not in self.examples:
+            return None
+        first, second = (value if isinstance(value, tuple) else (value,) for value in self.examples[node])
+        return tuple(int(one) if one == other else None for one, other in zip(first, second, strict=True))
 
     def module(self, layer: nn.Module, operand: fx.Node | torch.Tensor, name: str) -> fx.Node:
         """Apply a layer that keeps its parameters, as a module named after the ONNX node."""
         path = self._free(name)
         self.members[path] = layer
-        return self.graph.call_module(path, (self._stored(operand),))
+        return self.graph.call_module(path, (self.stored_operand(operand),))
 
-    def _stored(self, operand: object) -> fx.node.Argument:
+    def stored_operand(self, operand: object) -> fx.node.Argument:
         """Constants become buffers; everything else is passed on."""
         if isinstance(operand, torch.Tensor):
             path = self._free("constant")
             self.members[path] = operand
             return self.graph.get_attr(path)
         if isinstance(operand, list | tuple) and any(isinstance(leaf, torch.Tensor) for leaf in operand):
-            return [self._stored(leaf) for leaf in operand]
+            return [self.stored_operand(leaf) for leaf in operand]
         return cast(fx.node.Argument, operand)
 
     def _free(self, name: str) -> str:
@@ -159,14 +238,32 @@ class Builder:
         return path
 
 
+Handler = Callable[[Builder, Operation], Value | list[Value]]
+"""Adds one operation to the graph and returns its results."""
+
+
 def attributes_of(node: onnx.NodeProto) -> dict[str, Attribute]:
     """Attributes by name, in Python types; subgraphs are left out, as the operators that have them are refused."""
     return {attribute.name: _attribute(attribute) for attribute in node.attribute if not attribute.HasField("g")}
 
 
 def to_tensor(stored: onnx.TensorProto) -> torch.Tensor:
-    """A tensor of the file, copied because the file's memory is read-only."""
-    return torch.from_numpy(onnx.numpy_helper.to_array(stored).copy())
+    """A tensor of the file, copied because the file's memory is read-only.
+
+    Raises:
+        ModelError: its elements are of a type that torch does not compute with.
+    """
+    values = onnx.numpy_helper.to_array(stored)
+    if values.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(values.view(np.int16).copy()).view(torch.bfloat16)
+    try:
+        return torch.from_numpy(values.copy())
+    except TypeError as error:
+        kind = onnx.TensorProto.DataType.Name(stored.data_type)
+        raise ModelError(
+            f"the stored tensor {stored.name!r} has elements of type {kind}, which torch does not compute with",
+            fix="export the model in float32",
+        ) from error
 
 
 def _attribute(attribute: onnx.AttributeProto) -> Attribute:

@@ -53,14 +53,23 @@ def keep_grid(layer: nn.Module, grid: WeightGrid | None, *, axis: int = 0) -> nn
 
 def _quantize(builder: Builder, operation: Operation) -> Value:
     scale, zero_point = _numbers(operation)
-    if scale.numel() != 1:
-        raise operation.unsupported("with one scale for each channel of an activation")
-    return builder.call(_ops.quantize_per_tensor, operation.data(), float(scale), _int8_zero(zero_point), *_INT8)
+    operation.ignore("axis", "saturate", "precision")  # of one scale there is no axis; the others are for 8-bit floats
+    _one_scale_in_8_bits(operation, scale, zero_point)
+    data, zero = operation.data(), _int8_zero(zero_point)
+    codes = builder.call(_ops.quantize_per_tensor, data, float(scale), zero, *_INT8)
+    if not isinstance(codes, fx.Node):
+        raise operation.unsupported("of a stored tensor")
+    builder.codes.add(codes)
+    return codes
 
 
 def _dequantize(builder: Builder, operation: Operation) -> Value:
     (scale, zero_point), data = _numbers(operation), operation.data()
     if isinstance(data, fx.Node):
+        operation.ignore("axis")
+        _one_scale_in_8_bits(operation, scale, zero_point)
+        if data not in builder.codes:
+            raise operation.unsupported("of integers that no QuantizeLinear made")
         return builder.call(_ops.dequantize_per_tensor, data, float(scale), _int8_zero(zero_point), *_INT8)
     axis = operation.get("axis", 1) % max(data.ndim, 1)
     shape = [1] * data.ndim
@@ -71,6 +80,13 @@ def _dequantize(builder: Builder, operation: Operation) -> Value:
     if data.dtype is torch.int8 and not zero_point.any():
         builder.grids[id(values)] = WeightGrid(scale.reshape(-1), axis if scale.numel() > 1 else None, values)
     return values
+
+
+def _one_scale_in_8_bits(operation: Operation, scale: torch.Tensor, zero_point: torch.Tensor) -> None:
+    if scale.numel() != 1:
+        raise operation.unsupported("with one scale for each channel of an activation")
+    if zero_point.dtype not in (torch.int8, torch.uint8):
+        raise operation.unsupported(f"with {zero_point.dtype} codes".replace("torch.", ""))
 
 
 def _numbers(operation: Operation) -> tuple[torch.Tensor, torch.Tensor]:
