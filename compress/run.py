@@ -39,7 +39,7 @@ from compress.loggers import RunFacts, flattened, logged
 from compress.measure.drift import Drift, measure_drift
 from compress.measure.ranges import TensorRange, measure_ranges
 from compress.measure.reference import RecordedLogits
-from compress.models import class_names, load_model, model_digest
+from compress.models import class_names, load_model, model_digest, self_contained
 from compress.pipeline import SOURCE, LeftOut, Pipeline
 from compress.report.json_report import Report, create_report, summarize_file
 from compress.report.pages import REPORT, run_pages
@@ -142,7 +142,8 @@ def _measure_on_devices(
 
 def _prepare(config: RunConfig, pipeline: Pipeline, trusted: Callable[[str], bool], progress: Progress) -> Run:
     splits = load_splits(config.data, config.model.input.spec(), lambda: class_names(config.model))
-    source = load_model(config.model, trusted=trusted, seed=config.seed, progress=progress, finetune=splits.finetune)
+    loaded = load_model(config.model, trusted=trusted, seed=config.seed, progress=progress, finetune=splits.finetune)
+    source = self_contained(loaded, config.output / ".cache" / "models")
     require_classes(splits, _outputs(source))
     return Run(
         target=pipeline.target,

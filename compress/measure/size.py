@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.files import inside
-
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -61,13 +59,9 @@ def model_files(path: Path) -> tuple[Path, ...]:
     """The file and, for an ONNX model with external data, the files its tensors are kept in."""
     if path.suffix != ".onnx":
         return (path,)
-    import onnx
-    from onnx.external_data_helper import uses_external_data
+    from compress.onnxfile.external_data import external_files
 
-    tensors = onnx.load(path, load_external_data=False).graph.initializer
-    entries = [entry for tensor in tensors if uses_external_data(tensor) for entry in tensor.external_data]
-    names = dict.fromkeys(entry.value for entry in entries if entry.key == "location")
-    return (path, *(inside(path.parent, name) for name in names))
+    return (path, *external_files(path))
 
 
 def stored_tensors(module: nn.Module) -> dict[str, torch.Tensor]:

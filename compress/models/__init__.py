@@ -14,7 +14,7 @@ from compress.models.configs import (
     ModelConfig,
     TorchvisionModel,
 )
-from compress.models.load import load_model, model_digest, source_format
+from compress.models.load import load_model, model_digest, self_contained, source_format
 
 __all__ = [
     "DigitsModel",
@@ -26,5 +26,6 @@ __all__ = [
     "class_names",
     "load_model",
     "model_digest",
+    "self_contained",
     "source_format",
 ]

@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from compress.files import sha256_file
 
-__all__ = ["module_digest", "tensors_digest"]
+__all__ = ["module_digest", "onnx_digest", "tensors_digest"]
 
 _SCALARS = (bool, int, float, str, tuple, type(None))
 
@@ -26,6 +26,14 @@ def module_digest(module: nn.Module) -> str:
     for text in (repr(module), *_graph_code(module), *_attributes(module), *_sources(module)):
         digest.update(hashlib.sha256(text.encode()).digest())
     return digest.hexdigest()
+
+
+def onnx_digest(path: Path) -> str:
+    """Hex SHA-256 of an ONNX file and of the files beside it that hold its weights."""
+    from compress.onnxfile.external_data import external_files
+
+    digests = [sha256_file(file) for file in (path, *external_files(path))]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def tensors_digest(tensors: dict[str, torch.Tensor]) -> str:

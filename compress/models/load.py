@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
 from compress.errors import ModelError
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from compress.stage import Progress, Split
     from compress.types import Artifact, Format
 
-__all__ = ["load_model", "model_digest", "source_format"]
+__all__ = ["load_model", "model_digest", "self_contained", "source_format"]
 
 
 def load_model(
@@ -91,10 +93,26 @@ def _is_onnx(config: ModelConfig) -> TypeGuard[FileModel]:
     return isinstance(config, FileModel) and config.path.suffix.lower() == ".onnx"
 
 
-def model_digest(artifact: Artifact) -> str:
-    """Hex SHA-256 of everything the model computes with: see `compress.models.digest`."""
-    from compress.files import sha256_file
-    from compress.models.digest import module_digest
+def self_contained(artifact: Artifact, folder: Path) -> Artifact:
+    """The same model in one file: weights that lie beside an ONNX file are put into a copy of it below `folder`.
+
+    Everything that reads, measures, copies and delivers files then has the whole model in its hands.
+
+    Raises:
+        StageError: `folder` cannot be written.
+    """
     from compress.types import Format
 
-    return module_digest(artifact.module) if artifact.format is Format.TORCH else sha256_file(artifact.path)
+    if artifact.format is not Format.ONNX:
+        return artifact
+    from compress.onnxfile.external_data import embedded
+
+    return replace(artifact, model=embedded(artifact.path, folder))
+
+
+def model_digest(artifact: Artifact) -> str:
+    """Hex SHA-256 of everything the model computes with: see `compress.models.digest`."""
+    from compress.models.digest import module_digest, onnx_digest
+    from compress.types import Format
+
+    return module_digest(artifact.module) if artifact.format is Format.TORCH else onnx_digest(artifact.path)

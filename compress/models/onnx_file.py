@@ -10,6 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from compress.errors import ModelError
+from compress.onnxfile.external_data import check_external_data
 from compress.quiet import first_line
 from compress.types import Artifact, Format, InputSpec, Precision
 
@@ -35,6 +36,7 @@ def _read(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise ModelError(f"model file {path} does not exist", fix="model.path=<file>")
     try:
+        check_external_data(onnx.load(path, load_external_data=False), path)
         model = onnx.load(path)
         onnx.checker.check_model(path, full_check=True)
     except (

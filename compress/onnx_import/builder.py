@@ -231,7 +231,7 @@ class Builder:
 
     def _free(self, name: str) -> str:
         """A Python identifier close to `name` that no member has."""
-        base = re.sub(r"\W+", "_", name).strip("_")[-60:].lstrip("_0123456789") or "node"
+        base = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")[-60:].lstrip("_0123456789") or "node"
         path, number = base, 1
         while path in self.members:
             path, number = f"{base}_{number}", number + 1

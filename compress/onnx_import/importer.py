@@ -218,7 +218,7 @@ def _read(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path)
         return onnx.inliner.inline_local_functions(model) if model.functions else model
-    except (DecodeError, OSError, ValueError, RuntimeError) as error:
+    except (DecodeError, OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{path} is not a readable ONNX model: {first_line(error)}", fix="export it again") from error
 
 

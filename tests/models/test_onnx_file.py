@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.external_data_helper
 import pytest
 from onnx import TensorProto, helper
 
 from compress.errors import ModelError
-from compress.models import FileModel, load_model, model_digest
+from compress.models import FileModel, load_model, model_digest, self_contained
 from compress.models.onnx_file import load_onnx
+from compress.runtimes import load
 from compress.types import Format, InputSpec, Precision
 
 SPEC = InputSpec((3, 4, 4))
@@ -95,3 +97,92 @@ def test_files_that_are_no_model(tmp_path):
 def test_the_mlperf_tiny_model(shared_data):
     artifact = load_onnx(shared_data / "onnx/ic_pretrainedResnet.onnx", InputSpec((3, 32, 32)))
     assert not artifact.dynamic_batch
+
+
+def beside(path, **entries):
+    """The network of `write` with its matrix in `weights.bin`; `entries` replace what the file says about it."""
+    model = onnx.load(write(path))
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    model = onnx.load(path, load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        entry.value = str(entries.pop(entry.key, entry.value))
+    assert not entries
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_weights_beside_the_file_are_part_of_the_model(tmp_path):
+    path = beside(tmp_path / "a.onnx")
+    artifact = load_onnx(path, SPEC)
+    digest = model_digest(artifact)
+    whole = self_contained(artifact, tmp_path / "cache")
+    assert whole.path.name == "a.onnx"
+    assert whole.path.is_relative_to(tmp_path / "cache")
+    (tmp_path / "weights.bin").write_bytes(np.full((48, 5), 2, np.float32).tobytes())
+    assert model_digest(artifact) != digest
+    other = self_contained(artifact, tmp_path / "cache")
+    image = np.ones((1, 3, 4, 4), np.float32)
+    answers = [load(file, threads=1)(image)[0, 0] for file in (whole, other)]
+    assert answers == [48, 96]
+
+
+def test_a_whole_file_stays_where_it_is(tmp_path):
+    artifact = load_onnx(write(tmp_path / "a.onnx"), SPEC)
+    assert self_contained(artifact, tmp_path / "cache").path == artifact.path
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"location": "../weights.bin"}, "outside the folder of the model"),
+        ({"location": "/etc/hostname"}, "outside the folder of the model"),
+        ({"location": "sub/../../weights.bin"}, "outside the folder of the model"),
+        ({"location": "C:weights.bin"}, "outside the folder of the model"),
+        ({"location": "link.bin"}, "behind the link 'link.bin'"),
+        ({"location": "linked/weights.bin"}, "behind the link"),
+        ({"location": "nothing.bin"}, "does not exist beside the model"),
+        ({"location": "."}, "outside the folder of the model"),
+        ({"length": 3 << 40}, "declares 3298534883328 bytes of external data for a tensor of 960"),
+        ({"length": 959}, "declares 959 bytes of external data for a tensor of 960"),
+        ({"length": "-1"}, "has '-1' for an offset or a length"),
+        ({"offset": 8}, "needs bytes 8 to 968 of weights.bin, which has 960"),
+        ({"offset": 1 << 62}, "which has 960"),
+    ],
+)
+def test_external_data_is_held_against_the_files_before_it_is_read(tmp_path, entries, message):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = beside(folder / "a.onnx", **entries)
+    (tmp_path / "weights.bin").write_bytes(bytes(960))
+    (folder / "link.bin").symlink_to(tmp_path / "weights.bin")
+    (folder / "linked").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(ModelError, match=message) as caught:
+        load_onnx(path, SPEC)
+    assert "\n" not in str(caught.value)
+
+
+def test_more_than_a_file_can_hold_is_refused_before_it_is_read(tmp_path):
+    path = beside(tmp_path / "a.onnx")
+    model = onnx.load(path, load_external_data=False)
+    weight = model.graph.initializer[0]
+    del weight.dims[:]
+    weight.dims.extend([3 << 20, 256])
+    next(entry for entry in weight.external_data if entry.key == "length").value = str(3 << 30)
+    path.write_bytes(model.SerializeToString())
+    with (tmp_path / "weights.bin").open("wb") as stream:
+        stream.truncate(3 << 30)  # sparse: no disk is used, and it is never read
+    with pytest.raises(ModelError, match=r"has 3\.0 GiB with its external data"):
+        load_onnx(path, SPEC)
+
+
+def test_tensors_of_attributes_are_looked_at_too(tmp_path):
+    path = write(tmp_path / "a.onnx")
+    model = onnx.load(path)
+    matrix = model.graph.initializer.pop()
+    onnx.external_data_helper.set_external_data(matrix, "../secret.bin", length=960)
+    matrix.ClearField("raw_data")
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=matrix))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="outside the folder of the model"):
+        load_onnx(path, SPEC)
