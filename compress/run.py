@@ -39,6 +39,7 @@ from compress.loggers import RunFacts, flattened, logged
 from compress.measure.drift import Drift, measure_drift
 from compress.measure.ranges import TensorRange, measure_ranges
 from compress.measure.reference import RecordedLogits
+from compress.measure.unmeasured import attempt
 from compress.models import class_names, load_model, model_digest, self_contained
 from compress.pipeline import SOURCE, LeftOut, Pipeline
 from compress.report.json_report import Report, create_report, summarize_file
@@ -99,8 +100,8 @@ def _carried_out(
         progress.log(f"{absent.stage} is left out: {absent.reason}")
     run = _prepare(config, pipeline, plan.trusted.__contains__, progress)
     results = execute(pipeline, run)
-    drift = _drift(results, run)
-    ranges = _ranges(results, run)
+    drift = _beside("drift of the exported files", lambda: _drift(results, run), progress)
+    ranges = _beside("ranges", lambda: _ranges(results, run), progress)
 
     def fill(folder: Path) -> None:
         delivered = copy_artifacts(results, folder)
@@ -116,6 +117,15 @@ def _carried_out(
     folder = assemble(config.output / pipeline.target.name, name, fill)
     failures = _measure_on_devices(devices, folder, config, progress)
     return Finished(folder, Report.from_json((folder / REPORT).read_bytes()), failures)
+
+
+def _beside(name: str, analyse: Callable[[], tuple[T, ...]], progress: Progress) -> tuple[T, ...]:
+    """Rows of an analysis; one that fails is said and left out, as the files it looks at are finished."""
+    notes: dict[str, str] = {}
+    rows = attempt(name, notes, analyse)
+    for reason in notes.values():
+        progress.log(f"{name}: {reason}")
+    return rows or ()
 
 
 def _reached(config: RunConfig, pipeline: Pipeline, progress: Progress) -> dict[str, Transport]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 from compress.estimate.calibration import read_points, summarize
 from compress.estimate.roofline import Estimate, estimate
-from compress.measure.unmeasured import NotMeasured
+from compress.measure.unmeasured import attempt
 from compress.target import Target
 from compress.types import Artifact
 
@@ -20,17 +21,10 @@ def estimate_all(target: Target, artifacts: Iterable[Artifact]) -> tuple[Estimat
     found = []
     for artifact in artifacts:
         known = summarize(points, artifact.precision)
-        try:
-            guess = estimate(
-                artifact.history[-1],
-                artifact.path,
-                artifact.precision,
-                target,
-                factor=known.factor,
-                band=known.band,
-                basis=known.basis,
-            )
-        except NotMeasured:
-            continue
-        found.append(replace(guess, layers=()))
+        numbers = partial(estimate, factor=known.factor, band=known.band, basis=known.basis)
+        guess = attempt(
+            "estimate", {}, partial(numbers, artifact.history[-1], artifact.path, artifact.precision, target)
+        )
+        if guess is not None:
+            found.append(replace(guess, layers=()))
     return tuple(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 
 from compress.errors import DeviceMissing
@@ -13,7 +14,7 @@ from compress.measure.latency import latency, one_sample
 from compress.measure.reference import RecordedLogits
 from compress.measure.settings import MeasureConfig
 from compress.measure.size import Size, file_size, model_files, module_size
-from compress.measure.unmeasured import NotMeasured, attempt
+from compress.measure.unmeasured import NotMeasured, attempt, unless_absent
 from compress.runtimes.base import Runner
 from compress.stage import Progress, Splits
 from compress.types import Artifact, Format, InputSpec, Latency, Measurement, Precision, Sparsity
@@ -76,12 +77,12 @@ def measure(
     else:
         timed = _latency(run, artifact.input, config, host)
         runner = recorded.replay(run.name) if recorded else None
-        evaluation = attempt(
+        evaluation = unless_absent(
             "accuracy", notes, lambda: _evaluate(artifact, runner, reference, splits, config, progress, stage)
         )
     sparsity = attempt("sparsity", notes, readers.sparsity)
     if artifact.format is Format.ONNX and sparsity is not None:
-        notes.update(_pattern_note(artifact, sparsity))
+        notes.update(attempt("2:4", {}, lambda: _pattern_note(artifact, sparsity)) or {})
     if reference is None:
         notes["fidelity"] = "no reference outputs were given"
     return Measurement(
@@ -200,24 +201,24 @@ def _onnx_readers(artifact: Artifact) -> _Readers:
     from compress.measure.onnx_graph import onnx_parameters
     from compress.measure.sparsity import onnx_sparsity
 
-    model = _load_onnx(artifact)
+    model = cache(lambda: _load_onnx(artifact))
     return _Readers(
         size=lambda: file_size(model_files(artifact.path)),
-        parameters=lambda: onnx_parameters(model),
-        sparsity=lambda: onnx_sparsity(model),
-        macs=lambda: onnx_macs(model),
+        parameters=lambda: onnx_parameters(model()),
+        sparsity=lambda: onnx_sparsity(model()),
+        macs=lambda: onnx_macs(model()),
     )
 
 
 def _tflite_readers(artifact: Artifact) -> _Readers:
     from compress.measure.tflite_graph import TfliteFile
 
-    file = TfliteFile(artifact.path)
+    file = cache(lambda: TfliteFile(artifact.path))
     return _Readers(
         size=lambda: file_size([artifact.path]),
-        parameters=file.parameters,
-        sparsity=file.sparsity,
-        macs=file.macs,
+        parameters=lambda: file().parameters(),
+        sparsity=lambda: file().sparsity(),
+        macs=lambda: file().macs(),
     )
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["NotMeasured", "attempt"]
+from compress.errors import CompressError
+from compress.quiet import first_line
+
+__all__ = ["NotMeasured", "attempt", "unless_absent"]
 
 T = TypeVar("T")
 
@@ -14,10 +17,24 @@ class NotMeasured(Exception):  # not an error of the run: the row shows a dash a
     """A quantity that cannot be measured on this artifact; the message is the reason shown to the user."""
 
 
-def attempt(quantity: str, notes: dict[str, str], measure: Callable[[], T]) -> T | None:
-    """`measure()`, or None with its reason added to `notes[quantity]`."""
+def unless_absent(quantity: str, notes: dict[str, str], measure: Callable[[], T]) -> T | None:
+    """`measure()`, or None with the reason of `NotMeasured` added to `notes[quantity]`; any other error goes on."""
     try:
         return measure()
     except NotMeasured as reason:
         notes[quantity] = str(reason)
+        return None
+
+
+def attempt(quantity: str, notes: dict[str, str], measure: Callable[[], T]) -> T | None:
+    """As `unless_absent`, for what is only told beside a result: whatever goes wrong is a reason and ends no run.
+
+    Errors that are worded for the user go on.
+    """
+    try:
+        return unless_absent(quantity, notes, measure)
+    except CompressError:
+        raise
+    except Exception as error:  # counters and readers of other packages raise anything on a network they do not know
+        notes[quantity] = f"not measured: {type(error).__name__}: {first_line(error)}"
         return None

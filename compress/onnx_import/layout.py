@@ -23,14 +23,17 @@ def _reshape(builder: Builder, operation: Operation) -> Value:
         return builder.call(_reshape_to, operation.data(), _given_sizes(builder, operation, 1), zero_copies)
     sizes = target.tolist() if isinstance(target, torch.Tensor) else list(target or ())
     known = operation.shape()
-    if zero_copies and sizes and sizes[0] == 1 and known and known[0] == 1:
-        sizes[0] = 0  # exported for one image; keeping the leading size is the same there and right for more
-    return builder.call(_reshape_to, operation.data(), tuple(sizes), zero_copies)
+    wanted = [None if size == 0 and zero_copies else size for size in sizes]
+    if sizes and sizes[0] == 1 and known and known[0] == 1:
+        wanted[0] = None  # exported for one image; keeping the leading size is the same there and right for more
+    return builder.call(_reshape_to, operation.data(), tuple(wanted), zero_copies)
 
 
-def _reshape_to(data: torch.Tensor, sizes: _Sizes, zero_copies: bool) -> torch.Tensor:
-    """-1 is inferred, and 0 keeps the size of the operand where `zero_copies`."""
-    return data.reshape([data.shape[axis] if size == 0 and zero_copies else size for axis, size in enumerate(sizes)])
+def _reshape_to(data: torch.Tensor, sizes: tuple[int | None, ...], zero_copies: bool) -> torch.Tensor:
+    """-1 is inferred; None keeps the size of the operand, and so does 0 where `zero_copies`."""
+    return data.reshape(
+        [data.shape[axis] if size is None or (size == 0 and zero_copies) else size for axis, size in enumerate(sizes)]
+    )
 
 
 def _flatten(builder: Builder, operation: Operation) -> Value:

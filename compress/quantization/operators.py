@@ -11,9 +11,20 @@ from torch import fx
 from compress.graph import parameter_name, tensor_inputs
 from compress.quantization.policy import OpKind
 
-__all__ = ["WEIGHTED", "activations", "bias_of", "kind_of", "lossless_range", "output_axis", "weight_of"]
+__all__ = [
+    "WEIGHTED",
+    "activations",
+    "bias_of",
+    "groups_of",
+    "kind_of",
+    "lossless_range",
+    "output_axis",
+    "weight_of",
+]
 
 aten = torch.ops.aten
+
+_GROUPS = 6  # position of `groups` in the schemas of convolutions and of transposed convolutions
 
 WEIGHTED = frozenset({OpKind.CONV, OpKind.CONV_TRANSPOSE, OpKind.LINEAR})
 """Kinds whose arguments are `(activation, weight, bias, ...)`."""
@@ -43,20 +54,22 @@ _KINDS: dict[OpKind, tuple[torch._ops.OpOverloadPacket, ...]] = {
     OpKind.RESHAPE: (aten.view, aten.reshape, aten.flatten, aten.unflatten, aten.squeeze, aten.unsqueeze),
     OpKind.TRANSPOSE: (aten.transpose, aten.permute, aten.contiguous, aten.channel_shuffle, aten.pixel_shuffle),
     OpKind.SLICE: (aten.slice, aten.select, aten.expand),
-    OpKind.SPLIT: (aten.chunk, aten.split, aten.split_with_sizes),
+    OpKind.SPLIT: (aten.chunk, aten.split, aten.split_with_sizes, aten.tensor_split, aten.unbind),
     OpKind.NORMALIZATION: (aten.batch_norm, aten.layer_norm, aten.group_norm, aten.instance_norm),
 }
 _KIND_OF: dict[object, OpKind] = {packet: kind for kind, packets in _KINDS.items() for packet in packets}
 
 
 def kind_of(node: fx.Node) -> OpKind:
-    """The operator's kind; picking a piece of a split counts as splitting.
+    """The operator's kind; picking a piece of a split counts as splitting, one of an LSTM's results does not.
 
     A clip counts as one only if it starts at zero: that end of the integer range is exact, so the range can stand for
     the clip. No grid with an offset hits two arbitrary ends.
     """
     if node.target is operator.getitem:
-        return OpKind.SPLIT
+        whole = node.args[0]
+        split = isinstance(whole, fx.Node) and _KIND_OF.get(_packet(whole)) is OpKind.SPLIT
+        return OpKind.SPLIT if split else OpKind.OTHER
     kind = _KIND_OF.get(_packet(node), OpKind.OTHER)
     return OpKind.OTHER if kind is OpKind.CLIP and _clip_range(node)[0] != 0 else kind
 
@@ -81,6 +94,13 @@ def bias_of(node: fx.Node) -> fx.Node | None:
     """The stored bias of a weighted operator, if it has one."""
     bias = node.args[2] if kind_of(node) in WEIGHTED and len(node.args) > 2 else None
     return bias if isinstance(bias, fx.Node) and parameter_name(bias) else None
+
+
+def groups_of(layer: fx.Node) -> int:
+    """Number of groups of a convolution, transposed convolution or linear call."""
+    number = layer.args[_GROUPS] if kind_of(layer) is not OpKind.LINEAR and len(layer.args) > _GROUPS else 1
+    assert isinstance(number, int)
+    return number
 
 
 def output_axis(node: fx.Node) -> int:

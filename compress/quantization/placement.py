@@ -14,7 +14,15 @@ from compress.graph import call_nodes, layer_name, only_user
 from compress.quantization.grid import activation_grid, weight_grid
 from compress.quantization.observers.base import RangeObserver
 from compress.quantization.observers.min_max import MinMax
-from compress.quantization.operators import WEIGHTED, activations, bias_of, kind_of, output_axis, weight_of
+from compress.quantization.operators import (
+    WEIGHTED,
+    activations,
+    bias_of,
+    groups_of,
+    kind_of,
+    output_axis,
+    weight_of,
+)
 from compress.quantization.policy import FixedRange, OpKind, OpRule, Policy
 from compress.quantization.pt2e import (
     Q_ANNOTATION_KEY,
@@ -78,6 +86,8 @@ class PlacementQuantizer(Quantizer):
         kind = kind_of(node)
         if layer_name(node) in self._recipe.keep_float or not activations(node):
             return None
+        if kind is not OpKind.SPLIT and _has_several_results(node):
+            return None
         if kind in WEIGHTED and weight_of(node) is None:
             return None
         if kind in _TWO_TENSORS and len(activations(node)) < 2 and len(node.all_input_nodes) < 2:
@@ -99,7 +109,8 @@ class PlacementQuantizer(Quantizer):
         if shared:
             specs.update((other, SharedQuantizationSpec(shared)) for other in sources[1:])
         if kind_of(node) in WEIGHTED:
-            specs.update(self._parameter_specs(node, per_channel=self._recipe.per_channel and not rule.per_tensor))
+            per_channel = self._recipe.per_channel and not rule.per_tensor and not _shares_outputs(node)
+            specs.update(self._parameter_specs(node, per_channel=per_channel))
         if rule.output != "none":
             self._annotate_output(node, rule, shared, quantized)
 
@@ -117,8 +128,11 @@ class PlacementQuantizer(Quantizer):
         last = [node, *fused_activations(node, rule)][-1]
         if rule.float_at_end and all(user.op == "output" for user in last.users):
             return
+        value = last.meta.get("val")
+        if isinstance(value, torch.Tensor) and not value.is_floating_point():
+            return  # a mask or an index: it has no scale
         quantized.add(last)
-        if isinstance(last.meta.get("val"), torch.Tensor):  # a split hands on a list; its pieces have their own nodes
+        if isinstance(value, torch.Tensor):  # a split hands on a list; its pieces have their own nodes
             _annotation(last).output_qspec = SharedQuantizationSpec(shared) if shared else self._activation(rule.fixed)
 
     def _activation(self, fixed: FixedRange | None = None) -> QuantizationSpec:
@@ -136,6 +150,17 @@ class PlacementQuantizer(Quantizer):
 
 
 _BIAS = QuantizationSpec(torch.int32, BiasQuantizer)
+
+
+def _has_several_results(node: fx.Node) -> bool:
+    """Whether it hands on several tensors (an LSTM: outputs and states), or is one of them; no runtime has integers."""
+    whole = node.args[0] if node.target is operator.getitem else node
+    return isinstance(whole, fx.Node) and isinstance(whole.meta.get("val"), (tuple, list))
+
+
+def _shares_outputs(node: fx.Node) -> bool:
+    """Whether one place of the weight's output axis serves several channels: `[in, out / groups, ...]`, transposed."""
+    return kind_of(node) is OpKind.CONV_TRANSPOSE and groups_of(node) > 1
 
 
 def _annotation(node: fx.Node) -> QuantizationAnnotation:
@@ -163,8 +188,12 @@ def float_operators(graph: fx.GraphModule, quantizer: PlacementQuantizer) -> Cou
 
 
 def _computes(node: fx.Node) -> bool:
-    """From activations to activations; asking for a size does not count."""
-    return bool(activations(node)) and isinstance(node.meta.get("val"), torch.Tensor)
+    """From activations to activations; asking for a size does not count, nor does picking one of several results."""
+    value = node.meta.get("val")
+    several = isinstance(value, (tuple, list)) and any(isinstance(part, torch.Tensor) for part in value)
+    return (
+        bool(activations(node)) and node.target is not operator.getitem and (several or isinstance(value, torch.Tensor))
+    )
 
 
 def _operator_name(node: fx.Node) -> str:

@@ -12,12 +12,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from compress.errors import StageError
 from compress.measure.macs import onnx_macs, torch_macs
 from compress.measure.onnx_graph import onnx_parameters, weights_in_7_bits
 from compress.measure.parameters import module_parameters
 from compress.measure.sparsity import module_sparsity, onnx_sparsity, torchscript_sparsity
 from compress.measure.torchscript_graph import load_script, script_parameters
-from compress.measure.unmeasured import NotMeasured, attempt
+from compress.measure.unmeasured import NotMeasured, attempt, unless_absent
 
 
 class TorchRunner:
@@ -184,3 +185,46 @@ def test_published_macs_in_both_formats(name, giga):
     model = onnx.load_from_string(file.getvalue())
     assert onnx_macs(model) == counted
     assert onnx_sparsity(model).total == module_sparsity(module).total
+
+
+class Pooled(nn.Module):
+    """A learned query is what the attention is called with (MAP heads, CLIP, DETR)."""
+
+    def __init__(self):
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(1, 1, 8))
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        return self.attend(self.query.expand(len(x), -1, -1), tokens, tokens)[0]
+
+
+def test_macs_of_a_module_that_is_called_with_a_parameter():
+    torch.manual_seed(0)
+    image = np.zeros((1, 8, 3, 3), np.float32)
+    projections = 8 * 8 + 2 * 9 * 8 * 8 + 8 * 8  # the query's, those of nine keys and values, the output's
+    assert torch_macs(TorchRunner(Pooled().eval()), image) == projections + 2 * 9 * 8
+
+
+def test_macs_of_a_parametrized_weight():
+    module = nn.utils.parametrizations.weight_norm(nn.Linear(6, 5))
+    assert torch_macs(TorchRunner(module), np.zeros((1, 6), np.float32)) == 30
+
+
+def test_whatever_goes_wrong_beside_a_result_is_a_reason():
+    notes = {}
+
+    def stumbles():
+        raise AttributeError("'NoneType' object has no attribute 'next_functions'\nand more")
+
+    assert attempt("macs", notes, stumbles) is None
+    assert notes["macs"] == "not measured: AttributeError: 'NoneType' object has no attribute 'next_functions'"
+    with pytest.raises(AttributeError):
+        unless_absent("accuracy", notes, stumbles)
+
+    def refuses():
+        raise StageError("the device is gone", fix="plug it in")
+
+    with pytest.raises(StageError):
+        attempt("macs", notes, refuses)

@@ -26,10 +26,10 @@ import torch
 from torch import fx
 
 from compress.graph import layer_name
-from compress.quantization.operators import kind_of
+from compress.quantization.operators import groups_of, kind_of
 from compress.quantization.policy import OpKind
 from compress.quantization.recovery import Batches
-from compress.quantization.recovery.channels import Side, groups_of, largest, stored
+from compress.quantization.recovery.channels import Side, largest, stored
 from compress.quantization.recovery.pairs import (
     Pair,
     below_clip,

@@ -8,12 +8,10 @@ import torch
 from torch import fx
 
 from compress.graph import bind, constant, parameter_name
-from compress.quantization.operators import kind_of
+from compress.quantization.operators import groups_of, kind_of
 from compress.quantization.policy import OpKind
 
-__all__ = ["Side", "groups_of", "largest", "scaled", "store", "stored"]
-
-_GROUPS = 6  # position of `groups` in the schemas of convolutions and of transposed convolutions
+__all__ = ["Side", "largest", "scaled", "store", "stored"]
 
 
 class Side(str, Enum):
@@ -21,13 +19,6 @@ class Side(str, Enum):
 
     IN = "in"
     OUT = "out"
-
-
-def groups_of(layer: fx.Node) -> int:
-    """Number of groups of a convolution, transposed convolution or linear call."""
-    given = layer.args[_GROUPS] if kind_of(layer) is not OpKind.LINEAR and len(layer.args) > _GROUPS else 1
-    assert isinstance(given, int)
-    return given
 
 
 def largest(layer: fx.Node, weight: torch.Tensor, side: Side) -> torch.Tensor:
