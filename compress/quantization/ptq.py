@@ -16,6 +16,7 @@ from torch import fx, nn
 from compress.errors import StageError
 from compress.graph import call_nodes, capture, constant, layer_name
 from compress.quantization.batchnorm import fold_graph
+from compress.quantization.computed_weights import fold_parameters
 from compress.quantization.norm_as_conv import normalizations_as_convs
 from compress.quantization.operators import WEIGHTED, kind_of, lossless_range
 from compress.quantization.placement import PlacementQuantizer, Recipe, float_operators
@@ -45,7 +46,7 @@ __all__ = [
 
 
 def float_graph(module: nn.Module, input: InputSpec, policy: Policy | None = None) -> fx.GraphModule:
-    """The captured, BatchNorm-folded, kernel-friendly float graph that placement works on.
+    """The captured, BatchNorm-folded, kernel-friendly float graph that placement works on; its weights are stored.
 
     `module` is not changed, but weights that are in both are shared: copy the graph before training it.
 
@@ -58,6 +59,7 @@ def float_graph(module: nn.Module, input: InputSpec, policy: Policy | None = Non
     graph = capture(module, input)
     if graph is module:
         graph = copy.deepcopy(graph)
+    fold_parameters(graph)
     fold_graph(graph)
     if policy is not None and policy.unlisted is not None:
         normalizations_as_convs(graph)

@@ -21,6 +21,9 @@ __all__ = ["FoldBatchnorm"]
 class FoldBatchnorm(Stage):
     """Same outputs, fewer operators: each normalisation that only follows one layer moves into that layer's weights.
 
+    Weights that the network computes from parameters alone (weight norm, weight standardization) are computed here,
+    once and for all: what prunes or rounds a stored weight would otherwise be undone by the computation.
+
     The pairs are read off the captured graph, so a shared or branching layer is never folded by mistake; what stays is
     logged with the reason. Zeros of pruned weights stay zeros.
     """
@@ -51,14 +54,27 @@ class FoldBatchnorm(Stage):
 
 
 def _fold(module: nn.Module, input: InputSpec) -> tuple[nn.Module, int, list[str]]:
+    """The folded copy, the number of normalisations folded, and a line for everything worth one."""
     from torch import fx
 
-    from compress.graph import capture
+    from compress.graph import capture, layer_name, static_batch_reason
+    from compress.models.aten_modules import with_modules
     from compress.quantization.batchnorm import fold_graph, fold_module
+    from compress.quantization.computed_weights import computed_layers, fold_parameters
 
-    graph = capture(module, input)
-    if not isinstance(module, fx.GraphModule):
+    graph, as_graph = capture(module, input), isinstance(module, fx.GraphModule)
+    stored = [
+        f"the weight of {layer_name(node)} is computed from parameters: stored as it is now"
+        for node in computed_layers(graph)
+    ]
+    if as_graph:
+        graph = copy.deepcopy(graph)
+        fold_parameters(graph)
+        count, kept = fold_graph(graph)
+        return graph, count, [*stored, *kept]
+    if not stored or static_batch_reason(graph) is not None:  # a graph of batches of one would take no others
         return fold_module(module, graph)
-    graph = copy.deepcopy(graph)
-    count, kept = fold_graph(graph)
-    return graph, count, kept
+    fold_parameters(graph)
+    module = with_modules(graph)
+    module, count, kept = fold_module(module, capture(module, input))
+    return module, count, [*stored, *kept]

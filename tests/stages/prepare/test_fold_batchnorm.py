@@ -57,3 +57,20 @@ def test_a_captured_graph_is_folded_on_the_graph():
 def test_weights_that_were_rounded_already_are_refused():
     with pytest.raises(Refusal, match=r"stage 'fold' folds fp32 weights, but its input is already int8"):
         FoldBatchnorm().requires(SimpleNamespace(), Precision.INT8, "fold")
+
+
+def test_computed_weights_are_stored_so_that_zeros_last():
+    torch.manual_seed(0)
+    first = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3))
+    module = nn.Sequential(first, nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3)).eval()
+    artifact, lines = fold(module)
+    x = torch.randn(3, *SPEC.shape)
+    torch.testing.assert_close(artifact.module(x), module(x), rtol=1e-5, atol=1e-6)
+    assert lines == [
+        "fold_batchnorm: the weight of 0.conv2d is computed from parameters: stored as it is now",
+        "fold_batchnorm: folded 1 batch normalisation(s)",
+    ]
+    weight = artifact.module.get_submodule("0").weight
+    with torch.no_grad():
+        weight[0] = 0
+    assert artifact.module.get_submodule("0")(x)[:, 0].unique().numel() == 1  # the bias alone
