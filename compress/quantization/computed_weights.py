@@ -6,6 +6,7 @@ no integers of its own; as a constant it is a weight like any other.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 
 import torch
@@ -16,16 +17,26 @@ from compress.quantization.operators import WEIGHTED, kind_of
 
 __all__ = ["computed_layers", "fold_parameters"]
 
+_Stored = torch.Tensor | list[torch.Tensor]
+
 _MOVES = frozenset(
     getattr(torch.ops.aten, name)
-    for name in ("t", "transpose", "permute", "numpy_T", "clone", "detach", "contiguous", "to", "view", "reshape")
+    for name in (
+        *("t", "transpose", "permute", "numpy_T", "clone", "detach", "contiguous", "to", "view", "reshape"),
+        *("expand", "unsqueeze", "squeeze", "unflatten", "flatten"),
+    )
 )
 """Operators that leave a stored tensor's values as they are: whoever looks for the weight looks through them."""
+
+_PARTS = frozenset(
+    getattr(torch.ops.aten, name) for name in ("split", "split_with_sizes", "chunk", "slice", "select", "narrow")
+) | {operator.getitem}
+"""Operators that take some of a stored tensor's values (attention reads its queries' weight so): zeros stay zeros."""
 
 
 def computed_layers(graph: fx.GraphModule) -> list[fx.Node]:
     """The convolutions and linear layers of a captured graph whose weight is computed from parameters alone."""
-    folded = _foldable(graph)
+    folded = _foldable(graph, passed=_MOVES | _PARTS)
     return [node for node in call_nodes(graph) if kind_of(node) in WEIGHTED and node.args[1] in folded]
 
 
@@ -35,7 +46,7 @@ def fold_parameters(graph: fx.GraphModule) -> int:
     A weight gets the name of its layer; the parameters it came from are no longer read. Quantize and dequantize
     operators stay: they say which integers a weight has.
     """
-    values = _foldable(graph)
+    values = _foldable(graph, passed=_MOVES)
     frontier = [node for node in values if any(user not in values for user in node.users)]
     for node in frontier:
         _replace(graph, node, values[node])
@@ -46,9 +57,9 @@ def fold_parameters(graph: fx.GraphModule) -> int:
     return len(frontier)
 
 
-def _foldable(graph: fx.GraphModule) -> dict[fx.Node, torch.Tensor]:
-    """Values of the calls that read stored tensors only, but for those that merely move one."""
-    known: dict[fx.Node, torch.Tensor] = {}
+def _foldable(graph: fx.GraphModule, passed: frozenset[object]) -> dict[fx.Node, torch.Tensor]:
+    """Values of the calls that read stored tensors only, but for those that merely hand one on by `passed`."""
+    known: dict[fx.Node, _Stored] = {}
     moved: set[fx.Node] = set()
     for node in graph.graph.nodes:
         stored = constant(graph, node)
@@ -57,20 +68,20 @@ def _foldable(graph: fx.GraphModule) -> dict[fx.Node, torch.Tensor]:
             moved.add(node)
         elif _is_function(node) and all(source in known for source in node.all_input_nodes):
             value = _value(node, known)
-            if isinstance(value, torch.Tensor):
+            if isinstance(value, (torch.Tensor, list)):
                 known[node] = value
-                if node.target.overloadpacket in _MOVES and node.args[0] in moved:
+                if getattr(node.target, "overloadpacket", node.target) in passed and node.args[0] in moved:
                     moved.add(node)
     return {
         node: value
         for node, value in known.items()
-        if node not in moved and value.is_floating_point() and node.op == "call_function"
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and node not in moved
     }
 
 
 def _is_function(node: fx.Node) -> bool:
     """A call whose result depends on its operands alone, and is no quantization."""
-    return (
+    return (node.op == "call_function" and node.target is operator.getitem) or (
         node.op == "call_function"
         and isinstance(node.target, torch._ops.OpOverload)
         and node.target.namespace == "aten"
@@ -80,7 +91,7 @@ def _is_function(node: fx.Node) -> bool:
     )
 
 
-def _value(node: fx.Node, known: Mapping[fx.Node, torch.Tensor]) -> object:
+def _value(node: fx.Node, known: Mapping[fx.Node, _Stored]) -> object:
     args, kwargs = fx.map_arg((node.args, node.kwargs), known.__getitem__)
     assert callable(node.target)
     with torch.no_grad():

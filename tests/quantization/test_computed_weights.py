@@ -104,3 +104,25 @@ def test_moved_weights_and_random_numbers_are_left_alone():
     graph = capture(Untouched().eval(), SPEC)
     assert fold_parameters(graph) == 0
     assert not torch.equal(graph(torch.ones(2, *SPEC.shape)), graph(torch.ones(2, *SPEC.shape)))
+
+
+class Queried(nn.Module):
+    """Attention asked by something else than its keys reads its packed weight in two parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.embed = nn.Conv2d(3, 8, 4, 4)
+
+    def forward(self, x):
+        tokens = self.embed(x).flatten(2).transpose(1, 2)
+        return self.attend(tokens.mean(1, keepdim=True), tokens, tokens)[0][:, 0]
+
+
+def test_parts_of_a_weight_are_weights_too(kit):
+    """In the module they stay what they are: zeros last, there is nothing to compute."""
+    module, images = kit.lively(Queried().eval()), torch.randn(1, *SPEC.shape)
+    assert not computed_layers(capture(module, SPEC))
+    graph = float_graph(module, SPEC)
+    assert "linear" not in layers_in_float(graph, kit.recipe())
+    torch.testing.assert_close(graph(images), module(images))
