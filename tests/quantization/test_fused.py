@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from doubles import SATURATES
 from onnx import TensorProto, helper, save
 from torch import nn
 
@@ -47,7 +48,7 @@ def test_every_convolution_is_fused(kit, name, convolutions, in_float):
     module = kit.lively(getattr(torchvision.models, name)(num_classes=10))
     torch.manual_seed(0)
     data = torch.randn(16, *SPEC.shape)
-    graph = kit.quantize(module, data, SPEC, kit.recipe())
+    graph = kit.quantize(module, data, SPEC, kit.recipe(reduce_range=SATURATES))
     path = kit.export(graph, SPEC)
     fused = count_fused(path)
     assert fused.integer["QLinearConv"] == convolutions
@@ -67,7 +68,7 @@ def test_a_vision_transformer_keeps_its_linear_layers_in_integers(kit):
     nn.init.normal_(vit.heads.head.weight)
     data = torch.randn(16, 3, 32, 32)
     spec = InputSpec((3, 32, 32))
-    graph = kit.quantize(vit.eval(), data, spec, kit.recipe())
+    graph = kit.quantize(vit.eval(), data, spec, kit.recipe(reduce_range=SATURATES))
     path = kit.export(graph, spec)
     fused = count_fused(path)
     assert fused.integer["QLinearConv"] == 1
@@ -84,7 +85,7 @@ def test_a_saturated_clip_vanishes_into_the_range(kit, top, layer):
     with torch.no_grad():
         module[0].weight.mul_(40)
     data = torch.randn(16, *kit.spec.shape)
-    path = kit.export(kit.quantize(module, data, kit.spec, kit.recipe()), kit.spec)
+    path = kit.export(kit.quantize(module, data, kit.spec, kit.recipe(reduce_range=SATURATES)), kit.spec)
     fused = count_fused(path)
     assert (fused.integer, fused.float) == (Counter(QLinearConv=2), Counter())
     assert fused.conversions == {"QuantizeLinear": 1, "DequantizeLinear": 1}
@@ -139,8 +140,8 @@ def test_resnet20_on_real_images(kit, shared_data):
     with torch.no_grad():
         reference = module(test)
     logits = run(path, test)
-    top1 = [float((x.argmax(1) == labels).float().mean()) for x in (reference, logits)]
-    assert abs(top1[0] - top1[1]) <= 0.006
+    right = [int((x.argmax(1) == labels).sum()) for x in (reference, logits)]
+    assert abs(right[0] - right[1]) <= 0.006 * len(labels)  # whole images: a share in float32 is off by its rounding
     assert (reference.argmax(1) == logits.argmax(1)).float().mean() >= 0.985
     assert kit.sqnr(reference, logits) >= 30
     assert path.stat().st_size <= 0.32 * 4 * sum(p.numel() for p in module.parameters())
@@ -169,7 +170,7 @@ def test_asymmetric_padding_is_a_part_of_the_integer_convolution(kit):
     module = kit.lively(SamePadded())
     torch.manual_seed(0)
     data = torch.randn(16, *kit.spec.shape)
-    graph = kit.quantize(module, data, kit.spec, kit.recipe())
+    graph = kit.quantize(module, data, kit.spec, kit.recipe(reduce_range=SATURATES))
     path = kit.export(graph, kit.spec)
     fused = count_fused(path)
     assert fused.integer["QLinearConv"] == 2
