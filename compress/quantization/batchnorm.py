@@ -21,6 +21,7 @@ _BATCH_NORM = aten.batch_norm.default
 _DIRECT = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.linear.default)
 _TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _GROUPS = 6  # position of `groups` in the transposed convolutions' schema
 
 
@@ -84,14 +85,16 @@ def fold_module(module: nn.Module, graph: fx.GraphModule) -> tuple[nn.Module, in
     pairs, kept = find_pairs(graph)
     count = 0
     for pair in pairs:
-        layer, norm = _owner(folded, pair.layer.args[1], "weight"), _owner(folded, pair.norm.args[3], "running_mean")
-        if not isinstance(_module_at(folded, layer), _LAYERS) or not _is_batch_norm(_module_at(folded, norm)):
-            kept.append(f"{layer_name(pair.norm)} stays: called as a function, it has no module to replace")
+        layer = _module_at(folded, _owner(pair.layer.args[1], "weight"))
+        norm = _module_at(folded, _owner(pair.norm.args[3], "running_mean"))
+        reason = _module_obstacle(graph, pair, layer, norm)
+        if reason:
+            kept.append(f"{layer_name(pair.norm)} stays: {reason}")
             continue
         assert layer is not None
         assert norm is not None
-        _rewrite_layer(folded.get_submodule(layer), pair)
-        folded.set_submodule(norm, nn.Identity())
+        _rewrite_layer(layer, pair)
+        _replace_everywhere(folded, norm)
         count += 1
     return folded, count, kept
 
@@ -120,7 +123,7 @@ def _obstacle(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> str | Non
     if constant(graph, weight) is None or not isinstance(weight, fx.Node):
         return f"the weight of {name} is computed"
     bias = _argument(layer, 2)
-    if only_user(weight) is None or (isinstance(bias, fx.Node) and only_user(bias) is None):
+    if _reads(graph, weight) != 1 or (isinstance(bias, fx.Node) and _reads(graph, bias) != 1):
         return f"{name} is used more than once"
     if norm.args[5] is True or constant(graph, norm.args[3]) is None:
         return "it normalises by the statistics of each batch"
@@ -159,7 +162,12 @@ def _argument(node: fx.Node, index: int) -> object:
     return node.args[index] if len(node.args) > index else None
 
 
-def _owner(module: nn.Module, node: object, attribute: str) -> str | None:
+def _reads(graph: fx.GraphModule, node: fx.Node) -> int:
+    """How often the parameter that `node` reads is used, through whatever nodes."""
+    return sum(len(other.users) for other in graph.graph.find_nodes(op="get_attr", target=str(node.target)))
+
+
+def _owner(node: object, attribute: str) -> str | None:
     """Path of the module whose parameter `attribute` the node reads."""
     path, _, name = (parameter_name(node) or "").rpartition(".")
     return path if name == attribute and path else None
@@ -169,8 +177,32 @@ def _module_at(module: nn.Module, path: str | None) -> nn.Module | None:
     return None if path is None else module.get_submodule(path)
 
 
-def _is_batch_norm(module: nn.Module | None) -> bool:
-    return isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))
+def _module_obstacle(
+    graph: fx.GraphModule, pair: Pair, layer: nn.Module | None, norm: nn.Module | None
+) -> str | None:
+    """Why a pair of the graph cannot be folded in the module, which keeps its Python code."""
+    if not isinstance(layer, _LAYERS) or not isinstance(norm, _NORMS):
+        return "called as a function, it has no module to replace"
+    if type(norm).forward is not nn.BatchNorm2d.forward or norm._forward_hooks or norm._forward_pre_hooks:
+        return f"{type(norm).__name__} does more than normalise"
+    stored = [entry for entry in pair.norm.args[1:5] if isinstance(entry, fx.Node)]
+    if any(_reads(graph, entry) != 1 for entry in stored):
+        return "it is used more than once"
+    if layer.bias is None and not _passes_its_bias(layer):
+        return f"{layer_name(pair.layer)} has a forward of its own and no bias to add to"
+    return None
+
+
+def _passes_its_bias(layer: nn.Module) -> bool:
+    """Whether a bias that the layer is given will be added: its code is PyTorch's."""
+    return any(type(layer).forward is kind.forward for kind in _LAYERS)
+
+
+def _replace_everywhere(module: nn.Module, norm: nn.Module) -> None:
+    """Put an identity in every place that holds `norm`: one object may have several names."""
+    for path, part in list(module.named_modules(remove_duplicate=False)):
+        if part is norm:
+            module.set_submodule(path, nn.Identity())
 
 
 def _rewrite_layer(layer: nn.Module, pair: Pair) -> None:

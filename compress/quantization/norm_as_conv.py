@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from compress.graph import bind, call_nodes, constant, only_user
+from compress.graph import bind, call_nodes, constant
 
 __all__ = ["normalizations_as_convs"]
 
@@ -31,18 +31,15 @@ def normalizations_as_convs(graph: fx.GraphModule) -> int:
 def _is_replaceable(graph: fx.GraphModule, node: fx.Node) -> bool:
     if node.target is not aten.batch_norm.default or node.args[5] is True or node.meta["val"].ndim != 4:
         return False
-    stored = [node.args[index] for index in range(1, 5)]
-    # A module that is called twice shares its parameters, whose names the convolution takes over.
-    return all(constant(graph, entry) is not None and only_user(_node(entry)) is not None for entry in stored)
+    return all(constant(graph, node.args[index]) is not None for index in range(1, 5))
 
 
 def _replace(graph: fx.GraphModule, node: fx.Node) -> None:
     gain, shift, mean, variance = (_values(graph, node.args[index]) for index in range(1, 5))
     factor = (variance.double() + float(str(node.args[7]))).rsqrt() * gain.double()
-    weight, bias = _node(node.args[1]), _node(node.args[2])
-    bind(graph, str(weight.target), factor.float().reshape(-1, 1, 1, 1), trainable=True)
-    bind(graph, str(bias.target), (shift.double() - factor * mean.double()).float(), trainable=True)
-    weight.meta["val"] = weight.meta["val"].new_empty((len(factor), 1, 1, 1))
+    offset = shift.double() - factor * mean.double()
+    weight = _own_parameter(graph, node, 1, factor.float().reshape(-1, 1, 1, 1))
+    bias = _own_parameter(graph, node, 2, offset.float())
     arguments = (node.args[0], weight, bias, [1, 1], [0, 0], [1, 1], len(factor))
     with graph.graph.inserting_before(node):
         conv = graph.graph.create_node("call_function", aten.conv2d.default, arguments, name=f"{node.name}_conv")
@@ -51,12 +48,22 @@ def _replace(graph: fx.GraphModule, node: fx.Node) -> None:
     graph.graph.erase_node(node)
 
 
+def _own_parameter(graph: fx.GraphModule, node: fx.Node, index: int, value: torch.Tensor) -> fx.Node:
+    """A node that reads `value` under the name of the normalisation's parameter, or a name like it where another call
+    (a module that is called twice) reads that parameter too."""
+    stored = node.args[index]
+    assert isinstance(stored, fx.Node)
+    name = str(stored.target)
+    if sum(len(other.users) for other in graph.graph.find_nodes(op="get_attr", target=name)) > 1:
+        name = f"{name}_{node.name}"
+    bind(graph, name, value, trainable=True)
+    with graph.graph.inserting_before(node):
+        own = graph.graph.get_attr(name)
+    own.meta["val"] = stored.meta["val"].new_empty(value.shape)
+    return own
+
+
 def _values(graph: fx.GraphModule, entry: object) -> torch.Tensor:
     values = constant(graph, entry)
     assert values is not None
     return values
-
-
-def _node(entry: object) -> fx.Node:
-    assert isinstance(entry, fx.Node)
-    return entry

@@ -131,3 +131,79 @@ def test_functional_normalisation_is_folded_on_the_graph_only():
 def test_a_normalisation_without_a_layer_before_it_is_left_alone():
     folded, count, kept, _ = check(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 1)))
     assert (count, kept, norms(folded)) == (0, [], 1)
+
+
+class SharedNorm(nn.Module):
+    """One normalisation after a convolution, and again after a sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.norm(x + self.norm(self.conv(x)).relu())
+
+
+def test_a_normalisation_called_twice_stays_in_the_module():
+    folded, count, kept, graph = check(SharedNorm())
+    assert (count, kept, norms(folded)) == (0, ["norm stays: it is used more than once"], 1)
+    assert [str(node.target) for node in call_nodes(graph)].count("aten.batch_norm.default") == 1
+
+
+class Aliased(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.also = self.norm
+
+    def forward(self, x):
+        return self.also(self.conv(x))
+
+
+def test_a_normalisation_with_two_names_goes_under_both():
+    folded, count, _, _ = check(Aliased())
+    assert (count, norms(folded)) == (1, 0)
+    assert isinstance(folded.also, nn.Identity)
+
+
+class NormAct(nn.BatchNorm2d):
+    """A normalisation with its activation inside."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+def test_a_normalisation_that_does_more_stays_in_the_module():
+    folded, count, kept, _ = check(nn.Sequential(nn.Conv2d(3, 4, 3), NormAct(4)))
+    assert (count, kept, norms(folded)) == (0, ["1.batch_norm stays: NormAct does more than normalise"], 1)
+
+
+def test_a_normalisation_with_a_hook_stays_in_the_module():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    module[1].register_forward_hook(lambda _module, _inputs, output: output * 2)
+    assert check(module)[1] == 0
+
+
+class WithoutBias(nn.Conv2d):
+    """A convolution whose own code never looks for a bias."""
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight)
+
+
+def test_a_layer_that_would_not_add_its_new_bias_stays_in_the_module():
+    _, count, kept, _ = check(nn.Sequential(WithoutBias(3, 4, 3, bias=False), nn.BatchNorm2d(4)))
+    assert count == 0
+    assert "has a forward of its own" in kept[0]
+
+
+def test_parameters_of_a_normalisation_that_are_read_elsewhere_keep_it():
+    class Gate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.norm(self.conv(x)) * self.norm.weight.view(1, -1, 1, 1)
+
+    assert check(Gate())[1] == 0

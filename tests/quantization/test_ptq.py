@@ -173,3 +173,71 @@ def test_what_is_averaged_on_its_own_grid_gets_a_finer_one():
         scales[runtime] = {name: float(q.calculate_qparams()[0].max()) for name, q in quantizers(prepared).items()}
     assert scales["litert"]["1"] < scales["onnxruntime"]["1"]
     assert scales["litert"]["input"] == scales["onnxruntime"]["input"]
+
+
+class Levels(nn.Module):
+    """A head in small: one convolution for two levels, a normalisation of its own for each."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared = nn.Conv2d(3, 4, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(2))
+
+    def forward(self, x):
+        levels = zip(self.norms, (x, nn.functional.max_pool2d(x, 2)), strict=True)
+        return torch.cat([norm(self.shared(level)).relu().mean((2, 3)) for norm, level in levels], 1)
+
+
+class PreActivation(nn.Module):
+    """The convolution's output is both normalised and added, as in pre-activation blocks."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm, self.conv = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return (x + self.conv(self.norm(x).relu())).mean((2, 3))
+
+
+class SharedNorm(nn.Module):
+    """One normalisation for two convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 4, 3, bias=False) for _ in range(2))
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return sum(self.norm(conv(x)).relu() for conv in self.convs).mean((2, 3))
+
+
+class NormAfterLinear(nn.Module):
+    """A matrix product over positions whose channels are not its last axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(16, 16), nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        return self.norm(self.linear(x.mean(2))).flatten(1)
+
+
+@pytest.mark.parametrize("policy", ["onnxruntime", "tensorrt", "torch", "litert"])
+@pytest.mark.parametrize("make", [Levels, PreActivation, SharedNorm, NormAfterLinear])
+def test_observers_change_nothing(kit, data, make, policy):
+    module = kit.lively(make())
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_var.uniform_(0.1, 0.3)
+    graph = float_graph(module, kit.spec, load_policy(policy))
+    torch.testing.assert_close(graph(data), module(data), atol=1e-5, rtol=1e-5)
+    expected = graph(data)
+    prepared = prepare(graph, kit.recipe(policy))
+    assert torch.equal(prepared(data), expected)
+
+
+@pytest.mark.parametrize("make", [Levels, PreActivation, SharedNorm])
+def test_what_cannot_be_folded_survives_quantization(kit, data, make):
+    module = kit.lively(make())
+    assert kit.sqnr(module(data), kit.quantize(module, data, kit.spec, kit.recipe())(data)) > 25
