@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.files import make_folder
+from compress.gates.hold import hold
 from compress.measure.boundary import MeasureConfig, RecordedLogits, measure
 from compress.measure.comparable import comparable_latency
-from compress.measure.host import describe_host
+from compress.measure.host import describe_host, int8_trusted
 from compress.measure.memory import PeakMemory
 from compress.measure.race import race
 from compress.observe import observe
@@ -190,7 +191,9 @@ def _run_stage(step: Step, feed: Output, key: str, run: Run) -> Artifact:
     folder = run.store.folder(key)
     make_folder(folder)
     context = Context(step.name, run.target, run.splits, folder, run.seed, run.progress, run.source)
-    return step.stage.run(feed.artifact, context)
+    made = step.stage.run(feed.artifact, context)
+    hold(step.stage, feed.artifact, made, context, exact_int8=int8_trusted(describe_host(), reduce_range=False))
+    return made
 
 
 def _stage_key(step: Step, feed: Output, run: Run) -> str:

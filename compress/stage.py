@@ -130,6 +130,11 @@ class Stage(BaseModel, abc.ABC):
     def requires(self, target: Target, precision: Precision, name: str) -> None:
         """Raise `Refusal` when `target` cannot use this stage on an input of `precision`; `name` as in the recipe."""
 
+    def equal_on(self) -> int:
+        """On how many calibration images the output has to compute what the input does; 0 where the stage is meant to
+        change that. The pipeline holds the stage to it (`compress.gates`)."""
+        return 0
+
     def surroundings(self) -> dict[str, str]:
         """What the result depends on besides input, options, data and versions: programs found on this machine."""
         return {}

@@ -34,6 +34,7 @@ LAYERS = [
         "models",
         "training",
         "pruning",
+        "gates",
     },
     {"engine"},
     {"measure", "persist", "estimate", "optimize"},

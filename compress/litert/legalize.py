@@ -1,7 +1,7 @@
 """Edits that make a converted INT8 file one that old runtimes and the Edge TPU compiler accept; every number stays.
 
 * PADV2 whose constant is the zero point does what PAD does, and only PAD is mapped; before a maximum over numbers that
-  a ReLU made, zero does what the smallest integer does.
+  a ReLU made, zero does what a negative number does.
 * Operator versions are lowered to the oldest that has the semantics used, as TensorFlow's own converter would write
   (https://github.com/tensorflow/tensorflow/blob/v2.14.0/tensorflow/lite/tools/versioning/op_version.cc): newer numbers
   are refused by a runtime that has no newer kernel, whatever the operator does.
@@ -93,7 +93,8 @@ def _pad_with_zero_point(model: ModelEntry, graph: GraphEntry, operator: Operato
     value, quantization = constant_of(model, filler), data.quantization
     if value is None or quantization is None or quantization.zeroPoint is None or data.type != schema().TensorType.INT8:
         return
-    if int(value.view(np.int8)[0]) == int(quantization.zeroPoint[0]) or _pads_maximum(model, graph, operator):
+    padding, zero = int(value.view(np.int8)[0]), int(quantization.zeroPoint[0])
+    if padding == zero or (padding < zero and _pads_maximum(model, graph, operator)):
         operator.opcodeIndex = new_code(model, "PAD", 2)
         operator.inputs = operator.inputs[:2]
         operator.builtinOptionsType = schema().BuiltinOptions.PadOptions
@@ -101,7 +102,7 @@ def _pad_with_zero_point(model: ModelEntry, graph: GraphEntry, operator: Operato
 
 
 def _pads_maximum(model: ModelEntry, graph: GraphEntry, pad: OperatorEntry) -> bool:
-    """Whether the smallest integer pads a maximum over numbers that are never negative: zero pads that as well."""
+    """Whether a negative number pads a maximum over numbers that are never negative: zero pads that as well."""
     readers = [other for other in graph.operators if pad.outputs[0] in other.inputs]
     maker = next((other for other in graph.operators if pad.inputs[0] in other.outputs), None)
     fused = getattr(maker.builtinOptions, "fusedActivationFunction", 0) if maker is not None else 0

@@ -177,9 +177,7 @@ def _module_at(module: nn.Module, path: str | None) -> nn.Module | None:
     return None if path is None else module.get_submodule(path)
 
 
-def _module_obstacle(
-    graph: fx.GraphModule, pair: Pair, layer: nn.Module | None, norm: nn.Module | None
-) -> str | None:
+def _module_obstacle(graph: fx.GraphModule, pair: Pair, layer: nn.Module | None, norm: nn.Module | None) -> str | None:
     """Why a pair of the graph cannot be folded in the module, which keeps its Python code."""
     if not isinstance(layer, _LAYERS) or not isinstance(norm, _NORMS):
         return "called as a function, it has no module to replace"

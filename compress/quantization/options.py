@@ -89,6 +89,20 @@ class StaticOptions(Stage):
         """The placement policy for `target`; `name` is the stage's, for the refusal where there is none."""
         return load_policy(self._placement_for(target, name))
 
+    def float_graph(self, artifact: Artifact, context: Context) -> fx.GraphModule:
+        """What is to be quantized: the artifact captured, folded and rewritten, and held against the artifact itself.
+
+        Raises:
+            ModelError: the artifact cannot be imported or captured.
+            ParityError: the graph does not compute what the artifact does; names the first layer that differs.
+        """
+        from compress.gates.form import require_equal_graph
+        from compress.quantization.ptq import float_graph
+
+        graph = float_graph(float_module(artifact), artifact.input, self.policy(context.target, context.name))
+        require_equal_graph(artifact, graph, context.splits.calibration)
+        return graph
+
     def _placement_for(self, target: Target, name: str) -> str:
         placement = self.placement or (target.int8.placement if target.int8 else None)
         if placement is None:
@@ -117,11 +131,19 @@ def float_module(artifact: Artifact) -> nn.Module:
     return onnx_to_module(artifact.path)
 
 
-def log_float_layers(graph: fx.GraphModule, recipe: Recipe, context: Context) -> None:
-    """One line naming the operators of a `float_graph` that stay in float, if there are any."""
-    from compress.quantization.ptq import layers_in_float
+def log_float_layers(graph: fx.GraphModule, recipe: Recipe, context: Context) -> dict[str, str]:
+    """One line naming the operators of a `float_graph` that stay in float, if there are any, and one for each that does
+    because the runtime's kernel is wrong; those lines also come back, as the artifact's notes."""
+    from compress.quantization.ptq import guard_reasons, layers_in_float
 
     in_float = layers_in_float(graph, recipe)
     if in_float:
         names = ", ".join(f"{count} x {name}" for name, count in in_float.most_common())
         context.progress.log(f"{context.name}: left in float: {names}")
+    guarded: dict[str, list[str]] = {}
+    for layer, reason in guard_reasons(graph, recipe).items():
+        guarded.setdefault(reason, []).append(layer)
+    lines = [f"{', '.join(layers)} in float: {recipe.policy.runtime}'s {reason}" for reason, layers in guarded.items()]
+    for line in lines:
+        context.progress.log(f"{context.name}: {line}")
+    return {"placed around": "; ".join(lines)} if lines else {}

@@ -23,7 +23,7 @@ from compress.quantization.operators import (
     output_axis,
     weight_of,
 )
-from compress.quantization.policy import FixedRange, OpKind, OpRule, Policy
+from compress.quantization.policy import FixedRange, Guard, OpKind, OpRule, Policy
 from compress.quantization.pt2e import (
     Q_ANNOTATION_KEY,
     QuantizationAnnotation,
@@ -34,7 +34,7 @@ from compress.quantization.pt2e import (
 )
 from compress.quantization.tensor_quantizer import BiasQuantizer, TensorQuantizer
 
-__all__ = ["PlacementQuantizer", "Recipe", "float_operators", "fused_activations"]
+__all__ = ["PlacementQuantizer", "Recipe", "float_operators", "fused_activations", "guarded_operators"]
 
 _TWO_TENSORS = frozenset({OpKind.ADD, OpKind.MUL, OpKind.MATMUL})
 """Kinds with a kernel for two tensors only; a tensor and a number stay in float."""
@@ -66,6 +66,7 @@ class PlacementQuantizer(Quantizer):
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
+        self._guards = recipe.policy.active_guards()
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
         """Set the annotation of every operator that the policy quantizes; `model` is changed and returned."""
@@ -81,9 +82,17 @@ class PlacementQuantizer(Quantizer):
     def validate(self, model: fx.GraphModule) -> None:
         """Nothing to check: a policy cannot be broken by an annotation made from it."""
 
+    def guard_of(self, node: fx.Node) -> Guard | None:
+        """Why an operator stays in float although its kind has a rule: the kernel is known to be wrong for it."""
+        kind = kind_of(node)
+        guards = [guard for guard in self._guards if guard.operator is kind]
+        return next((guard for guard in guards if _arguments(node).items() >= guard.when.items()), None)
+
     def rule_of(self, node: fx.Node) -> OpRule | None:
         """The rule an operator follows; None when it stays in float."""
         kind = kind_of(node)
+        if self.guard_of(node) is not None:
+            return None
         if layer_name(node) in self._recipe.keep_float or not activations(node):
             return None
         if kind is not OpKind.SPLIT and _has_several_results(node):
@@ -167,6 +176,24 @@ def _annotation(node: fx.Node) -> QuantizationAnnotation:
     annotation = node.meta.setdefault(Q_ANNOTATION_KEY, QuantizationAnnotation(_annotated=True))
     assert isinstance(annotation, QuantizationAnnotation)
     return annotation
+
+
+def _arguments(node: fx.Node) -> dict[str, object]:
+    """What an operator is called with, by the names of its schema, defaults included; without tensors."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return {}
+    names = [argument.name for argument in schema.arguments]
+    values = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
+    values.update(zip(names, node.args, strict=False))
+    values.update(node.kwargs)
+    return {name: value for name, value in values.items() if isinstance(value, (bool, int))}
+
+
+def guarded_operators(graph: fx.GraphModule, quantizer: PlacementQuantizer) -> dict[fx.Node, Guard]:
+    """Operators that stay in float because the runtime's integer kernel is wrong for them, in execution order."""
+    found = {node: quantizer.guard_of(node) for node in call_nodes(graph)}
+    return {node: guard for node, guard in found.items() if guard is not None}
 
 
 def fused_activations(node: fx.Node, rule: OpRule) -> list[fx.Node]:

@@ -6,9 +6,10 @@ rules. Free of torch, so that a configuration can be checked without loading it.
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from functools import lru_cache
-from importlib import resources
+from importlib import metadata, resources
 from typing import Annotated, Literal
 
 import yaml
@@ -16,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from compress.errors import ConfigError, nearest
 
-__all__ = ["FixedRange", "NumberFormat", "OpKind", "OpRule", "Policy", "load_policy", "policy_names"]
+__all__ = ["FixedRange", "Guard", "NumberFormat", "OpKind", "OpRule", "Policy", "load_policy", "policy_names"]
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
+_VERSION = r"^\d+(\.\d+)*$"
 
 
 class OpKind(str, Enum):
@@ -114,6 +116,47 @@ class OpRule(BaseModel):
         return self
 
 
+class Guard(BaseModel):
+    """An integer kernel of the runtime that is known to compute something else: its operator stays in float.
+
+    Attributes:
+        operator: the kind that the kernel computes.
+        when: arguments of the ATen operator, by their names in its schema, and the values they have where the kernel is
+            wrong; all of them.
+        kernel: its name in the runtime.
+        since, before: versions of the runtime (`1.31`) that have it; null is open.
+        source: what shows it.
+    """
+
+    model_config = _STRICT
+    operator: OpKind
+    when: dict[str, bool | int]
+    kernel: Annotated[str, Field(min_length=1)]
+    since: Annotated[str, Field(pattern=_VERSION)] | None = None
+    before: Annotated[str, Field(pattern=_VERSION)] | None = None
+    source: Annotated[str, Field(min_length=8)]
+
+    def applies_to(self, version: str | None) -> bool:
+        """Whether a runtime of that version has the kernel; one whose version is not known may have it."""
+        if version is None:
+            return True
+        since, before = self.since, self.before
+        numbers = _numbers(version)
+        return (since is None or numbers >= _numbers(since)) and (before is None or numbers < _numbers(before))
+
+    @property
+    def reason(self) -> str:
+        """One clause for the user: which kernel is wrong where, and who says so."""
+        where = ", ".join(f"{name}={value}" for name, value in self.when.items())
+        bounds = [f"from {self.since}" if self.since else "", f"before {self.before}" if self.before else ""]
+        versions = " ".join(filter(None, bounds)) or "all versions"
+        return f"{self.kernel} is wrong with {where} ({versions}; {self.source})"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
 class Policy(BaseModel):
     """Everything the quantizer needs to know about a runtime.
 
@@ -125,6 +168,7 @@ class Policy(BaseModel):
         bias: `int32` with scale `input scale x weight scale`, or left in `float`.
         rules: by kind of operator; a kind that is not listed follows `unlisted`.
         unlisted: None leaves those operators in float.
+        guards: operators that stay in float although their kind has a rule.
     """
 
     model_config = _STRICT
@@ -135,12 +179,27 @@ class Policy(BaseModel):
     bias: Literal["float", "int32"]
     rules: dict[OpKind, OpRule]
     unlisted: OpRule | None = None
+    guards: tuple[Guard, ...] = ()
+
+    @model_validator(mode="after")
+    def _guards_need_float(self) -> Policy:
+        if self.guards and self.unlisted is not None:
+            raise ValueError("'guards' keep operators in float, which 'unlisted' rules out")
+        return self
 
     @model_validator(mode="after")
     def _weights_are_symmetric(self) -> Policy:
         if not self.weight.symmetric or self.weight.dtype != "int8":
             raise ValueError("weights must be symmetric int8: an offset would turn pruned zeros into other numbers")
         return self
+
+    def active_guards(self) -> tuple[Guard, ...]:
+        """Those that apply to the version of the runtime that is installed here, where files are judged."""
+        try:
+            version = metadata.version(self.runtime)
+        except metadata.PackageNotFoundError:
+            version = None
+        return tuple(guard for guard in self.guards if guard.applies_to(version))
 
     def rule(self, kind: OpKind) -> OpRule | None:
         """The rule for a kind of operator; None leaves it in float."""

@@ -19,7 +19,7 @@ from compress.quantization.batchnorm import fold_graph
 from compress.quantization.computed_weights import fold_parameters
 from compress.quantization.norm_as_conv import normalizations_as_convs
 from compress.quantization.operators import WEIGHTED, kind_of, lossless_range
-from compress.quantization.placement import PlacementQuantizer, Recipe, float_operators
+from compress.quantization.placement import PlacementQuantizer, Recipe, float_operators, guarded_operators
 from compress.quantization.policy import OpKind, Policy
 from compress.quantization.pt2e import prepare_pt2e
 from compress.quantization.rewrite import rewrite_for_kernels
@@ -37,6 +37,7 @@ __all__ = [
     "calibrate",
     "convert",
     "float_graph",
+    "guard_reasons",
     "layers_in_float",
     "make_room_for_biases",
     "prepare",
@@ -72,10 +73,19 @@ def layers_in_float(graph: fx.GraphModule, recipe: Recipe) -> Counter[str]:
     return float_operators(graph, PlacementQuantizer(recipe))
 
 
+def guard_reasons(graph: fx.GraphModule, recipe: Recipe) -> dict[str, str]:
+    """Why layers of a `float_graph` stay in float although their kind of operator does not, by the layers' names."""
+    guarded = guarded_operators(graph, PlacementQuantizer(recipe))
+    return {layer_name(node): guard.reason for node, guard in guarded.items()}
+
+
 def prepare(graph: fx.GraphModule, recipe: Recipe) -> fx.GraphModule:
     """A `float_graph` with a quantizer module wherever the recipe's policy places a Q/DQ pair. Changes `graph`."""
+    quantizer = PlacementQuantizer(recipe)
+    for node in guarded_operators(graph, quantizer):
+        _stand_in_the_way(graph, node)
     with quiet():
-        prepared = prepare_pt2e(graph, PlacementQuantizer(recipe))
+        prepared = prepare_pt2e(graph, quantizer)
     assert isinstance(prepared, fx.GraphModule)
     _describe(prepared, recipe)
     _connect_biases(prepared)
@@ -132,6 +142,16 @@ def convert(prepared: fx.GraphModule) -> fx.GraphModule:
     one_dequantize_per_reader(graph)
     graph.eliminate_dead_code()
     return fx.GraphModule(prepared, graph).eval()  # a fresh module: the float weights must not travel along
+
+
+def _stand_in_the_way(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Follow `node` by the larger of its output and its output. Between its neighbours' Q/DQ pairs a runtime would fuse
+    it into the very kernel that is to be avoided, and it removes every other operator that changes nothing."""
+    with graph.graph.inserting_after(node):
+        same = graph.graph.call_function(torch.ops.aten.maximum.default, (node, node))
+    same.meta = dict(node.meta)
+    node.replace_all_uses_with(same, delete_user_cb=lambda user: user is not same)
+    graph.recompile()
 
 
 def _describe(prepared: fx.GraphModule, recipe: Recipe) -> None:

@@ -22,14 +22,20 @@ from typing import Literal, TypeAlias
 import torch
 from torch import fx
 
-from compress.errors import StageError
+from compress.errors import ParityError, StageError
 from compress.graph import call_nodes, layer_name
+from compress.parity import TOLERANCES, FidelityMeter
 from compress.quantization.placement import PlacementQuantizer, Recipe
-from compress.quantization.ptq import calibrate, prepare
+from compress.quantization.ptq import calibrate, prepare, set_mode
+from compress.quantization.tensor_quantizer import Mode
 from compress.stage import Progress, Split
+from compress.types import Precision
 
 __all__ = ["Calibrated", "CalibrationImages", "Equalize", "Recovery", "layers_matching", "quantize"]
 
+
+_HELD = 8
+"""Images on which the graph with observers has to compute what it did without."""
 
 Batches: TypeAlias = Callable[[], Iterator[torch.Tensor]]
 Equalize: TypeAlias = Literal["none", "weights", "activations"]
@@ -104,6 +110,8 @@ def quantize(
     Raises:
         StageError: no images, or NaN or infinity in weights or activations (names the layer).
     """
+    first = _first(images)
+    unrounded = _outputs(graph, first)
     did = _rescale(graph, recovery, images.shown(progress, "looking at activations"))
     if recovery.bias_correction:
         from compress.quantization.recovery.bias_correction import add_missing_biases
@@ -111,6 +119,9 @@ def quantize(
         add_missing_biases(graph)
     reference = copy.deepcopy(graph) if recovery.bias_correction else None
     prepared = prepare(graph, recipe)
+    set_mode(prepared, Mode.OFF)
+    _require_equal(unrounded, _outputs(prepared, first))
+    set_mode(prepared, Mode.OBSERVE)
     calibrate(prepared, images.shown(progress, f"calibrating on {len(images.split)} images")())
     if recovery.rounding == "adaptive":
         did.append(_round(prepared, images, progress))
@@ -138,6 +149,27 @@ def layers_matching(graph: fx.GraphModule, recipe: Recipe, patterns: Sequence[st
             )
         found |= matching
     return frozenset(found)
+
+
+def _first(images: CalibrationImages) -> torch.Tensor | None:
+    """The first few images; None where there are none."""
+    return next((batch[:_HELD] for batch in images()), None)
+
+
+@torch.no_grad()
+def _outputs(graph: fx.GraphModule, images: torch.Tensor | None) -> torch.Tensor | None:
+    return None if images is None else graph(images)
+
+
+def _require_equal(expected: torch.Tensor | None, computed: torch.Tensor | None) -> None:
+    """Rescaling and observers round nothing; raises `ParityError` where they change something."""
+    if expected is None or computed is None:
+        return
+    meter = FidelityMeter()
+    meter.update(expected.detach().numpy(), computed.detach().numpy())
+    problem = TOLERANCES[Precision.FP32].violation(meter)
+    if problem:
+        raise ParityError(f"the network changed before anything was rounded, on {len(expected)} samples: {problem}")
 
 
 def _rescale(graph: fx.GraphModule, recovery: Recovery, images: Batches) -> list[str]:

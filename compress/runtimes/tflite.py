@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from compress.runtimes.tflite_package import Interpreter, InterpreterModule
     from compress.types import Artifact
 
-__all__ = ["TfliteRunner", "load", "open_file"]
+__all__ = ["TfliteRunner", "inner_values", "load", "open_file"]
 
 
 class TfliteRunner:
@@ -88,6 +88,33 @@ def open_file(path: Path, *, threads: int, xnnpack: bool = True) -> TfliteRunner
         hint = "it was compiled for an Edge TPU" if "edgetpu" in str(error) else None
         raise StageError(f"{package} cannot load {path}: {hint or first_line(error)}") from error
     return TfliteRunner(interpreter, package)
+
+
+def inner_values(path: Path, image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Every tensor of a file on one image `[1, C, H, W]`, as real numbers in the file's layout.
+
+    By the interpreter's own kernels: delegates keep what is inside to themselves.
+
+    Raises:
+        ConfigError: no interpreter is installed.
+    """
+    module, _ = find_interpreter()
+    with quiet_native():
+        interpreter = module.Interpreter(
+            model_path=str(path), num_threads=1, experimental_preserve_all_tensors=True, **_resolver(module, False)
+        )
+        interpreter.allocate_tensors()
+    entry = _Port(interpreter.get_input_details()[0])
+    interpreter.set_tensor(entry.index, entry.stored(image.transpose(0, 2, 3, 1)))
+    interpreter.invoke()
+    found = {}
+    for details in interpreter.get_tensor_details():
+        port = _Port(details)
+        try:
+            found[str(details["name"])] = port.real(interpreter.get_tensor(port.index))
+        except ValueError:  # a tensor that a kernel keeps to itself
+            continue
+    return found
 
 
 def _resolver(module: InterpreterModule, xnnpack: bool) -> dict[str, object]:

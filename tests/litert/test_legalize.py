@@ -49,6 +49,12 @@ def test_minus_infinity_before_a_maximum_of_relus_is_zero(build, run_bytes):
     np.testing.assert_array_equal(run_bytes(after, CODES), run_bytes(before, CODES))
 
 
+def test_a_positive_number_before_a_maximum_stays(build):
+    """More than zero is more than what a ReLU made: the border of the maximum is that number."""
+    _, after = legalized(padded(build, 20, activation=1, zero_point=-30))
+    assert versions(after)[1] == ("PADV2", 2)
+
+
 @pytest.mark.parametrize("activation", [0, 2])  # none, RELU_N1_TO_1: numbers below zero are possible
 def test_other_padding_stays(build, activation):
     _, after = legalized(padded(build, -128, activation=activation, zero_point=-30))

@@ -193,7 +193,8 @@ class PreActivation(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem, self.norm, self.conv = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1)
+        self.stem, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
 
     def forward(self, x):
         x = self.stem(x)

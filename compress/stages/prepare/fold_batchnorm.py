@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FoldBatchnorm"]
 
+_SAMPLES = 8
+
 
 class FoldBatchnorm(Stage):
     """Same outputs, fewer operators: each normalisation that only follows one layer moves into that layer's weights.
@@ -39,6 +41,9 @@ class FoldBatchnorm(Stage):
                 f"stage {name!r} folds fp32 weights, but its input is already {precision}",
                 fix=f"fold first: stage.{name}.before=<the stage that makes it {precision}>",
             )
+
+    def equal_on(self) -> int:
+        return _SAMPLES
 
     def run(self, artifact: Artifact, context: Context) -> Artifact:
         """Fold a copy of the module; an `nn.Module` stays one, a captured graph stays a graph.

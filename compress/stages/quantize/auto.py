@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from compress.errors import Refusal, StageError
-from compress.quantization.options import StaticOptions, float_module, log_float_layers
+from compress.quantization.options import StaticOptions, log_float_layers
 from compress.quantization.rung_names import RUNGS, RungName
 from compress.stage import Context
 from compress.target import Target
@@ -112,11 +112,10 @@ class Auto(StaticOptions):
 
         from compress.files import write_bytes
         from compress.graph import static_batch_reason
-        from compress.quantization.ptq import float_graph
         from compress.serialize import to_json
 
         torch.manual_seed(context.seed)
-        graph = float_graph(float_module(artifact), artifact.input, self.policy(context.target, context.name))
+        graph = self.float_graph(artifact, context)
         climb = self._climb(graph, context)
         write_bytes(context.folder / _RECORDS, to_json(climb.records))
         if climb.best is None or (not climb.within_budget and self.on_miss == "fail"):

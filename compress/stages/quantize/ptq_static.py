@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from compress.errors import Refusal
-from compress.quantization.options import StaticOptions, float_module, log_float_layers
+from compress.quantization.options import StaticOptions, log_float_layers
 from compress.stage import Context
 from compress.target import Target
 from compress.types import Artifact, Format, Precision
@@ -16,6 +16,7 @@ from compress.types import Artifact, Format, Precision
 if TYPE_CHECKING:
     from torch import fx
 
+    from compress.quantization.placement import Recipe
     from compress.quantization.static import Calibrated
 
 __all__ = ["PtqStatic"]
@@ -69,14 +70,19 @@ class PtqStatic(StaticOptions):
         import torch
 
         from compress.graph import static_batch_reason
-        from compress.quantization.ptq import convert, float_graph
+        from compress.quantization.ptq import convert
+        from compress.quantization.static import layers_matching
 
         torch.manual_seed(context.seed)
-        graph = float_graph(float_module(artifact), artifact.input, self.policy(context.target, context.name))
+        graph = self.float_graph(artifact, context)
         reason = static_batch_reason(graph)
-        calibrated = self._calibrated(graph, 1 if reason else self.batch_size, context)
+        recipe = self.recipe(context)
+        recipe = replace(recipe, keep_float=layers_matching(graph, recipe, self.keep_float))
+        notes = log_float_layers(graph, recipe, context)
+        calibrated = self._calibrated(graph, recipe, 1 if reason else self.batch_size, context)
         if calibrated.did:
-            context.progress.log(f"{context.name}: {', '.join(calibrated.did)}")
+            notes["recovery"] = ", ".join(calibrated.did)
+            context.progress.log(f"{context.name}: {notes['recovery']}")
         if reason:
             context.progress.log(f"{context.name}: batch fixed to 1: {reason}")
         return artifact.after(
@@ -85,15 +91,12 @@ class PtqStatic(StaticOptions):
             format=Format.TORCH,
             precision=Precision.INT8,
             dynamic_batch=reason is None,
-            notes={"recovery": ", ".join(calibrated.did)} if calibrated.did else {},
+            notes=notes,
         )
 
-    def _calibrated(self, graph: fx.GraphModule, batch_size: int, context: Context) -> Calibrated:
-        from compress.quantization.static import CalibrationImages, Recovery, layers_matching, quantize
+    def _calibrated(self, graph: fx.GraphModule, recipe: Recipe, batch_size: int, context: Context) -> Calibrated:
+        from compress.quantization.static import CalibrationImages, Recovery, quantize
 
-        recipe = self.recipe(context)
-        recipe = replace(recipe, keep_float=layers_matching(graph, recipe, self.keep_float))
-        log_float_layers(graph, recipe, context)
         recovery = Recovery(self.equalize, self.smooth, self.rounding, self.bias_correction)
         images = CalibrationImages(context.splits.calibration, batch_size)
         return quantize(graph, recipe, recovery, images, context.progress)

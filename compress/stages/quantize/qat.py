@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from compress.errors import StageError
-from compress.quantization.options import StaticOptions, float_module, log_float_layers
+from compress.quantization.options import StaticOptions, log_float_layers
 from compress.stage import Context
 from compress.training.stage import TrainingStage, log_unvalidated, training_samples, validated
 from compress.types import Artifact, Format, Precision
@@ -57,10 +57,10 @@ class Qat(TrainingStage, StaticOptions):
             ModelError: the module cannot be captured.
         """
         from compress.quantization.fake_quant import settle
-        from compress.quantization.ptq import convert, float_graph
+        from compress.quantization.ptq import convert
 
         samples = training_samples(context)
-        reference = float_graph(float_module(artifact), artifact.input, self.policy(context.target, context.name))
+        reference = self.float_graph(artifact, context)
         _require_batches(reference, context)
         prepared = self._prepared(reference, context)
         exact, before = validated(reference, samples[1]), validated(prepared, samples[1])

@@ -1,0 +1,102 @@
+"""Two forms of one network, compared on images, each as its format's specification reads it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compress.errors import ParityError
+from compress.gates.locate import first_difference
+from compress.parity import TOLERANCES, FidelityMeter, Tolerance, first_images, reference_runner
+from compress.types import Format, Precision
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import fx
+
+    from compress.runtimes.base import Runner
+    from compress.stage import Split
+    from compress.types import Artifact
+
+__all__ = ["images_for", "outputs", "problem", "require_equal", "require_equal_graph", "worst"]
+
+_WITHIN_TORCH = Tolerance(relative_error=1e-4)
+"""Same kernels on both sides: folding rounds weights once more, 2e-6 to 1e-5 measured (`optimize.equivalence`)."""
+
+_GRAPH_SAMPLES = 8
+
+
+def require_equal(before: Artifact, after: Artifact, images: list[NDArray[np.float32]]) -> None:
+    """Compare `after`, made from `before` by something that is not meant to change what is computed.
+
+    Raises:
+        ParityError: they differ; names the first layer that does.
+        StageError: a runtime refuses a file.
+    """
+    threads = os.cpu_count() or 1
+    # One after the other: idle threads of a runtime look for work for a while, on the cores that the other needs.
+    expected = outputs(reference_runner(before, threads), images)
+    computed = outputs(reference_runner(after, threads), images)
+    torch_only = before.format is after.format is Format.TORCH and before.precision is Precision.FP32
+    found = problem(expected, computed, _WITHIN_TORCH if torch_only else TOLERANCES[before.precision])
+    if found is None:
+        return
+    layer = first_difference(before, after, worst(expected, computed, images))
+    raise ParityError(
+        f"the {after.format} {'module' if after.format is Format.TORCH else 'file'} does not compute what its source "
+        f"does on {sum(map(len, images))} samples: {found}{f'; first at {layer}' if layer else ''}; it was not kept"
+    )
+
+
+def require_equal_graph(before: Artifact, graph: fx.GraphModule, split: Split) -> None:
+    """Hold a captured FP32 graph against the artifact it is the capture of, an ONNX file run by ONNX Runtime included.
+
+    Raises:
+        ParityError: they differ; names the first layer that does.
+    """
+    from compress.graph import static_batch_reason
+
+    made = replace(before, format=Format.TORCH, model=graph, dynamic_batch=static_batch_reason(graph) is None)
+    if len(split):  # an empty one is the calibration's to refuse
+        require_equal(before, made, images_for(before, made, split, _GRAPH_SAMPLES))
+
+
+def images_for(before: Artifact, after: Artifact, split: Split, samples: int) -> list[NDArray[np.float32]]:
+    """The first `samples` images of `split`, one by one where one of the two takes no batches."""
+    batches = first_images(split, samples)
+    if before.dynamic_batch and after.dynamic_batch:
+        return list(batches)
+    return [image for batch in batches for image in _one_by_one(batch)]
+
+
+def _one_by_one(batch: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    return (batch[position : position + 1] for position in range(len(batch)))
+
+
+def outputs(run: Runner, images: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """Logits `[N, classes]` of every batch."""
+    return [run(batch) for batch in images]
+
+
+def problem(
+    expected: list[NDArray[np.float32]], computed: list[NDArray[np.float32]], tolerance: Tolerance
+) -> str | None:
+    """How far the logits of two forms are apart, in words, where that is more than `tolerance`."""
+    meter = FidelityMeter()
+    for reference, candidate in zip(expected, computed, strict=True):
+        meter.update(reference, candidate)
+    text = tolerance.violation(meter)
+    return text and f"{text} ({meter.result().agreement:.0%} equal top-1)"
+
+
+def worst(
+    expected: list[NDArray[np.float32]], computed: list[NDArray[np.float32]], images: list[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """The image `[1, C, H, W]` on which the logits differ most."""
+    errors = np.abs(np.concatenate(expected) - np.concatenate(computed)).max(axis=1)
+    position = int(errors.argmax())
+    return np.concatenate(images)[position : position + 1]

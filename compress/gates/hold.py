@@ -1,0 +1,92 @@
+"""Hold a stage to its promise: the output computes what the input does, on calibration images, as its runtime runs it.
+
+    form      the file as its format's specification reads it, against the artifact it was made from
+    runtime   an INT8 ONNX file as ONNX Runtime fuses it, against the same file run operator by operator
+
+Two forms of an INT8 network are compared in steps of the output (LSB): decibels that are plenty against FP32 hide a
+wrong pad constant. What fails names the first layer that differs.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from compress.errors import DeviceMissing, ParityError
+from compress.gates.form import images_for, outputs, problem, require_equal, worst
+from compress.gates.fused import first_wrong_kernel, judgeable
+from compress.parity import Tolerance
+from compress.types import Format, Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from compress.stage import Context, Stage
+    from compress.target import Target
+    from compress.types import Artifact
+
+__all__ = ["hold"]
+
+_FUSED = Tolerance(mean_lsb=1.0)
+"""Correct fused kernels round a code here and there to its neighbour: 0.12 LSB at the logits of ResNet-20, 0.13 of
+ResNet-44 (ONNX Runtime 1.31). A wrong average pooling gives 9 to 44."""
+
+_ONNXRUNTIME = "onnxruntime"
+
+
+def hold(stage: Stage, before: Artifact, after: Artifact, context: Context, *, exact_int8: bool) -> None:
+    """Compare `after`, which `stage` made of `before`, where the stage promises equality; else do nothing.
+
+    Files of a stage that fails are removed. What only a device can run is not compared here.
+
+    Args:
+        exact_int8: this machine multiplies 8-bit integers without saturating.
+
+    Raises:
+        ParityError: they differ; names the first layer that does.
+    """
+    samples = stage.equal_on()
+    if not samples or before.deferred or after.deferred:
+        return
+    images = images_for(before, after, context.splits.calibration, samples)
+    try:
+        require_equal(before, after, images)
+        if _runs_on_onnxruntime(after, context.target):
+            _require_equal_when_fused(after, images, exact_int8=exact_int8)
+    except DeviceMissing:
+        return
+    except ParityError as error:
+        _remove(after)
+        raise ParityError(f"stage {context.name!r}: {error.problem}", fix=error.fix) from error
+
+
+def _require_equal_when_fused(artifact: Artifact, images: list[NDArray[np.float32]], *, exact_int8: bool) -> None:
+    from compress.runtimes.onnx import OnnxRunner, open_session
+
+    threads = os.cpu_count() or 1
+    model = judgeable(artifact.path, exact_int8=exact_int8)
+    expected, computed = (
+        outputs(OnnxRunner(open_session(model, threads=threads, fused=fused)), images) for fused in (False, True)
+    )
+    found = problem(expected, computed, _FUSED)
+    if found is None:
+        return
+    kernel = first_wrong_kernel(model, worst(expected, computed, images))
+    raise ParityError(
+        f"ONNX Runtime's fused kernels do not compute what the file says on {sum(map(len, images))} samples: {found}"
+        f"{f'; first at {kernel}' if kernel else ''}; it was not kept",
+        fix="leave that layer in float: stage.<the stage that quantizes>.keep_float=[<layer>]",
+    )
+
+
+def _runs_on_onnxruntime(artifact: Artifact, target: Target) -> bool:
+    deployment = target.deployment.get(Format.ONNX)
+    is_int8 = artifact.format is Format.ONNX and artifact.precision is Precision.INT8
+    return is_int8 and deployment is not None and deployment.runtime == _ONNXRUNTIME
+
+
+def _remove(artifact: Artifact) -> None:
+    if artifact.format is not Format.TORCH:
+        for path in (artifact.path, *artifact.attachments):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,145 @@
+"""The pipeline's gate: what passes, what fails with the layer's name, and what it does not judge."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from doubles import Log, noise
+from onnx import numpy_helper
+from torch import nn
+
+from compress.config import load_target
+from compress.errors import ParityError
+from compress.gates.hold import hold
+from compress.onnxfile.assemble import finish, from_module
+from compress.onnxfile.opset import Ceiling
+from compress.quantization.observers.min_max import MinMax
+from compress.quantization.placement import Recipe
+from compress.quantization.policy import load_policy
+from compress.quantization.ptq import calibrate, convert, float_graph, prepare
+from compress.stage import Context
+from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
+from compress.stages.prune.magnitude import Magnitude
+from compress.types import Artifact, Format, InputSpec, Precision
+
+SPEC = InputSpec((3, 8, 8))
+IMAGES = noise(16, SPEC.shape)
+PI = load_target("raspberry_pi_4", [])
+
+
+class Promise(FoldBatchnorm):
+    def equal_on(self):
+        return 8
+
+
+def context(tmp_path, target=PI):
+    splits = SimpleNamespace(classes=(), calibration=IMAGES)
+    return Context("rewrite", target, splits, tmp_path, 0, Log())
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(32, 5)
+    ).eval()  # fmt: skip
+
+
+def torch_artifact(module, precision=Precision.FP32):
+    return Artifact(Format.TORCH, module, precision, SPEC)
+
+
+def int8(module, policy=None):
+    recipe = Recipe(policy or load_policy("onnxruntime"), MinMax, reduce_range=True)
+    prepared = prepare(float_graph(module, SPEC), recipe)
+    calibrate(prepared, [torch.from_numpy(IMAGES.images)])
+    return torch_artifact(convert(prepared), Precision.INT8)
+
+
+def exported(artifact, path):
+    model = finish(from_module(artifact.module, SPEC, dynamic_batch=True), 17, Ceiling(None, ""))
+    import onnx_ir as ir
+
+    ir.save(model, path)
+    return artifact.after("to_onnx", path, format=Format.ONNX)
+
+
+def edit(path, name, change):
+    """Change the stored tensor whose name ends with `name`."""
+    model = onnx.load(path)
+    (tensor,) = [one for one in model.graph.initializer if one.name.endswith(name)]
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), tensor.name))
+    onnx.save(model, path)
+
+
+def test_an_equal_module_passes_and_a_different_one_names_the_layer(tmp_path):
+    module = network()
+    other = copy.deepcopy(module)
+    hold(Promise(), torch_artifact(module), torch_artifact(other), context(tmp_path), exact_int8=False)
+    with torch.no_grad():
+        other[2].weight[3] *= 1.01
+    with pytest.raises(ParityError, match=r"stage 'rewrite': the torch module does not .* 8 samples: .* first at 2;"):
+        hold(Promise(), torch_artifact(module), torch_artifact(other), context(tmp_path), exact_int8=False)
+
+
+def test_a_stage_that_promises_nothing_may_change_everything(tmp_path):
+    pruned = network()
+    nn.init.zeros_(pruned[0].weight)
+    hold(Magnitude(), torch_artifact(network()), torch_artifact(pruned), context(tmp_path), exact_int8=False)
+
+
+def test_a_float_file_that_differs_is_removed_and_the_layer_named(tmp_path):
+    before = torch_artifact(network())
+    after = exported(before, tmp_path / "a.onnx")
+    hold(Promise(), before, after, context(tmp_path), exact_int8=False)
+    edit(after.path, "2.bias", lambda bias: bias + np.float32(0.5))
+    with pytest.raises(ParityError, match=r"the onnx file does not compute .* first at 2;"):
+        hold(Promise(), before, after, context(tmp_path), exact_int8=False)
+    assert not after.path.exists()
+
+
+def test_an_int8_file_is_judged_in_steps_where_decibels_would_let_it_pass(tmp_path):
+    before = int8(network())
+    after = exported(before, tmp_path / "a.onnx")
+    hold(Promise(), before, after, context(tmp_path), exact_int8=False)
+    edit(after.path, "2.bias", lambda bias: (bias + bias.std() / 2).astype(bias.dtype))
+    with pytest.raises(ParityError, match=r"logits are \d+\.\d LSB off on average, allowed 2\.0 .* first at 2"):
+        hold(Promise(), before, after, context(tmp_path), exact_int8=False)
+
+
+def pooled():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AvgPool2d(3, 2, 1, ceil_mode=True), nn.Conv2d(8, 8, 3),
+                         nn.Flatten(), nn.Linear(32, 5)).eval()  # fmt: skip
+
+
+def test_a_file_is_judged_as_its_runtime_fuses_it(tmp_path):
+    before = int8(pooled(), load_policy("onnxruntime").model_copy(update={"guards": ()}))
+    after = exported(before, tmp_path / "a.onnx")
+    with pytest.raises(
+        ParityError, match=r"fused kernels do not .* first at QLinearAveragePool \(node .*pool"
+    ) as caught:
+        hold(Promise(), before, after, context(tmp_path), exact_int8=False)
+    assert "keep_float" in str(caught.value)
+
+
+def test_another_runtimes_kernels_are_not_judged_here(tmp_path):
+    before = int8(pooled(), load_policy("onnxruntime").model_copy(update={"guards": ()}))
+    after = exported(before, tmp_path / "a.onnx")
+    hold(Promise(), before, after, context(tmp_path, load_target("jetson_xavier_nx", [])), exact_int8=False)
+
+
+def test_a_guarded_kernel_is_placed_around(tmp_path):
+    before = int8(pooled())
+    hold(Promise(), before, exported(before, tmp_path / "a.onnx"), context(tmp_path), exact_int8=False)
+
+
+def test_what_only_the_device_can_make_is_left_to_it(tmp_path):
+    source = torch_artifact(network())
+    plan = replace(source, format=Format.TENSORRT, model=tmp_path / "a.plan.json")
+    hold(Promise(), source, plan, context(tmp_path), exact_int8=False)
