@@ -18,6 +18,7 @@ A message is complete on its own; `fix` says what to type or change.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -34,11 +35,28 @@ __all__ = [
     "StageError",
     "Unreachable",
     "nearest",
+    "one_line",
 ]
+
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories that move the cursor, end the line, turn the direction of text, or cannot be encoded."""
+
+_LONGEST_PART = 4000  # characters: fifty lines of a terminal, more than any list of allowed names takes
+
+
+def one_line(text: str, limit: int = _LONGEST_PART) -> str:
+    """A text from anywhere as one line of at most `limit` characters that a terminal shows and does not obey.
+
+    Control characters (line ends, escape sequences), format characters (bidirectional overrides) and lone surrogates
+    are shown as Python writes them, `\\x1b`; letters of any script stay.
+    """
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    shown = "".join(ascii(c)[1:-1] if unicodedata.category(c) in _UNSEEN else c for c in cut)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 class CompressError(Exception):
-    """Base of every deliberate error; `str(error)` is the one line a user sees."""
+    """Base of every deliberate error; `str(error)` is the one line a user sees, whatever is in its texts."""
 
     exit_code: ClassVar[int] = 1
 
@@ -48,7 +66,8 @@ class CompressError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        return f"{self.problem} | fix: {self.fix}" if self.fix else self.problem
+        problem = one_line(self.problem)  # file names, YAML values and devices' words are in it
+        return f"{problem} | fix: {one_line(self.fix)}" if self.fix else problem
 
 
 class ConfigError(CompressError):

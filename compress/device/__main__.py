@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.errors import CompressError, ConfigError
+from compress.errors import CompressError, ConfigError, one_line
 from compress.signals import orderly_exit
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _bench(options: argparse.Namespace) -> int:
     )
     fleet = measure_all(devices, bundle, how, _say_nothing if options.quiet else _say)
     for line in attach(bundle, fleet.runs):
-        print(line)
+        print(one_line(line))
     for error in fleet.failures.values():
         print(f"error: {error}", file=sys.stderr)
     failed = max((error.exit_code for error in fleet.failures.values()), default=0)
@@ -129,7 +129,7 @@ def _deploy(options: argparse.Namespace) -> int:
     bundle, devices = _bundle_and_devices(options)
     for name, transport in devices.items():
         python = deploy(transport, bundle, _say_nothing if options.quiet else _say)
-        print(f"{name}: ready: {python} ~/.cache/edge-compress/bundles/{bundle.digest}/benchmark.py")
+        print(one_line(f"{name}: ready: {python} ~/.cache/edge-compress/bundles/{bundle.digest}/benchmark.py"))
     return 0
 
 
@@ -163,7 +163,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    print(one_line(text), flush=True)
 
 
 def _say_nothing(text: str) -> None:

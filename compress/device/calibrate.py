@@ -27,10 +27,7 @@ def calibrate(bundle: Bundle, run: DeviceRun) -> int:
     device = run.result.device
     if device.emulated or device.virtual_machine or device.architecture != bundle.manifest.device.architecture:
         return 0
-    points = list(_points(bundle, run))
-    if points:
-        add_points(bundle.manifest.target, points)
-    return len(points)
+    return add_points(bundle.manifest.target, list(_points(bundle, run)))
 
 
 def _points(bundle: Bundle, run: DeviceRun) -> Iterator[Point]:

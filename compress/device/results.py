@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Annotated
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from compress.device.manifest import Bundle
-from compress.errors import DeviceError, StageError
+from compress.errors import DeviceError, StageError, one_line
+from compress.estimate.calibration import Milliseconds
 from compress.serialize import from_json
 
 __all__ = ["DeviceFacts", "DeviceLatency", "DeviceResult", "DeviceRow", "DeviceRun", "DeviceState", "GoldenCheck"]
@@ -18,7 +19,12 @@ __all__ += ["read_result"]
 
 SCHEMA_VERSION = 1
 
-T = TypeVar("T", bound=JsonValue)
+_LONGEST_TEXT = 1000  # characters: a problem is a sentence, a name less
+
+Count = Annotated[int, Field(ge=0, le=2**53)]  # what every reader of JSON keeps exactly
+Positive = Annotated[int, Field(ge=1, le=2**53)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -27,13 +33,13 @@ class DeviceFacts:
 
     model: str
     architecture: str
-    cores: int
+    cores: Positive
     system: str
     python: str
     cpu_flags: tuple[str, ...] = ()
     emulated: str | None = None
     virtual_machine: bool = False
-    memory_bytes: int | None = None
+    memory_bytes: Count | None = None
     power_mode: str | None = None
 
 
@@ -42,26 +48,26 @@ class DeviceState:
     """Clocks, temperature, power and throttling at one moment; None where the device does not tell."""
 
     governor: str | None = None
-    clocks_mhz: tuple[float | None, ...] = ()
-    celsius: float | None = None
+    clocks_mhz: tuple[Amount | None, ...] = ()
+    celsius: Finite | None = None
     throttled: tuple[str, ...] | None = None
-    watts: Mapping[str, float | None] | None = None
+    watts: Mapping[str, Finite | None] | None = None
 
 
 @dataclass(frozen=True)
 class DeviceLatency:
     """Milliseconds of one call; `low_ms` to `high_ms` is the 95 % interval of the median."""
 
-    median_ms: float
-    low_ms: float
-    high_ms: float
-    p90_ms: float
-    p99_ms: float
-    min_ms: float
-    runs: int
-    warmup: int
+    median_ms: Milliseconds
+    low_ms: Milliseconds
+    high_ms: Milliseconds
+    p90_ms: Milliseconds
+    p99_ms: Milliseconds
+    min_ms: Milliseconds
+    runs: Positive
+    warmup: Count
     settled: bool
-    throughput_per_s: float
+    throughput_per_s: Amount
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,9 @@ class GoldenCheck:
     passed: bool
     reason: str | None = None
     identical: bool = False
-    max_abs_error: float | None = None
-    sqnr_db: float | None = None
-    agreement: float | None = None
+    max_abs_error: Amount | None = None
+    sqnr_db: Finite | None = None
+    agreement: Amount | None = None
 
 
 @dataclass(frozen=True)
@@ -82,16 +88,16 @@ class DeviceRow:
 
     stage: str
     precision: str
-    threads: int
-    batch: int
+    threads: Count
+    batch: Positive
     problem: str | None
     runtime: str | None = None
-    load_ms: float | None = None
+    load_ms: Amount | None = None
     golden: GoldenCheck | None = None
     latency: DeviceLatency | None = None
-    peak_rss_bytes: int | None = None
-    peak_celsius: float | None = None
-    mean_watts: Mapping[str, float | None] | None = None
+    peak_rss_bytes: Count | None = None
+    peak_celsius: Finite | None = None
+    mean_watts: Mapping[str, Finite | None] | None = None
     before: DeviceState = field(default_factory=DeviceState)
     after: DeviceState = field(default_factory=DeviceState)
 
@@ -129,8 +135,9 @@ def read_result(content: bytes, bundle: Bundle, device: str) -> DeviceResult:
         DeviceError: it is not a result, it is about another bundle, or it breaks its own rules.
     """
     try:
-        result = from_json(DeviceResult, json.dumps(_printable(json.loads(content))).encode())
-    except (StageError, ValueError) as error:
+        document = json.loads(content, parse_constant=_refuse_constant)
+        result = from_json(DeviceResult, json.dumps(_shown(document), allow_nan=False).encode())
+    except (StageError, ValueError, RecursionError) as error:
         raise DeviceError(f"{device} sent something that is not a result: {error}") from error
     if result.schema_version != SCHEMA_VERSION:
         raise DeviceError(f"{device} sent schema {result.schema_version}, this program reads {SCHEMA_VERSION}")
@@ -145,12 +152,16 @@ def read_result(content: bytes, bundle: Bundle, device: str) -> DeviceResult:
     return result
 
 
-def _printable(value: JsonValue) -> JsonValue:
-    """Texts without control characters: they end up on a terminal."""
+def _refuse_constant(name: str) -> JsonValue:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _shown(value: JsonValue) -> JsonValue:
+    """With every text and key as one line: they end up on terminals, in pages and in files."""
     if isinstance(value, str):
-        return "".join(character for character in value if character.isprintable())
+        return one_line(value, _LONGEST_TEXT)
     if isinstance(value, list):
-        return [_printable(item) for item in value]
+        return [_shown(item) for item in value]
     if isinstance(value, dict):
-        return {key: _printable(item) for key, item in value.items()}
+        return {one_line(key, _LONGEST_TEXT): _shown(item) for key, item in value.items()}
     return value

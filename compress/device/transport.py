@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -16,44 +18,131 @@ from typing import IO, Protocol
 from compress.device.bundle_agent import COURIER
 from compress.errors import ConfigError, DeviceError, Unreachable
 
-__all__ = ["Channel", "ConnectionLost", "LocalTransport", "SshTransport", "Transport"]
+__all__ = ["LONGEST_LINE", "OPEN_SECONDS", "Channel", "ConnectionLost", "LocalTransport", "SshTransport", "Transport"]
 
 _HOST = re.compile(
     r"^(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]*)@)?(?P<host>[A-Za-z0-9_][A-Za-z0-9._-]*)(?::(?P<port>\d+))?$"
 )
 _ALIVE_SECONDS = 5  # three unanswered questions of this spacing end a dead connection
 _CONNECT_SECONDS = 15
+OPEN_SECONDS = 60.0
+"""Longest wait for a device's first word: connecting, logging in, and Python starting from a slow card."""
+LONGEST_LINE = 8 << 20
+"""Bytes of one answer: the courier's longest, 1 MiB of printed text, with every character escaped."""
+_END_SECONDS = 5.0  # a program that was asked to end
+_PIPE_BYTES = 1 << 16  # what Linux keeps in a pipe
+_KEPT_BYTES = 1 << 16  # of error output: its last lines say what is wrong
 _SSH_FAILED = 255  # ssh(1): an error of its own, not of the command
 _NOT_FOUND = 127  # POSIX shells: no such command
 
 
 class ConnectionLost(Exception):
-    """The pipe broke; the device may come back."""
+    """The pipe broke or nothing came through in time; the device may come back."""
 
 
 class Channel:
-    """A courier that runs on the device."""
+    """A courier that runs on the device. Whatever it does, no call outlives its time and nothing it says piles up."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         if process.stdin is None or process.stdout is None or process.stderr is None:
             raise ValueError("the process needs pipes")
         self._process = process
-        self.input: IO[bytes] = process.stdin
-        self.output: IO[bytes] = process.stdout
-        self._errors: IO[bytes] = process.stderr
+        self._input: IO[bytes] = process.stdin
+        self._output: IO[bytes] = process.stdout
+        self._complaints = bytearray()
+        self._drain = threading.Thread(target=self._keep_complaints, args=(process.stderr,), daemon=True)
+        self._drain.start()
+
+    def ask(self, request: bytes, seconds: float) -> bytes:
+        """Send a request and read one line, without its end where it is too long; empty where the courier is gone.
+
+        Raises:
+            ConnectionLost: there was no answer in time; the courier was ended.
+        """
+        with self._within(seconds):
+            self._input.write(request)
+            self._input.flush()
+            return self._output.readline(LONGEST_LINE)
+        return b""
+
+    def read(self, size: int, seconds: float) -> bytes:
+        """The next `size` bytes; fewer where the courier is gone.
+
+        Raises:
+            ConnectionLost: they did not come in time; the courier was ended.
+        """
+        with self._within(seconds):
+            return self._output.read(size)
+        return b""
+
+    def finish(self, content: bytes, seconds: float) -> tuple[int, str]:
+        """Send the last input and let the program end; its exit code and error output. What it prints is not kept.
+
+        Raises:
+            ConnectionLost: it did not end in time; it was ended.
+        """
+        with self._within(seconds):
+            with suppress(OSError):  # it may have ended without reading; its complaint says why
+                self._input.write(content)
+                self._input.close()
+            while self._output.read1(_PIPE_BYTES):  # type: ignore[attr-defined]  # Popen's pipes are buffered readers
+                pass
+        return self.complaint()
 
     def close(self) -> None:
         """End the courier; a benchmark it started goes on."""
-        for stream in (self.input, self.output, self._errors):
+        self._end()
+        for stream in (self._input, self._output):
             with suppress(OSError):  # flushing into a broken pipe
                 stream.close()
-        self._process.terminate()
-        self._process.wait()
 
     def complaint(self) -> tuple[int, str]:
-        """Exit code and error output of a courier that ended."""
-        text = self._errors.read().decode(errors="replace")
-        return self._process.wait(), text
+        """Exit code and the end of the error output of a courier that ended, or now has to."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_SECONDS)
+        self._end()
+        self._drain.join(_END_SECONDS)  # a program that outlives ssh may hold the pipe
+        return self._process.returncode, bytes(self._complaints).decode(errors="replace")
+
+    @contextmanager
+    def _within(self, seconds: float) -> Iterator[None]:
+        """Kill the courier when the block takes longer: that ends every read and write on its pipes."""
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            self._kill()
+
+        timer = threading.Timer(seconds, expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            with suppress(OSError):  # a broken pipe: what could be read tells
+                yield
+        finally:
+            timer.cancel()
+        if expired.is_set():
+            raise ConnectionLost(f"no answer within {seconds:g} s")
+
+    def _end(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._kill()
+            self._process.wait()
+
+    def _kill(self) -> None:
+        """With what it started here: a proxy command would keep the pipes open. `_spawn` gave it a group of its own."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _keep_complaints(self, stream: IO[bytes]) -> None:
+        """Read all of standard error, as a full pipe would stop the courier, and keep the end."""
+        with stream:
+            while content := os.read(stream.fileno(), _PIPE_BYTES):
+                self._complaints += content
+                del self._complaints[:-_KEPT_BYTES]
 
 
 class Transport(Protocol):
@@ -121,11 +210,12 @@ class SshTransport:
     def _courier(self) -> Channel | None:
         """A running courier, or None when the device does not have this one yet."""
         channel = Channel(_spawn(self._command(f"exec python3 -u {_remote_path()}")))
-        with suppress(OSError):  # its end of the pipe may be gone: reading finds out why
-            channel.input.write(b'{"do": "hello"}\n')
-            channel.input.flush()
-        if channel.output.readline():
-            return channel
+        try:
+            if channel.ask(b'{"do": "hello"}\n', OPEN_SECONDS):
+                return channel
+        except ConnectionLost as error:
+            channel.close()
+            raise self._silent(error) from error
         code, text = channel.complaint()
         channel.close()
         if code == _SSH_FAILED:
@@ -139,15 +229,23 @@ class SshTransport:
     def _send_courier(self) -> None:
         place = _remote_path()
         command = f"umask 077; mkdir -p {_REMOTE_FOLDER} && cat > {place}.part && mv {place}.part {place}"
-        process = _spawn(self._command(command))
-        _, errors = process.communicate(COURIER.read_bytes())
-        if process.returncode == _SSH_FAILED:
-            raise _explained(self.host, errors.decode(errors="replace"))
-        if process.returncode:
-            reason = _last_line(errors.decode(errors="replace"))
+        channel = Channel(_spawn(self._command(command)))
+        try:
+            code, errors = channel.finish(COURIER.read_bytes(), OPEN_SECONDS)
+        except ConnectionLost as error:
+            raise self._silent(error) from error
+        finally:
+            channel.close()
+        if code == _SSH_FAILED:
+            raise _explained(self.host, errors)
+        if code:
+            reason = _last_line(errors)
             raise DeviceError(
                 f"{self.host}: nothing can be written in the home folder: {reason}", fix="free some space"
             )
+
+    def _silent(self, error: ConnectionLost) -> Unreachable:
+        return Unreachable(f"{self.host} lets us in and says nothing: {error}", fix="see that python3 runs there")
 
     def _command(self, remote: str) -> list[str]:
         """`remote` is made of constants of this module and reaches the device's shell as it is."""

@@ -12,7 +12,7 @@ from compress.device.courier_link import CourierLink
 from compress.device.manifest import Bundle
 from compress.device.results import DeviceResult, read_result
 from compress.device.transport import ConnectionLost, Transport
-from compress.errors import DeviceError, Unreachable
+from compress.errors import DeviceError, Unreachable, one_line
 
 __all__ = ["BenchOptions", "check_device", "deploy", "measure_on"]
 
@@ -23,6 +23,10 @@ _POLL_SECONDS = 1.0
 _SECONDS_BETWEEN_LINES = 15.0  # about a copy
 _RETRY_SECONDS = 2.0
 _MOST_DEATHS = 3
+_MOST_VISITS = 1000  # a line that breaks every few seconds for an hour stays broken
+_SILENT_SECONDS = 7200.0  # between two lines of a benchmark: an engine built on the smallest board takes under an hour
+_MOST_CHARACTERS = 1 << 18  # shown of what a device prints: thousands of figures
+_LONGEST_LINE = 1000  # characters: a figure's line has about 100
 
 _MODULES = {
     "onnxruntime": ("numpy", "onnxruntime"),
@@ -62,18 +66,39 @@ class _Progress:
     """How far the visits to one device have come; survives a lost connection.
 
     Attributes:
+        shown: characters of the device's output that were shown.
+        heard: when the device last printed something that was shown, or a visit began to wait for that.
         told: seconds into the copy when its progress was last said.
         moved: when a visit last got something done (`time.monotonic`); None before the first.
     """
 
-    say: Callable[[str], None]
+    tell: Callable[[str], None]
     run: str = field(default_factory=lambda: secrets.token_hex(16))
     printed: int = 0
     deaths: int = 0
     last: str = ""
+    shown: int = 0
+    heard: float | None = None
     moved: float | None = None
     told: float = 0.0
     said: set[str] = field(default_factory=set)
+
+    def say(self, text: str) -> None:
+        """Tell the user something a device may have put words into."""
+        self.tell(one_line(text, _LONGEST_LINE))
+
+    def wait(self, device: str) -> None:
+        """Sleep a moment; a device that has had nothing to show for too long is given up.
+
+        Raises:
+            DeviceError: it is.
+        """
+        self.heard = self.heard or time.monotonic()
+        if time.monotonic() - self.heard > _SILENT_SECONDS:
+            raise DeviceError(
+                f"{device}: nothing happened for {_SILENT_SECONDS:g} s", fix="see what runs there, then start again"
+            )
+        time.sleep(_POLL_SECONDS)
 
     def move(self) -> None:
         self.moved = time.monotonic()
@@ -91,9 +116,15 @@ class _Progress:
             self.say(f"copied {sent / 2**20:.1f} of {total / 2**20:.1f} MiB, about {left:.0f} s left")
 
     def lines(self, text: str) -> None:
+        """Show what the device printed, up to a bound on all of it; its last error is kept whatever came before."""
         for line in text.splitlines():
             self.last = line if line.startswith("error:") else self.last
-            self.say("  " + "".join(character for character in line if character.isprintable()))
+            if self.shown < _MOST_CHARACTERS:
+                self.shown += len(line) + 1
+                self.heard = time.monotonic()
+                self.say("  " + line)
+                if self.shown >= _MOST_CHARACTERS:
+                    self.say("the device prints more than is shown here")
 
 
 def check_device(transport: Transport) -> str:
@@ -108,8 +139,9 @@ def check_device(transport: Transport) -> str:
     except ConnectionLost as error:
         raise Unreachable(f"{transport.name}: the connection broke: {error}") from error
     free = facts.get("free_bytes")
-    space = f", {free / 2**20:.0f} MiB free" if isinstance(free, int) else ""
-    return f"{transport.name}: {facts.get('architecture')}, Python {facts.get('python')}{space}"
+    space = f", {free >> 20} MiB free" if isinstance(free, int) else ""
+    text = f"{transport.name}: {facts.get('architecture')}, Python {facts.get('python')}{space}"
+    return one_line(text, _LONGEST_LINE)
 
 
 def deploy(transport: Transport, bundle: Bundle, say: Callable[[str], None], patience_seconds: float = 120.0) -> str:
@@ -144,7 +176,7 @@ def _persist(
     transport: Transport, progress: _Progress, patience_seconds: float, visit: Callable[[CourierLink], T]
 ) -> T:
     """Make visits until one goes through; a device that was reached once gets `patience_seconds` to come back."""
-    while True:
+    for _ in range(_MOST_VISITS):
         try:
             with CourierLink(transport) as link:
                 progress.moved = progress.moved or time.monotonic()
@@ -157,6 +189,7 @@ def _persist(
                 raise Unreachable(reason, fix="run the same command again: what was copied stays there") from error
             progress.say(f"connection lost ({error}); trying again")
             time.sleep(_RETRY_SECONDS)
+    raise Unreachable(f"{transport.name}: the connection broke {_MOST_VISITS} times", fix="mend the line to it")
 
 
 def _prepare(link: CourierLink, bundle: Bundle, progress: _Progress) -> str:
@@ -197,7 +230,7 @@ def _run(link: CourierLink, bundle: Bundle, python: str, options: BenchOptions, 
         state = link.start(bundle.digest, progress.run, python, options.arguments())
         if state == "busy":
             progress.once("another benchmark is running there; waiting for it, as two would disturb each other")
-            time.sleep(_POLL_SECONDS)
+            progress.wait(link.device)
             continue
         if state == "started":
             progress.printed = 0
@@ -217,4 +250,4 @@ def _watch(link: CourierLink, progress: _Progress) -> bool:
         progress.lines(text)
         if state != "running":
             return state == "done"
-        time.sleep(_POLL_SECONDS)
+        progress.wait(link.device)

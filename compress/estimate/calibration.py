@@ -7,37 +7,51 @@ Every real measurement adds a point (estimate against measured); nothing emulate
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 from platformdirs import user_data_path
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
-from compress.errors import StageError
+from compress.errors import StageError, one_line
 from compress.estimate.roofline import BAND
 from compress.files import write_bytes
 from compress.serialize import from_json, to_json
 from compress.types import Precision
 
-__all__ = ["Calibration", "Point", "add_points", "calibration_file", "read_points", "summarize"]
+__all__ = ["Calibration", "Milliseconds", "Point", "add_points", "calibration_file", "read_points", "summarize"]
 
 _NARROWEST_BAND = 1.15
 """Two boards of one kind differ by cooling, power supply and memory maker."""
+
+_LARGEST_FILE_BYTES = 16 << 20
+_MOST_POINTS = 2000
+"""Kept, newest last: of any length that a point may have, they fit into the largest file that is read."""
+
+Milliseconds = Annotated[float, Field(ge=1e-6, le=1e9, allow_inf_nan=False)]
+"""One call: from a clock tick of a nanosecond to eleven days; NaN passes comparisons and is refused by name."""
+
+Text = Annotated[str, Field(max_length=200)]
+
+_notes = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Point:
     """One model, estimated without calibration and measured with all cores at batch 1."""
 
-    manifest_sha256: str
-    stage: str
+    manifest_sha256: Text
+    stage: Text
     precision: Precision
-    device: str
-    runtime: str
-    estimate_ms: float
-    measured_ms: float
+    device: Text
+    runtime: Text
+    estimate_ms: Milliseconds
+    measured_ms: Milliseconds
 
 
 @dataclass(frozen=True)
@@ -56,27 +70,63 @@ class _File:
     points: tuple[Point, ...]
 
 
+@dataclass(frozen=True)
+class _Entries:
+    """A file as it is found: one bad entry does not spoil the others."""
+
+    points: tuple[JsonValue, ...]
+
+
 def calibration_file(target: str) -> Path:
     """Where a profile's points are kept; copy it to share them."""
     return user_data_path("edge-compress") / "calibration" / f"{target}.json"
 
 
 def read_points(target: str) -> tuple[Point, ...]:
-    """All points of a profile; none where nothing was measured or the file is damaged."""
+    """All usable points of a profile; none where nothing was measured or the file cannot be used, which is noted."""
+    path = calibration_file(target)
     try:
-        return from_json(_File, calibration_file(target).read_bytes()).points
-    except (OSError, StageError):
+        with path.open("rb") as stream:
+            content = stream.read(_LARGEST_FILE_BYTES + 1)
+        if len(content) > _LARGEST_FILE_BYTES:
+            raise StageError(f"larger than {_LARGEST_FILE_BYTES >> 20} MiB")
+        entries = from_json(_Entries, content).points
+    except FileNotFoundError:
         return ()
+    except (OSError, StageError) as error:
+        _notes.warning("%s", one_line(f"{path} is not used: {error}"))
+        return ()
+    points = _usable(entries)
+    if len(points) < len(entries):
+        _notes.warning("%s", one_line(f"{path}: {len(entries) - len(points)} unusable points are left out"))
+    return points
 
 
-def add_points(target: str, points: Sequence[Point]) -> None:
-    """Keep points; a newer one of the same model and device replaces the older.
+def add_points(target: str, points: Sequence[Point]) -> int:
+    """Keep usable points; a newer one of the same model and device replaces the older. Returns how many were usable.
 
     Raises:
         StageError: the file cannot be written.
     """
-    found = {(point.manifest_sha256, point.stage, point.device): point for point in (*read_points(target), *points)}
-    write_bytes(calibration_file(target), to_json(_File(target, tuple(found.values()))))
+    usable = _usable([asdict(point) for point in points])
+    if usable:
+        every = {(point.manifest_sha256, point.stage, point.device): point for point in (*read_points(target), *usable)}
+        kept = tuple(every.values())[-_MOST_POINTS:]
+        write_bytes(calibration_file(target), to_json(_File(target, kept)))
+    return len(usable)
+
+
+def _usable(entries: Sequence[object]) -> tuple[Point, ...]:
+    """The entries that are points within all bounds; the device's name, which is shown, as one line."""
+    adapter = TypeAdapter(Point)
+    points = []
+    for entry in entries:
+        try:
+            point = adapter.validate_python(entry)
+        except ValidationError:
+            continue
+        points.append(replace(point, device=one_line(point.device)))
+    return tuple(points)
 
 
 def summarize(points: Sequence[Point], precision: Precision) -> Calibration:

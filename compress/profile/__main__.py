@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.errors import CompressError, ConfigError
+from compress.errors import CompressError, ConfigError, one_line
 from compress.signals import orderly_exit
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ def _source(path: Path, options: argparse.Namespace) -> Source:
 
     if path.is_dir():
         source, stage = from_run(path)
-        print(f"{path}: the file of stage {stage}, {source.title}; name another file to profile that", file=sys.stderr)
+        text = f"{path}: the file of stage {stage}, {source.title}; name another file to profile that"
+        print(one_line(text), file=sys.stderr)
         return source
     return from_file(path, options.input)
 

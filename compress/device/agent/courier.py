@@ -27,6 +27,7 @@ PROTOCOL = 1
 KEEP_BUNDLES = 3
 MARGIN_BYTES = 16 << 20  # left free: logs, results and what the system itself writes
 CHUNK = 1 << 20
+KEPT_BYTES = 4 << 10  # of what a program prints: its last line says what is wrong
 
 Json = Dict[str, Any]
 ROOT = os.path.join(os.path.expanduser("~"), ".cache", "edge-compress")
@@ -187,13 +188,18 @@ def install(environment: str, python: str, requirements: str) -> None:
 
 
 def tool(*command: str) -> Optional[str]:
-    """Run a program; its last line of complaint, None when all went well."""
+    """Run a program; its last line of complaint, None when all went well. Only the end of what it prints is kept."""
     pipe = subprocess.PIPE
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.STDOUT)
-    if done.returncode == 0:
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    end = b""
+    with process.stdout as stream:
+        for content in iter(lambda: stream.read(CHUNK), b""):
+            end = (end + content)[-KEPT_BYTES:]
+    if process.wait() == 0:
         return None
-    lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else "%s ends with %d" % (command[0], done.returncode)
+    lines = end.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else "%s ends with %d" % (command[0], process.returncode)
 
 
 def start(request: Json) -> Json:
