@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from compress.doctor.check import Check, Level
+from compress.errors import one_line
 
 __all__ = ["draw"]
 
@@ -35,7 +36,7 @@ def draw(checks: Sequence[Check], stream: TextIO) -> str:
 
 
 def _wrapped(check: Check, sign: str, sign_width: int, names: int, width: int) -> list[str]:
-    text = check.text if check.fix is None else f"{check.text} | fix: {check.fix}"
+    text = one_line(check.text if check.fix is None else f"{check.text} | fix: {check.fix}")
     indent = sign_width + names + 5
     body = textwrap.wrap(text, max(20, width - indent), break_on_hyphens=False, break_long_words=False) or [""]
     return [f"  {sign} {check.name:<{names}}  {body[0]}".rstrip(), *(" " * indent + line for line in body[1:])]

@@ -305,7 +305,10 @@ def test_a_number_without_matching_outputs_is_refused(bundle):
 
 LATENCY = {
     **dict.fromkeys(("median_ms", "low_ms", "high_ms", "p90_ms", "p99_ms", "min_ms"), 1.0),
-    **{"runs": 5, "warmup": 2, "settled": True, "throughput_per_s": 1000.0},
+    "runs": 5,
+    "warmup": 2,
+    "settled": True,
+    "throughput_per_s": 1000.0,
 }
 
 
