@@ -6,15 +6,18 @@ import json
 import math
 from collections.abc import Hashable
 from functools import lru_cache
-from typing import TypeVar, cast
+from typing import Annotated, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from compress.errors import StageError
 
-__all__ = ["from_json", "to_json"]
+__all__ = ["Milliseconds", "from_json", "to_json"]
 
 T = TypeVar("T")
+
+Milliseconds = Annotated[float, Field(ge=1e-6, le=1e9, allow_inf_nan=False)]
+"""One call: from a clock tick of a nanosecond to eleven days; NaN passes comparisons and is refused by name."""
 
 
 def to_json(value: object) -> bytes:

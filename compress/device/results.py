@@ -11,8 +11,7 @@ from pydantic import Field, JsonValue
 
 from compress.device.manifest import Bundle
 from compress.errors import DeviceError, StageError, one_line
-from compress.estimate.calibration import Milliseconds
-from compress.serialize import from_json
+from compress.serialize import Milliseconds, from_json
 
 __all__ = ["DeviceFacts", "DeviceLatency", "DeviceResult", "DeviceRow", "DeviceRun", "DeviceState", "GoldenCheck"]
 __all__ += ["read_result"]

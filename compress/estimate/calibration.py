@@ -21,10 +21,10 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from compress.errors import StageError, one_line
 from compress.estimate.roofline import BAND
 from compress.files import write_bytes
-from compress.serialize import from_json, to_json
+from compress.serialize import Milliseconds, from_json, to_json
 from compress.types import Precision
 
-__all__ = ["Calibration", "Milliseconds", "Point", "add_points", "calibration_file", "read_points", "summarize"]
+__all__ = ["Calibration", "Point", "add_points", "calibration_file", "read_points", "summarize"]
 
 _NARROWEST_BAND = 1.15
 """Two boards of one kind differ by cooling, power supply and memory maker."""
@@ -32,9 +32,6 @@ _NARROWEST_BAND = 1.15
 _LARGEST_FILE_BYTES = 16 << 20
 _MOST_POINTS = 2000
 """Kept, newest last: of any length that a point may have, they fit into the largest file that is read."""
-
-Milliseconds = Annotated[float, Field(ge=1e-6, le=1e9, allow_inf_nan=False)]
-"""One call: from a clock tick of a nanosecond to eleven days; NaN passes comparisons and is refused by name."""
 
 Text = Annotated[str, Field(max_length=200)]
 
