@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from compress.device.results import DeviceRow, DeviceRun
+from compress.errors import one_line
 from compress.measure.comparable import label, time_ratio, why_not_comparable
 from compress.measure.drift import Drift
 from compress.report.compare import feed_of
@@ -30,11 +31,15 @@ __all__ += ["drift_rows", "run_cells", "stage_cell"]
 
 @dataclass(frozen=True)
 class Cell:
-    """A value, a detail that belongs to it, and a word of caution or provenance that must be seen."""
+    """A value, a detail that belongs to it, and a word of caution or provenance that must be seen; each as one line."""
 
     value: str
     detail: str = ""
     mark: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("value", "detail", "mark"):  # names come from reports and devices of strangers
+            object.__setattr__(self, name, one_line(getattr(self, name)))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.device.results import DeviceResult, DeviceRun
+from compress.errors import one_line
 from compress.estimate.roofline import Estimate
 from compress.report.columns import DEVICES, Cell, device_rows
 from compress.report.text import ms_text
@@ -45,7 +46,7 @@ def _guess(guess: Estimate) -> str:
 
 def device_notes(runs: Iterable[DeviceRun]) -> list[tuple[str, str]]:
     """Each device by name: what it is, and what makes its times worth less."""
-    return [(run.name, "; ".join([_facts(run.result), *_cautions(run.result)])) for run in runs]
+    return [(one_line(run.name), one_line("; ".join([_facts(run.result), *_cautions(run.result)]))) for run in runs]
 
 
 def _facts(result: DeviceResult) -> str:

@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -61,3 +62,12 @@ def test_an_estimate_is_called_one_and_has_a_range():
 def test_a_device_run_survives_json():
     assert from_json(DeviceRun, to_json(run())) == run()
     json.loads(to_json(run()))
+
+
+def test_names_of_strangers_move_no_cursor():
+    hostile = replace(run(), name="pi\nerror: forged\x1b[2J")
+    facts = replace(hostile.result.device, model="Pi\x1b[2J\n")
+    hostile = replace(hostile, result=replace(hostile.result, device=facts))
+    assert r"\x1b[2J" in text(devices_table([hostile]))
+    ((name, note),) = device_notes([hostile])
+    assert (name + note).isprintable()
