@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from compress.errors import one_line
 from compress.quiet import pausable
 from compress.report.text import seconds_text
 
@@ -126,7 +127,7 @@ class _ToProgress(logging.Handler):
         self._progress = progress
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._progress.log(record.getMessage())
+        self._progress.log(one_line(record.getMessage()))
 
 
 def _interactive(console: Console) -> bool:

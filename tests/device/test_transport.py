@@ -151,6 +151,23 @@ def test_endless_printing_is_cut_and_then_given_up(impatient, bundle, monkeypatc
     assert all(text.isprintable() for text in said)
 
 
+def test_a_line_that_breaks_for_ever_is_given_up(impatient, bundle, monkeypatch):
+    """Each visit gets something done, so patience alone would never end."""
+    monkeypatch.setattr(visit, "_MOST_VISITS", 3)
+    said = []
+    courier = running("").replace("print(", "sys.exit() if request['do'] == 'poll' else print(")
+    with pytest.raises(Unreachable, match="board: the connection broke 3 times"):
+        measure_on(StandIn(courier), bundle, BenchOptions(), said.append)
+    assert len([text for text in said if "connection lost" in text]) == 3
+
+
+def test_a_device_that_is_always_busy_is_given_up(impatient, bundle, monkeypatch):
+    monkeypatch.setattr(visit, "_SILENT_SECONDS", 0.3)
+    courier = running("").replace("'started'", "'busy'")
+    with pytest.raises(DeviceError, match="nothing happened for"):
+        measure_on(StandIn(courier), bundle, BenchOptions(), [].append)
+
+
 def test_the_last_error_of_a_benchmark_is_one_line(impatient, bundle):
     with pytest.raises(DeviceError) as caught:
         measure_on(StandIn(running("error: \x1b[2Jbad\n", "died")), bundle, BenchOptions(), [].append)
