@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -341,3 +343,20 @@ def test_the_result_is_strict_json(bundle):
     done = run_agent(bundle, *QUICK)
     text = json.dumps(done.result, allow_nan=False)
     assert json.loads(text) == done.result
+
+
+@pytest.mark.parametrize("script", ["benchmark.py", "build_engine.py"])
+@pytest.mark.parametrize("start", ["in the bundle", "beside it"])
+def test_no_file_of_the_bundle_stands_in_for_a_module(tmp_path, script, start):
+    """Whatever lies in the folder, numpy and the standard library are those of the interpreter."""
+    bundle = make_bundle(tmp_path, target="jetson_nano", opset=13)
+    names = ("argparse", "ctypes", "hashlib", "json", "numpy", "onnxruntime", "signal", "tensorrt", "typing")
+    for name in names:
+        (bundle / f"{name}.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w').close()")
+    inside = start == "in the bundle"
+    command = [sys.executable, script if inside else str(bundle / script), "--any-device"]
+    command += ["--seconds", "0.1", "--threads", "1"] if script == "benchmark.py" else []
+    done = subprocess.run(command, cwd=bundle if inside else tmp_path, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.stdout or done.stderr.startswith("error: "), done.stderr
+    assert not (tmp_path / "marker").exists()

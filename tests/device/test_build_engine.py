@@ -199,13 +199,13 @@ def test_without_an_engine_the_benchmark_names_the_builder(bundle, monkeypatch):
 
 @pytest.fixture(scope="module")
 def builder():
-    sys.path.insert(0, str(AGENT))
+    before = list(sys.path)
     try:
         spec = importlib.util.spec_from_file_location("build_engine_agent", AGENT / "build_engine.py")
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        spec.loader.exec_module(module)  # it finds benchmark.py beside itself, and nothing else there
+        assert sys.path == before
     finally:
-        sys.path.remove(str(AGENT))
         sys.modules.pop("benchmark", None)
     return module
 

@@ -232,7 +232,17 @@ def test_a_device_without_space_says_how_much_is_missing(bundle, home):
     assert full_disk_courier(bundle, home, free=1 << 30) == ""
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/passwd", ".ssh", "a/b", ""])
+def test_no_module_of_the_folder_the_user_is_in_is_imported(bundle, home, tmp_path, monkeypatch):
+    """`device.host=local` in an unpacked download: its numpy.py must not stand in for numpy."""
+    (tmp_path / "download").mkdir()
+    for name in ("numpy", "onnxruntime", "pip", "venv", "json", "ctypes"):
+        (tmp_path / "download" / f"{name}.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w').close()")
+    monkeypatch.chdir(tmp_path / "download")
+    measure_on(LocalTransport(), bundle, OPTIONS, silent)
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", ".ssh", "a/b", "", "net.onnx\n"])
 def test_the_courier_takes_plain_names_only(bundle, home, path):
     from compress.device.manifest import BundleFile
 

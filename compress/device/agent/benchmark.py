@@ -14,6 +14,14 @@ runs in a process of its own, so memory is its own and a crash is an answer, not
 Exit codes: 0 all measured; 1 a model failed, or its outputs are wrong; 2 this bundle cannot be used here as asked.
 """
 
+import os
+import sys
+
+# Python looks for modules beside the script first: a file of the bundle called numpy.py is not numpy.
+HERE = os.path.realpath(os.path.dirname(__file__))
+sys.path[:] = [folder for folder in sys.path if os.path.realpath(folder) != HERE]
+
+# ruff: noqa: E402  what follows is looked for only after that
 import argparse
 import ctypes
 import functools
@@ -22,12 +30,10 @@ import hashlib
 import importlib.util
 import json
 import math
-import os
 import platform
 import re
 import signal
 import subprocess
-import sys
 import time
 import traceback
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple

@@ -14,15 +14,22 @@ in FP16. Where INT8 can be built, FP16 is built too and the faster one that comp
 Exit codes: 0 all built; 1 an engine failed, or computes something else than it should; 2 cannot be used as asked.
 """
 
+import os
+import sys
+
+# Python looks for modules beside the script first; of those, only benchmark.py is meant, and it removes the folder.
+HERE = os.path.realpath(os.path.dirname(__file__))
+sys.path[:] = [folder for folder in sys.path if os.path.realpath(folder) != HERE]
+
+# ruff: noqa: E402  what follows is looked for only after that
 import argparse
 import hashlib
 import json
-import os
 import re
-import sys
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+sys.path.insert(0, HERE)
 from benchmark import (
     Cuda,
     Json,

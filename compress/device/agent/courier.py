@@ -45,7 +45,7 @@ class Refused(Exception):
 
 
 def checked(value: object, pattern: str) -> str:
-    if not isinstance(value, str) or not re.match("^(?:%s)$" % pattern, value):
+    if not isinstance(value, str) or not re.fullmatch(pattern, value):  # `$` would take a line's end along
         raise Refused("%r is not of the form %s" % (value, pattern), "use the same release on the host")
     return value
 
@@ -147,6 +147,8 @@ def forget_old_bundles(current: str) -> None:
 def setup(request: Json) -> Json:
     """An interpreter that has the runtimes: the one that is there, or a virtual environment with the requirements."""
     modules = [checked(name, "[a-z_][a-z0-9_.|]*") for name in request["modules"]]
+    os.makedirs(ROOT, mode=0o700, exist_ok=True)
+    os.chdir(ROOT)  # `python -c` and `-m` import from the folder they are started in, which may be anybody's
     if imports(sys.executable, modules) is None:
         return {"python": sys.executable, "how": "what is there"}
     requirements = os.path.join(bundle_folder(request), "requirements.txt")
