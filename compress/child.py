@@ -5,11 +5,15 @@ both in a process group of their own, and reads from a socket whose other end on
 the work was given up or because we are gone, it ends the group: SIGTERM first, on which `docker run` stops its
 container, and SIGKILL after a grace. Not covered: what leaves the group (a daemon of its own), a supervisor that is
 killed itself, and Windows, which has no groups.
+
+What is started, and what Python imports in it, never depends on the folder the user happens to be in, which may be an
+unpacked download: relative folders of PATH and PYTHONPATH are left out.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,12 +23,27 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["run_child"]
+__all__ = ["child_environment", "find_program", "run_child"]
 
 _GRACE_SECONDS = 3.0
 """`docker run` hands SIGTERM on at once, and a container with an init process ends on it."""
 
 _LONGEST_ERROR = 16  # bytes of an error number
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment for a program it starts; PATH and PYTHONPATH keep their absolute folders."""
+    environment = dict(os.environ)
+    for name, otherwise in (("PATH", os.defpath), ("PYTHONPATH", "")):
+        folders = [folder for folder in environment.pop(name, "").split(os.pathsep) if Path(folder).is_absolute()]
+        if folders or otherwise:
+            environment[name] = os.pathsep.join(folders) or otherwise
+    return environment
+
+
+def find_program(name: str) -> str | None:
+    """Path of a program in an absolute folder of the PATH, or of one given as a path; None if there is none."""
+    return shutil.which(name, path=child_environment()["PATH"])
 
 
 def run_child(
@@ -46,6 +65,7 @@ def run_child(
             process = subprocess.Popen(  # noqa: S603  the caller's argument vector, no shell
                 [sys.executable, "-I", "-S", __file__, str(theirs.fileno()), *command],
                 cwd=cwd,
+                env=child_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT if merged else subprocess.PIPE,

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from compress.child import run_child
+from compress.child import child_environment, find_program, run_child
+from compress.device.courier_link import CourierLink
+from compress.device.transport import LocalTransport, SshTransport
+from compress.errors import ConfigError
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the states of processes from /proc")
 
 PARENT = """
 import sys
-from compress.child import run_child
+from compress.child import child_environment, find_program, run_child
 from compress.signals import orderly_exit
 with orderly_exit():
     run_child(sys.argv[1:])
@@ -90,3 +93,46 @@ def test_past_its_time_it_is_ended_and_its_words_are_kept(tmp_path):
         run_child(["sh", "-c", f"echo working; {SLEEPS}"], cwd=tmp_path, timeout=0.5)
     assert late.value.output == "working\n"
     assert wait_for(lambda: not any(map(alive, numbers(tmp_path))))
+
+
+@pytest.fixture
+def download(tmp_path, monkeypatch) -> Path:
+    """A folder that the user stands in, with programs and modules that leave a marker beside it when they run."""
+    folder = tmp_path / "download"
+    folder.mkdir()
+    for name in ("ssh", "docker"):
+        (folder / name).write_text(f"#!/bin/sh\n: > {tmp_path / 'marker'}\n")
+        (folder / name).chmod(0o755)
+    for name in ("sitecustomize", "numpy"):
+        (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w').close()")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize("relative", ["", ".", "download/.."])
+def test_no_program_is_taken_from_the_folder_the_user_is_in(tmp_path, download, monkeypatch, relative):
+    monkeypatch.setenv("PATH", os.pathsep.join([relative, str(tmp_path / "absent")]))
+    assert find_program("ssh") is None
+    assert find_program("docker") is None
+    assert child_environment()["PATH"] == str(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError):
+        run_child(["ssh"])
+    with pytest.raises(ConfigError, match="the program 'ssh' is not installed here"):
+        SshTransport("pi@host").open()
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_path_of_relative_folders_only_is_the_systems(download, monkeypatch):
+    """An empty PATH would mean the working folder to POSIX."""
+    monkeypatch.setenv("PATH", ".")
+    assert child_environment()["PATH"] == os.defpath
+
+
+def test_no_module_is_taken_from_a_relative_folder(tmp_path, download, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", str(tmp_path / "mine"), "."]))
+    assert child_environment()["PYTHONPATH"] == str(tmp_path / "mine")
+    run_child([sys.executable, "-c", "pass"])
+    with CourierLink(LocalTransport()) as link:
+        link.hello()
+    assert not (tmp_path / "marker").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
+from compress.child import child_environment
 from compress.device.bundle_agent import COURIER
 from compress.errors import ConfigError, DeviceError, Unreachable
 
@@ -270,7 +270,7 @@ def _remote_path() -> str:
 
 def _spawn(command: Sequence[str]) -> subprocess.Popen[bytes]:
     pipe = subprocess.PIPE
-    environment = {**os.environ, "LC_ALL": "C", "ORT_DISABLE_TELEMETRY": "1"}
+    environment = {**child_environment(), "LC_ALL": "C", "ORT_DISABLE_TELEMETRY": "1"}
     try:
         return subprocess.Popen(  # noqa: S603  a list of arguments, no shell
             command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, start_new_session=True

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from compress.child import find_program
 from compress.doctor.check import Check, Level
 from compress.edgetpu.compiler import PROGRAM, VARIABLE, find_compiler
 from compress.errors import CompressError
@@ -67,7 +68,7 @@ def _disk(output: Path) -> Check:
 
 
 def _ssh() -> Check:
-    program = shutil.which("ssh")
+    program = find_program("ssh")
     if program is None:
         return Check("machine", "ssh", Level.NOTE, "no ssh: boards cannot be measured from here", "install OpenSSH")
     return Check("machine", "ssh", Level.OK, f"{program}, for device.host=...")

@@ -6,12 +6,11 @@ It is closed source, for x86-64 Debian, last released as 16.0.384591198 (https:/
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.child import run_child
+from compress.child import find_program, run_child
 from compress.edgetpu.log import CompilerLog, parse_log
 from compress.errors import ConfigError, StageError
 
@@ -93,15 +92,15 @@ def find_compiler() -> Compiler | None:
     """
     named = os.environ.get(VARIABLE)
     if named and named.startswith(_DOCKER):
-        if shutil.which("docker") is None:
+        if find_program("docker") is None:
             raise ConfigError(f"{VARIABLE}={named} needs docker on the PATH", fix=f"install docker or unset {VARIABLE}")
         return Compiler(None, named.removeprefix(_DOCKER))
     if named:
-        found = shutil.which(named)
+        found = find_program(named)
         if found is None:
             raise ConfigError(f"{VARIABLE}={named} is not a program", fix=f"{VARIABLE}=/path/to/{PROGRAM}")
         return Compiler(str(Path(found).absolute()))  # it is started in another folder
-    on_path = shutil.which(PROGRAM)
+    on_path = find_program(PROGRAM)
     return Compiler(str(Path(on_path).absolute())) if on_path else None
 
 
