@@ -225,7 +225,8 @@ def _tflite_readers(artifact: Artifact) -> _Readers:
 def _script_readers(artifact: Artifact, run: Runner) -> _Readers:
     from compress.measure.macs import torch_macs
     from compress.measure.sparsity import torchscript_sparsity
-    from compress.measure.torchscript_graph import load_script, script_parameters
+    from compress.measure.torchscript_graph import script_parameters
+    from compress.models.script_file import load_script
 
     return _Readers(
         size=lambda: file_size([artifact.path]),

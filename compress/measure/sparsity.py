@@ -32,7 +32,8 @@ def onnx_sparsity(model: onnx.ModelProto) -> Sparsity:
 
 def torchscript_sparsity(path: Path) -> Sparsity:
     """Zeros of a TorchScript file's weights."""
-    from compress.measure.torchscript_graph import load_script, script_weights
+    from compress.measure.torchscript_graph import script_weights
+    from compress.models.script_file import load_script
 
     return _total((name, int((w == 0).sum()), w.numel()) for name, w in script_weights(load_script(path)))
 

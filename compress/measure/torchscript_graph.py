@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
-__all__ = ["load_script", "script_parameters", "script_weights"]
+__all__ = ["script_parameters", "script_weights"]
 
 _WEIGHT_INPUTS = {
     "aten::_convolution": 1,
@@ -24,12 +23,6 @@ _WEIGHT_INPUTS = {
     "aten::matmul": 1,
 }
 _SAME_ZEROS = frozenset({"aten::t", "aten::transpose", "aten::to", "aten::detach", "aten::contiguous"})
-
-
-def load_script(path: Path) -> torch.jit.ScriptModule:
-    """Load on the CPU, in eval mode."""
-    module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")
-    return module.eval()
 
 
 def script_weights(module: torch.jit.ScriptModule) -> Iterator[tuple[str, torch.Tensor]]:

@@ -9,7 +9,8 @@
   from `torch`, from where `os.system` is in reach), and value names, which are pasted into generated Python.
 
 So the file is not handed to torch: a new archive with only the understood parts is, in memory. Tensors are copied as
-raw bytes, pickles and guards are left behind, every remaining string must be of its kind, and operators ATen's.
+raw bytes, pickles and guards are left behind, every remaining string must be of its kind, and every operator one of
+ATen that computes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch.export.pt2_archive._package import PT2ArchiveReader, PT2ArchiveWriter
 
 from compress.errors import ModelError
 from compress.models.aten_modules import with_modules
+from compress.models.operators import computes
 from compress.quiet import first_line
 
 __all__ = ["load_exported", "load_graph"]
@@ -50,7 +52,7 @@ _SYMBOLIC = re.compile(
 )
 """Sums and products of sizes, as sympy writes them; no attribute, no other call, no power that would never end."""
 _OPERATOR = re.compile(
-    r"torch\.ops\.aten\.(?!from_file\b)\w+\.\w+|_operator\.(add|sub|mul|floordiv|mod|getitem)|torch\.sym_\w+"
+    r"torch\.ops\.aten\.(?P<aten>\w+)\.\w+|_operator\.(add|sub|mul|floordiv|mod|getitem)|torch\.sym_\w+"
     r"|torch\.ops\.quantized_decomposed\.(de)?quantize_per_(tensor|channel)\.\w+"
 )
 _STRINGS = {
@@ -149,9 +151,10 @@ def _check_string(key: str, text: str, path: Path) -> None:
     if key in ("in_spec", "out_spec"):
         _check_tree(json.loads(text)[1], path)
         return
-    pattern = _STRINGS.get(key, _IDENTIFIER)
+    matched = _STRINGS.get(key, _IDENTIFIER).fullmatch(text)
+    operator = matched.groupdict().get("aten") if matched else None
     # the target of a parameter is its name, that of a node its operator
-    if not pattern.fullmatch(text) and not (key == "target" and _is_plain_name(text)):
+    if (not matched and not (key == "target" and _is_plain_name(text))) or (operator and not computes(operator)):
         raise _refused(path, f"{key} {text[:60]!r}")
 
 

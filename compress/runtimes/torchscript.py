@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compress.errors import StageError
-from compress.quiet import first_line, quiet
+from compress.errors import ModelError, StageError
+from compress.models.script_file import load_script
 from compress.runtimes.torch import inference
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ def load(artifact: Artifact, *, threads: int) -> TorchScriptRunner:
         StageError: PyTorch cannot read the file.
     """
     try:
-        with quiet():
-            module = torch.jit.load(str(artifact.path), map_location="cpu").eval()
-    except RuntimeError as error:
-        raise StageError(f"PyTorch cannot load {artifact.path}: {first_line(error)}") from error
+        module = load_script(artifact.path)
+    except ModelError as error:
+        raise StageError(f"PyTorch cannot load {artifact.path}: {error.problem}", fix=error.fix) from error
     return TorchScriptRunner(module, threads=threads, one_by_one=not artifact.dynamic_batch)

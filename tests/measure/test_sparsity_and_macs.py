@@ -17,8 +17,9 @@ from compress.measure.macs import onnx_macs, torch_macs
 from compress.measure.onnx_graph import onnx_parameters, weights_in_7_bits
 from compress.measure.parameters import module_parameters
 from compress.measure.sparsity import module_sparsity, onnx_sparsity, torchscript_sparsity
-from compress.measure.torchscript_graph import load_script, script_parameters
+from compress.measure.torchscript_graph import script_parameters
 from compress.measure.unmeasured import NotMeasured, attempt, unless_absent
+from compress.models.script_file import load_script
 
 
 class TorchRunner:

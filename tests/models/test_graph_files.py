@@ -185,6 +185,14 @@ def _file_operator(program):
     program["graph_module"]["graph"]["nodes"][0]["target"] = "torch.ops.aten.from_file.default"
 
 
+def _memory_operator(program):
+    program["graph_module"]["graph"]["nodes"][0]["target"] = "torch.ops.aten.set_.source_Storage"
+
+
+def _process_operator(program):
+    program["graph_module"]["graph"]["nodes"][0]["target"] = "torch.ops.aten.manual_seed.default"
+
+
 def _size(program):
     meta = next(iter(program["graph_module"]["graph"]["tensor_values"].values()))
     code = "__import__('os').mkdir('executed')"
@@ -207,6 +215,8 @@ def _tree(program):
     [
         (_operator, "target 'torch.os.system'"),
         (_file_operator, "target 'torch.ops.aten.from_file.default'"),
+        (_memory_operator, "target 'torch.ops.aten.set_.source_Storage'"),
+        (_process_operator, "target 'torch.ops.aten.manual_seed.default'"),
         (_size, "expr_str"),
         (_name, "name"),
         (_tree, "argument type"),
