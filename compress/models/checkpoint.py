@@ -26,6 +26,8 @@ _PREFIXES = ("module.", "_orig_mod.", "model.")
 """Left by DataParallel, torch.compile and training frameworks."""
 _FORBIDDEN_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 _SHOWN = 3
+_FLOATS = frozenset({torch.float32, torch.float16, torch.bfloat16, torch.float64})
+_INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 
 
 def load_checkpoint(module: nn.Module, path: Path, *, key: str | None, strict: bool) -> None:
@@ -169,10 +171,29 @@ def _mismatches(expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.
         for name in expected
         if name in given and given[name].shape != expected[name].shape
     ]
-    problems = [("wrong shape", shapes)]
+    types = [
+        f"{name} is {_kind(given[name])} but the model has {_kind(expected[name])}"
+        for name in expected
+        if name in given and not _converts(given[name], expected[name])
+    ]
+    problems = [("wrong shape", shapes), ("wrong type", types)]
     if strict:
         problems += [("missing", missing), ("unexpected", unexpected)]
     return [f"{len(names)} {problem}: {_few(names)}" for problem, names in problems if names]
+
+
+def _converts(given: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether copying keeps what the numbers mean: real numbers stay real, counters and indices whole."""
+    if given.layout is not torch.strided or given.is_quantized or given.is_meta:
+        return False
+    if expected.dtype in _FLOATS:
+        return given.dtype in _FLOATS
+    return given.dtype == expected.dtype or (given.dtype in _INTEGERS and expected.dtype in _INTEGERS)
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    layout = "" if tensor.layout is torch.strided else f" {str(tensor.layout).removeprefix('torch.')}"
+    return f"{str(tensor.dtype).removeprefix('torch.')}{' without values' if tensor.is_meta else ''}{layout}"
 
 
 def _few(names: list[str]) -> str:

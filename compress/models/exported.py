@@ -28,12 +28,12 @@ from torch.export.pt2_archive._package import PT2ArchiveReader, PT2ArchiveWriter
 
 from compress.errors import ModelError
 from compress.models.aten_modules import with_modules
+from compress.models.exported_tensors import Json, check_program_tensors, check_records
 from compress.models.operators import computes
+from compress.models.records import LARGEST, Damaged
 from compress.quiet import first_line
 
 __all__ = ["load_exported", "load_graph"]
-
-_Json = None | bool | int | float | str | list["_Json"] | dict[str, "_Json"]
 
 _MODEL = "models/model.json"
 _CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
@@ -85,6 +85,8 @@ def load_graph(path: Path) -> fx.GraphModule:
     import torch.ao.quantization.fx._decomposed  # registers the Q/DQ operators
 
     try:
+        if path.stat().st_size > LARGEST:
+            raise Damaged(f"it has more than {LARGEST // 2**30} GiB")
         archive = _rebuilt(PT2ArchiveReader(io.BytesIO(path.read_bytes())), path)
         module = load_pt2(archive).exported_programs["model"].module(check_guards=False)
         assert isinstance(module, fx.GraphModule)
@@ -100,6 +102,8 @@ def load_graph(path: Path) -> fx.GraphModule:
 
 def _rebuilt(reader: PT2ArchiveReader, path: Path) -> io.BytesIO:
     """A new archive holding only what was checked."""
+    if sum(map(reader.archive_file.get_record_size, reader.get_file_names())) > LARGEST:
+        raise Damaged(f"it unpacks to more than {LARGEST // 2**30} GiB")
     program = _object(json.loads(reader.read_string(_MODEL)))
     _check_program(program, path)
     buffer = io.BytesIO()
@@ -110,26 +114,27 @@ def _rebuilt(reader: PT2ArchiveReader, path: Path) -> io.BytesIO:
             text = reader.read_string(config)
             writer.write_string(config, text)
             folder = config.rpartition("/")[0]
-            for payload in _payloads(json.loads(text), path):
-                writer.write_bytes(f"{folder}/{payload}", reader.read_bytes(f"{folder}/{payload}"))
+            entries = _entries(json.loads(text), path)
+            records = {str(entry["path_name"]): b"" for entry in entries.values()}
+            records = {name: reader.read_bytes(f"{folder}/{name}") for name in records}
+            check_program_tensors(program, entries)
+            check_records(entries, {name: len(record) for name, record in records.items()})
+            for name, record in records.items():
+                writer.write_bytes(f"{folder}/{name}", record)
     buffer.seek(0)
     return buffer
 
 
-def _payloads(config: _Json, path: Path) -> list[str]:
-    """Names of the tensor files, each once; raw bytes only."""
-    entries = _object(_object(config)["config"])
-    names: dict[str, None] = {}
-    for name, value in entries.items():
-        entry = _object(value)
-        payload = str(entry["path_name"])
-        if entry["use_pickle"] or not _PAYLOAD.fullmatch(payload) or not _ATTRIBUTE.fullmatch(name):
+def _entries(config: Json, path: Path) -> dict[str, dict[str, Json]]:
+    """What the archive says of each tensor; raw bytes only."""
+    entries = {name: _object(value) for name, value in _object(_object(config)["config"]).items()}
+    for name, entry in entries.items():
+        if entry["use_pickle"] or not _PAYLOAD.fullmatch(str(entry["path_name"])) or not _ATTRIBUTE.fullmatch(name):
             raise _refused(path, f"the pickled or unknown object {name!r}")
-        names[payload] = None
-    return list(names)
+    return entries
 
 
-def _check_program(program: dict[str, _Json], path: Path) -> None:
+def _check_program(program: dict[str, Json], path: Path) -> None:
     """Blank what is not needed and check every string that remains; edits `program`."""
     program["guards_code"] = []  # Python source, re-checked by this program's own forward pass
     program["torch_version"] = torch.__version__
@@ -139,7 +144,7 @@ def _check_program(program: dict[str, _Json], path: Path) -> None:
     calls = graph_module["module_call_graph"]
     assert isinstance(calls, list)
     graph_module["module_call_graph"] = calls[:1]  # the calling convention of the root; the rest is for unflattening
-    for node in cast(list[_Json], _object(graph_module["graph"])["nodes"]):
+    for node in cast(list[Json], _object(graph_module["graph"])["nodes"]):
         _object(node)["metadata"] = {}
     for key, text in _strings(program, ""):
         _check_string(key, text, path)
@@ -162,17 +167,17 @@ def _is_plain_name(text: str) -> bool:
     return _IDENTIFIER.fullmatch(text) is not None and not text.startswith(("torch", "math", "_operator"))
 
 
-def _check_tree(spec: _Json, path: Path) -> None:
+def _check_tree(spec: Json, path: Path) -> None:
     """A calling convention made of tuples, lists and dicts; other types are imported by name."""
     node = _object(spec)
     context = node["context"]
     if node["type"] not in _TREE_TYPES or "__enum__" in str(context):
         raise _refused(path, f"the argument type {node['type']!r}")
-    for child in cast(list[_Json], node["children_spec"]):
+    for child in cast(list[Json], node["children_spec"]):
         _check_tree(child, path)
 
 
-def _strings(value: _Json, key: str) -> Iterator[tuple[str, str]]:
+def _strings(value: Json, key: str) -> Iterator[tuple[str, str]]:
     """Every string with the key it is stored under; keys themselves are names."""
     if isinstance(value, str):
         yield key, value
@@ -185,7 +190,7 @@ def _strings(value: _Json, key: str) -> Iterator[tuple[str, str]]:
             yield from _strings(item, name)
 
 
-def _object(value: _Json) -> dict[str, _Json]:
+def _object(value: Json) -> dict[str, Json]:
     if not isinstance(value, dict):
         raise TypeError(f"expected a JSON object, found {type(value).__name__}")
     return value

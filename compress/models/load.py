@@ -42,6 +42,7 @@ def load_model(
         ModelError: missing, truncated, unsafe, or not a classifier of the declared input.
     """
     from compress.models.probe import probe_module
+    from compress.models.sound import refuse_unsound
     from compress.types import Artifact, Format, Precision
 
     spec = config.input.spec()
@@ -50,6 +51,7 @@ def load_model(
 
         return load_onnx(config.path, spec)
     module = _module(config, trusted=trusted, seed=seed, progress=progress, finetune=finetune).eval()
+    refuse_unsound(module)
     dynamic = probe_module(module, spec)
     return Artifact(Format.TORCH, module, Precision.FP32, spec, dynamic_batch=dynamic)
 

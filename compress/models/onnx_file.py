@@ -10,6 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from compress.errors import ModelError
+from compress.models.sound import refuse_unsound_graph
 from compress.onnxfile.external_data import check_external_data
 from compress.quiet import first_line
 from compress.types import Artifact, Format, InputSpec, Precision
@@ -28,6 +29,7 @@ def load_onnx(path: Path, input: InputSpec) -> Artifact:
     """
     model = _read(path)
     dynamic = _check_input(model.graph, input, path)
+    refuse_unsound_graph(model.graph)
     _run_once(path, input)
     return Artifact(Format.ONNX, path, graph_precision(model.graph), input, dynamic_batch=dynamic)
 

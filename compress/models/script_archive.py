@@ -12,17 +12,14 @@ import io
 import pickle
 import re
 from collections.abc import Sequence
-from math import prod
 from typing import cast
 
 import torch
 
+from compress.models.records import LARGEST, Damaged, extent
 from compress.models.script_code import Forbidden, rewritten
 
-__all__ = ["LARGEST", "Damaged", "rebuilt"]
-
-LARGEST = 4 * 2**30
-"""Bytes that a model file may take, also unpacked: records compress a thousandfold. No edge device runs more."""
+__all__ = ["rebuilt"]
 
 _PICKLES = ("data.pkl", "constants.pkl")
 _TENSOR = re.compile(r"(data|constants)/\d+")
@@ -55,10 +52,6 @@ _BYTES = {
     "torch.ComplexFloatStorage": 8,
     "torch.ComplexDoubleStorage": 16,
 }
-
-
-class Damaged(Exception):
-    """A record is not what the archive says of it; the message names it."""
 
 
 def rebuilt(content: bytes) -> io.BytesIO:
@@ -150,14 +143,6 @@ class _Pickle(pickle.Unpickler):
 
 
 def _checked_tensor(storage: object, offset: int, sizes: Sequence[int], strides: Sequence[int], *_: object) -> _Inert:
-    if not isinstance(storage, _Storage) or not _fits(storage.length, offset, sizes, strides):
+    if not isinstance(storage, _Storage) or extent(offset, sizes, strides) > storage.length:
         raise Damaged(f"a tensor of shape {tuple(sizes)} lies outside its record")
     return _Inert()
-
-
-def _fits(length: int, offset: int, sizes: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether every element lies inside a storage of `length` elements."""
-    if offset < 0 or len(sizes) != len(strides) or any(number < 0 for number in (*sizes, *strides)):
-        return False
-    last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
-    return prod(sizes) == 0 or last < length

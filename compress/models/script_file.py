@@ -16,7 +16,8 @@ import torch
 
 from compress.errors import ModelError
 from compress.models.operators import computes
-from compress.models.script_archive import LARGEST, Damaged, rebuilt
+from compress.models.records import LARGEST, Damaged
+from compress.models.script_archive import rebuilt
 from compress.models.script_code import STRUCTURE, Forbidden
 from compress.quiet import first_line, quiet
 

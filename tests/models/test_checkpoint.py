@@ -145,3 +145,36 @@ def test_torchscript_as_checkpoint(tmp_path):
     torch.jit.script(nn.Linear(1, 1)).save(str(tmp_path / "a.pt"))
     with pytest.raises(ModelError, match=r"is TorchScript, not a state dict \| fix: model=file"):
         read_state_dict(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("0.weight", lambda t: t.to(torch.int64), "0.weight is int64 but the model has float32"),
+        ("0.weight", lambda t: t.to(torch.complex64), "0.weight is complex64 but the model has float32"),
+        ("0.weight", lambda t: t > 0, "0.weight is bool but the model has float32"),
+        ("0.weight", lambda t: t.to(torch.float8_e4m3fn), "0.weight is float8_e4m3fn but the model has float32"),
+        ("0.weight", lambda t: t.to_sparse(), "0.weight is float32 sparse_coo but the model has float32"),
+        ("0.weight", lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "0.weight is qint8 but"),
+        ("0.weight", lambda t: t.to("meta"), "0.weight is float32 without values but the model has float32"),
+        ("1.num_batches_tracked", lambda t: t + 0.5, "1.num_batches_tracked is float32 but the model has int64"),
+    ],
+)
+def test_types_that_do_not_convert_are_refused(trained, tmp_path, name, change, message, strict):
+    torch.save(trained | {name: change(trained[name])}, tmp_path / "a.pt")
+    model = network()
+    before = model[0].weight.clone()
+    with pytest.raises(ModelError, match=f"1 wrong type: {message}"):
+        load_checkpoint(model, tmp_path / "a.pt", key=None, strict=strict)
+    torch.testing.assert_close(model[0].weight, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_of_real_numbers_convert(trained, tmp_path, dtype):
+    counters = {name: tensor.to(torch.int32) for name, tensor in trained.items() if not tensor.is_floating_point()}
+    torch.save({name: tensor.to(dtype) for name, tensor in trained.items()} | counters, tmp_path / "a.pt")
+    model = network()
+    load_checkpoint(model, tmp_path / "a.pt", key=None, strict=True)
+    torch.testing.assert_close(model[0].weight.detach(), trained["0.weight"].to(dtype).float(), rtol=0, atol=0)
+    assert model[1].num_batches_tracked.dtype is torch.int64

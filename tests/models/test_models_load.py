@@ -355,3 +355,13 @@ def test_mobilenet_v1_on_the_nips_images(shared_data, monkeypatch):
     assert len(splits.evaluation) == 399
     assert 0.45 < top1(artifact, splits.evaluation) < 0.55
     assert np.isfinite(next(splits.calibration.batches(1)).images).all()
+
+
+def test_broken_weights_are_refused_at_load(package):
+    state = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    ).state_dict()
+    state["0.weight"][0, 0, 0, 0] = float("nan")
+    torch.save(state, package / "w.pt")
+    with pytest.raises(ModelError, match=r"tensor 0.weight holds 1 values that are not numbers \(NaN\), of 108"):
+        load(kind="factory", factory="my_nets:tiny", checkpoint=package / "w.pt", trusted=["my_nets"], input=TINY)
