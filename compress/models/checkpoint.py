@@ -6,7 +6,8 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import cast
 
@@ -16,51 +17,100 @@ from safetensors.torch import load_file
 from torch import nn
 
 from compress.errors import ModelError, nearest
+from compress.models.names import renamed
 from compress.quiet import first_line
 
 __all__ = ["load_checkpoint", "read_state_dict"]
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
-_AVERAGES = ("ema", "model_ema", "ema_state_dict", "state_dict_ema", "params_ema")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
-"""Left by DataParallel, torch.compile and training frameworks."""
+_AVERAGES = ("state_dict_ema", "ema_state_dict", "model_ema", "ema", "params_ema")
+"""Moving averages over training, as timm and others keep beside the last weights: they are what was validated."""
+_ENOUGH = 0.95
+"""Share of the model's values that a checkpoint must fill: below it, what is measured is mostly random."""
 _FORBIDDEN_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 _SHOWN = 3
 _FLOATS = frozenset({torch.float32, torch.float16, torch.bfloat16, torch.float64})
 _INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 
 
-def load_checkpoint(module: nn.Module, path: Path, *, key: str | None, strict: bool) -> None:
-    """Fill `module` from a checkpoint.
+def load_checkpoint(
+    module: nn.Module, path: Path, *, key: str | None, strict: bool, allow_random: Sequence[str] = ()
+) -> str:
+    """Fill `module` from a checkpoint; how much of it was filled and from what, as a sentence.
 
     Args:
         key: where the state dict lies in the checkpoint, dots for nesting; None finds it.
-        strict: refuse missing and unexpected keys; a wrong shape is always refused.
+        strict: refuse missing and unexpected keys; a wrong shape or type is always refused.
+        allow_random: patterns (`head.*`) of tensors that may be missing.
 
     Raises:
-        ModelError: unreadable, unsafe, or the keys or shapes do not fit; shows the first few.
+        ModelError: unreadable, unsafe, the keys, shapes or types do not fit, or too little is filled; shows a few.
     """
     expected = module.state_dict()
-    given = _without_prefix(read_state_dict(path, key), expected)
-    problems = _mismatches(expected, given, strict=strict)
-    if problems:
-        raise ModelError(
-            f"checkpoint {path} does not fit the model: {'; '.join(problems)}",
-            fix="check model.factory and model.key, or model.strict=false to accept missing and unexpected keys",
-        )
+    state, source = _read(path, key)
+    given = {name: state[original] for name, original in renamed(state, expected).items()}
+    required = {name: tensor for name, tensor in expected.items() if not _may_be_missing(name, allow_random)}
+    missing = [name for name in required if name not in given]
+    unexpected = [name for name in given if name not in expected]
+    problems = _mismatches(expected, given)
+    if strict:
+        problems += [("missing", missing), ("unexpected", unexpected)]
+    text = "; ".join(f"{len(names)} {problem}: {_few(names)}" for problem, names in problems if names)
+    if text:
+        raise ModelError(f"checkpoint {path} does not fit the model: {text}", fix=_advice(problems, missing))
     if not expected.keys() & given.keys():
         raise ModelError(f"checkpoint {path} shares no key with the model", fix="check model.factory and model.key")
+    if _values(required, given) < _ENOUGH * _values(required, required):
+        share = _values(required, given) / _values(required, required)
+        raise ModelError(
+            f"checkpoint {path} fills {100 * share:.1f} % of the model's values; random would stay {_few(missing)}",
+            fix=f"check model.factory and model.key, or model.allow_random=[{_patterns(missing)}] where that is meant",
+        )
     module.load_state_dict(given, strict=False)
+    filled = sum(name in given for name in expected)
+    return f"{filled} of {len(expected)} tensors are from {path.name}{f' ({source})' if source else ''}" + (
+        f"; as the factory made them: {_few([name for name in expected if name not in given])}"
+        if filled < len(expected)
+        else ""
+    )
+
+
+def _may_be_missing(name: str, allow_random: Sequence[str]) -> bool:
+    # num_batches_tracked only matters for training with a cumulative average, and old checkpoints lack it
+    return name.endswith("num_batches_tracked") or any(fnmatchcase(name, pattern) for pattern in allow_random)
+
+
+def _values(required: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> int:
+    return sum(tensor.numel() for name, tensor in required.items() if name in given)
+
+
+def _patterns(missing: list[str]) -> str:
+    """One pattern per top-level part that lacks tensors."""
+    return ",".join(dict.fromkeys(f"{name.split('.')[0]}.*" if "." in name else name for name in missing))
+
+
+def _advice(problems: list[tuple[str, list[str]]], missing: list[str]) -> str:
+    blocking = {problem for problem, names in problems if names}
+    if blocking == {"unexpected"}:
+        return "model.strict=false to leave those out; all the model needs is there"
+    if blocking <= {"missing", "unexpected"}:
+        return f"check model.factory and model.key, or model.strict=false model.allow_random=[{_patterns(missing)}]"
+    return "check model.factory and model.key: the checkpoint is of another network"
 
 
 def read_state_dict(path: Path, key: str | None = None) -> dict[str, torch.Tensor]:
     """The named tensors in a checkpoint; nothing in the file is executed."""
+    return _read(path, key)[0]
+
+
+def _read(path: Path, key: str | None) -> tuple[dict[str, torch.Tensor], str]:
+    """The named tensors, and the key they were found under (empty at the top)."""
     if not path.is_file():
         raise ModelError(f"checkpoint {path} does not exist", fix="model.checkpoint=<file>")
     if path.suffix.lower() == ".safetensors":
-        return _read_safetensors(path)
+        return _read_safetensors(path), ""
     content = _read_pickle(path)
-    return _find(content, path) if key is None else _at(content, key, path)
+    return _find(content, path) if key is None else (_at(content, key, path), key)
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -73,11 +123,34 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 _COPY = "copy or download the file again"
 
 
+class _Ignored:
+    """Stands for NumPy's numbers in a checkpoint (a best accuracy): they are no weights, and NumPy need not run."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+_IGNORED = tuple(
+    (_Ignored, name)
+    for name in (
+        "numpy._core.multiarray.scalar",
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray._reconstruct",
+        "numpy.core.multiarray._reconstruct",
+        "numpy.ndarray",
+        "numpy.dtype",
+        "_codecs.encode",
+    )
+)
+
+
 def _read_pickle(path: Path) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read safely is refused below
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(list(_IGNORED)):
+                content: object = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refused(path, error) from error
     except (RuntimeError, EOFError, KeyError, ValueError, IndexError, zipfile.BadZipFile, OSError) as error:
@@ -127,15 +200,19 @@ def _at(content: object, key: str, path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _find(content: object, path: Path) -> dict[str, torch.Tensor]:
-    """The state dict, at the top or inside the wrappers that training scripts use."""
+def _find(content: object, path: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """The state dict and its key, at the top or inside the wrappers that training scripts use; an average first."""
     names = _names(content)
     tensors = _tensors(content)
+    averages = [name for name in _AVERAGES if name in names]
+    for wrapper in (*averages, *(name for name in _WRAPPERS if name in names and not tensors)):
+        try:
+            inner, key = _find(cast(Mapping[str, object], content)[wrapper], path)
+        except ModelError:
+            continue  # a decay, or a list without names
+        return inner, f"{wrapper}.{key}".rstrip(".")
     if tensors:
-        return tensors
-    wrapper = next((name for name in (*_WRAPPERS, *_AVERAGES) if name in names), None)
-    if wrapper is not None:
-        return _find(cast(Mapping[str, object], content)[wrapper], path)
+        return tensors, ""
     raise ModelError(
         f"checkpoint {path} holds no state dict; its keys: {_few(names) if names else type(content).__name__}",
         fix="model.key=<the key of the state dict>",
@@ -152,20 +229,8 @@ def _tensors(content: object) -> dict[str, torch.Tensor]:
     return {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
 
 
-def _without_prefix(given: dict[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Strip prefixes that every key has and the model does not."""
-    while not given.keys() & expected.keys():
-        prefix = next((text for text in _PREFIXES if all(name.startswith(text) for name in given)), None)
-        if prefix is None or not given:
-            break
-        given = {name[len(prefix) :]: tensor for name, tensor in given.items()}
-    return given
-
-
-def _mismatches(expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], *, strict: bool) -> list[str]:
-    # num_batches_tracked only matters for training with a cumulative average, and old checkpoints lack it
-    missing = [name for name in expected if name not in given and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in given if name not in expected]
+def _mismatches(expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> list[tuple[str, list[str]]]:
+    """What is wrong with tensors that both have, and their names."""
     shapes = [
         f"{name} is {tuple(given[name].shape)} but the model has {tuple(expected[name].shape)}"
         for name in expected
@@ -176,10 +241,7 @@ def _mismatches(expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.
         for name in expected
         if name in given and not _converts(given[name], expected[name])
     ]
-    problems = [("wrong shape", shapes), ("wrong type", types)]
-    if strict:
-        problems += [("missing", missing), ("unexpected", unexpected)]
-    return [f"{len(names)} {problem}: {_few(names)}" for problem, names in problems if names]
+    return [("wrong shape", shapes), ("wrong type", types)]
 
 
 def _converts(given: torch.Tensor, expected: torch.Tensor) -> bool:

@@ -81,7 +81,8 @@ class FactoryModel(BaseModel):
         factory: `package.module:function`, called without arguments; the package must be trusted on the command line.
         checkpoint: `.pt`, `.pth`, `.th` or `.safetensors`; null leaves the weights the factory made.
         key: where the state dict lies inside the checkpoint, dots for nesting; null finds it.
-        strict: refuse missing and unexpected keys; a wrong shape is always refused.
+        strict: refuse missing and unexpected keys; a wrong shape or type is always refused.
+        allow_random: names or patterns (`head.*`) of tensors that the checkpoint need not fill.
     """
 
     model_config = _STRICT
@@ -91,6 +92,7 @@ class FactoryModel(BaseModel):
     checkpoint: Path | None = None
     key: str | None = None
     strict: bool = True
+    allow_random: tuple[str, ...] = ()
     input: InputConfig = InputConfig()
 
 

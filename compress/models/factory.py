@@ -17,8 +17,10 @@ from compress.quiet import first_line
 __all__ = ["build_from_factory"]
 
 
-def build_from_factory(config: FactoryModel, trusted: Callable[[str], bool], seed: int) -> nn.Module:
-    """Import the factory's package if it is trusted, call it, and load the checkpoint.
+def build_from_factory(
+    config: FactoryModel, trusted: Callable[[str], bool], seed: int, say: Callable[[str], None]
+) -> nn.Module:
+    """Import the factory's package if it is trusted, call it, and load the checkpoint; `say` tells how much of it.
 
     Raises:
         ModelError: not trusted, not importable, not a module, or the checkpoint does not fit.
@@ -33,7 +35,11 @@ def build_from_factory(config: FactoryModel, trusted: Callable[[str], bool], see
         )
     model = _call(_attribute(_import(module_name), name), config.factory, seed)
     if config.checkpoint is not None:
-        load_checkpoint(model, config.checkpoint, key=config.key, strict=config.strict)
+        say(
+            load_checkpoint(
+                model, config.checkpoint, key=config.key, strict=config.strict, allow_random=config.allow_random
+            )
+        )
     return model
 
 

@@ -71,7 +71,7 @@ def _module(
     if isinstance(config, FactoryModel):
         from compress.models.factory import build_from_factory
 
-        return build_from_factory(config, trusted, seed)
+        return build_from_factory(config, trusted, seed, progress.log)
     if isinstance(config, FileModel):
         from compress.models.graph_files import load_graph_file
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -78,7 +79,7 @@ def test_mismatches_show_the_first_few(trained, tmp_path):
 
 
 def test_not_strict_still_refuses_shapes_and_strangers(trained, tmp_path):
-    torch.save({"0.weight": trained["0.weight"], "extra": torch.zeros(1)}, tmp_path / "a.pt")
+    torch.save(trained | {"extra": torch.zeros(1)}, tmp_path / "a.pt")
     load_checkpoint(network(), tmp_path / "a.pt", key=None, strict=False)
     torch.save({"0.weight": torch.zeros(1)}, tmp_path / "a.pt")
     with pytest.raises(ModelError, match="wrong shape"):
@@ -178,3 +179,74 @@ def test_other_precisions_of_real_numbers_convert(trained, tmp_path, dtype):
     load_checkpoint(model, tmp_path / "a.pt", key=None, strict=True)
     torch.testing.assert_close(model[0].weight.detach(), trained["0.weight"].to(dtype).float(), rtol=0, atol=0)
     assert model[1].num_batches_tracked.dtype is torch.int64
+
+
+# what trainers wrap around a state dict
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda name: f"model.{name}",
+        lambda name: f"net.{name}",
+        lambda name: f"model.net.{name}",
+        lambda name: f"module.model.{name}",
+        lambda name: f"model._orig_mod.{name}",
+        lambda name: f"model._orig_mod.module.{name}",
+        lambda name: name.replace("0.", "0.module.", 1),
+        lambda name: name.replace("1.", "1._orig_mod.", 1) if name.startswith("1.") else f"module.{name}",
+    ],
+)
+def test_wrappers_come_off_wherever_they_are(trained, tmp_path, wrap):
+    extra = {"n_averaged": torch.tensor(3), "model.total_ops": torch.zeros(1), "total_params": torch.zeros(1)}
+    content = {wrap(name): tensor for name, tensor in trained.items()} | extra
+    assert_loads({"state_dict": content, "epoch": 3}, trained, tmp_path / "a.ckpt")
+
+
+def test_tensors_of_a_loss_beside_the_network(trained, tmp_path):
+    content = {f"model.{name}": tensor for name, tensor in trained.items()} | {"loss.weight": torch.ones(2)}
+    torch.save({"state_dict": content}, tmp_path / "a.ckpt")
+    with pytest.raises(ModelError, match=r"1 unexpected: loss.weight | fix: model.strict=false to leave those out"):
+        load_checkpoint(network(), tmp_path / "a.ckpt", key=None, strict=True)
+    assert_loads({"state_dict": content}, trained, tmp_path / "a.ckpt", strict=False)
+
+
+def test_a_part_called_as_a_wrapper_keeps_its_name(tmp_path):
+    model = nn.ModuleDict({"module": nn.Linear(2, 2), "model": nn.Linear(2, 2)})
+    state = {name: torch.rand_like(tensor) for name, tensor in model.state_dict().items()}
+    torch.save(state, tmp_path / "a.pt")
+    load_checkpoint(model, tmp_path / "a.pt", key=None, strict=True)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, state[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("average", ["state_dict_ema", "ema", "model_ema"])
+def test_an_average_is_preferred_and_said(trained, tmp_path, average):
+    last = {name: torch.zeros_like(tensor) for name, tensor in trained.items()}
+    torch.save({"state_dict": last, average: trained}, tmp_path / "a.pt")
+    model = network()
+    told = load_checkpoint(model, tmp_path / "a.pt", key=None, strict=True)
+    assert told == f"9 of 9 tensors are from a.pt ({average})"
+    torch.testing.assert_close(model[0].weight.detach(), trained["0.weight"], rtol=0, atol=0)
+    load_checkpoint(model, tmp_path / "a.pt", key="state_dict", strict=True)
+    assert not model[0].weight.any()
+
+
+def test_an_average_without_tensors_is_passed_over(trained, tmp_path):
+    assert_loads({"state_dict": trained, "ema": 0.999}, trained, tmp_path / "a.pt")
+
+
+def test_numpy_numbers_beside_the_weights_are_no_code(trained, tmp_path):
+    best = {"best": np.float64(0.91), "curve": np.arange(3.0)}
+    assert_loads({"state_dict": trained, **best}, trained, tmp_path / "a.pt")
+
+
+def test_a_random_backbone_is_refused_and_named(trained, tmp_path):
+    torch.save({name: tensor for name, tensor in trained.items() if name[0] != "0"}, tmp_path / "a.pt")
+    with pytest.raises(ModelError) as caught:
+        load_checkpoint(network(), tmp_path / "a.pt", key=None, strict=False)
+    assert "fills 18.8 % of the model's values; random would stay 0.weight, 0.bias" in str(caught.value)
+    assert "model.allow_random=[0.*]" in str(caught.value)
+    for strict in (True, False):
+        told = load_checkpoint(network(), tmp_path / "a.pt", key=None, strict=strict, allow_random=["0.*"])
+        assert told == "7 of 9 tensors are from a.pt; as the factory made them: 0.weight, 0.bias"
