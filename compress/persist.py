@@ -19,9 +19,10 @@ from torch import nn
 
 from compress.files import write_bytes
 from compress.graph import static_batch_reason
-from compress.models.exported import load_graph
+from compress.models.exported import is_tensor_name, load_graph
 from compress.quiet import quiet
 from compress.types import InputSpec
+from compress.weights import graph_tensors
 
 __all__ = ["load_module", "save_module"]
 
@@ -49,6 +50,8 @@ def load_module(path: Path, *, source: nn.Module | None) -> nn.Module:
 
 
 def _save_graph(graph: torch.fx.GraphModule, input: InputSpec, path: Path) -> str | None:
+    if not all(map(is_tensor_name, graph_tensors(graph))):
+        return None  # a name that the reader takes for an attempt to run code
     batch = 1 if static_batch_reason(graph) else 2
     dimensions = {} if batch == 1 else {0: torch.export.Dim("batch")}
     try:
@@ -67,7 +70,10 @@ def _save_graph(graph: torch.fx.GraphModule, input: InputSpec, path: Path) -> st
 
 def _save_whole(module: nn.Module, path: Path, source: nn.Module | None) -> str | None:
     content = io.BytesIO()
-    torch.save(module, content)
+    try:
+        torch.save(module, content)
+    except Exception:  # a lambda, an open file, or what the user's own `__getstate__` raises
+        return None
     content.seek(0)
     if _allowed(content, source) is None:
         return None

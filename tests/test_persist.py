@@ -92,3 +92,45 @@ def test_code_in_a_stored_file_does_not_run(tmp_path, capsys):
     with pytest.raises(Exception, match="Weights only load failed"):
         load_module(tmp_path / "module.pt", source=Tiny())
     assert capsys.readouterr().out == ""
+
+
+def test_a_module_that_cannot_be_pickled_is_not_kept(tmp_path):
+    model = Tiny()
+    model.shortcut = lambda x: x[:, :, ::2, ::2]
+    assert save_module(model, INPUT, tmp_path, source=model) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+class Unwilling(Tiny):
+    def __getstate__(self):
+        raise ValueError("not me")
+
+
+def test_a_module_whose_own_code_refuses_to_be_pickled_is_not_kept(tmp_path):
+    model = Unwilling()
+    assert save_module(model, INPUT, tmp_path, source=model) is None
+
+
+class Named(nn.Module):
+    def __init__(self, name):
+        super().__init__()
+        self.blocks = nn.ModuleDict({name: nn.Conv2d(3, 4, 3), "bn": nn.BatchNorm2d(4)})
+        self.name = name
+
+    def forward(self, x):
+        return self.blocks["bn"](self.blocks[self.name](x)).mean((2, 3))
+
+
+@pytest.mark.parametrize("name", ["stem/conv", "stem conv", "a:b", "käse", "__x", "畳み込み", "0", "a-b", "(1+1)"])
+def test_unusual_layer_names_come_back(tmp_path, image, name):
+    graph = capture(Named(name).eval(), INPUT)
+    file = save_module(graph, INPUT, tmp_path, source=None)
+    assert file == "module.pt2"
+    again = load_module(tmp_path / file, source=None)
+    assert torch.equal(graph(image), again(image))
+    assert f"blocks.{name}.weight" in dict(again.named_parameters())
+
+
+def test_a_layer_name_that_could_be_code_is_not_kept(tmp_path):
+    graph = capture(Named("a'b").eval(), INPUT)
+    assert save_module(graph, INPUT, tmp_path, source=None) is None

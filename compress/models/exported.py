@@ -18,6 +18,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -33,7 +34,7 @@ from compress.models.operators import computes
 from compress.models.records import LARGEST, Damaged
 from compress.quiet import first_line
 
-__all__ = ["load_exported", "load_graph"]
+__all__ = ["is_tensor_name", "load_exported", "load_graph"]
 
 _MODEL = "models/model.json"
 _CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
@@ -41,8 +42,8 @@ _SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 _PAYLOAD = re.compile(r"(weight|tensor)_\d+")
 _IDENTIFIER = re.compile(r"(?!__)\w+(\.(?!__)\w+)*|", re.ASCII)
 """Names of values and modules; a part may be a number, as `nn.Sequential` names its layers."""
-_ATTRIBUTE = re.compile(r"(?!__)[\w-]+(\.(?!__)[\w-]+)*", re.ASCII)
-"""Names of parameters and buffers, which torch looks up and never writes as code; `nn.ModuleDict` takes hyphens."""
+_UNQUOTED = re.compile(r"[^\"'\\.\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+"""A part of a tensor's name: torch pastes it between double quotes where it is no identifier, without escaping it."""
 _SYMBOLIC = re.compile(
     r"""(?: Symbol\('[a-z]{1,3}\d{1,6}'(?:,\ (?:integer|positive|nonnegative|real)=True)*\)
         | Integer\(-?\d{1,18}\) | \b[a-z]{1,3}\d{1,6}\b | \b\d{1,18}\b
@@ -59,9 +60,8 @@ _STRINGS = {
     "target": _OPERATOR,
     "as_operator": _OPERATOR,
     "expr_str": _SYMBOLIC,
-    "parameter_name": _ATTRIBUTE,
-    "buffer_name": _ATTRIBUTE,
 }
+_TENSOR_NAMES = frozenset({"parameter_name", "buffer_name", "tensor_constant_name"})
 _TREE_TYPES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict"})
 _FREE_TEXT = frozenset({"as_string", "as_strings"})
 """String operands (`"mean"`, an einsum equation): torch writes them into code with `repr`, so they stay strings."""
@@ -129,7 +129,7 @@ def _entries(config: Json, path: Path) -> dict[str, dict[str, Json]]:
     """What the archive says of each tensor; raw bytes only."""
     entries = {name: _object(value) for name, value in _object(_object(config)["config"]).items()}
     for name, entry in entries.items():
-        if entry["use_pickle"] or not _PAYLOAD.fullmatch(str(entry["path_name"])) or not _ATTRIBUTE.fullmatch(name):
+        if entry["use_pickle"] or not _PAYLOAD.fullmatch(str(entry["path_name"])) or not is_tensor_name(name):
             raise _refused(path, f"the pickled or unknown object {name!r}")
     return entries
 
@@ -156,11 +156,24 @@ def _check_string(key: str, text: str, path: Path) -> None:
     if key in ("in_spec", "out_spec"):
         _check_tree(json.loads(text)[1], path)
         return
+    if key in _TENSOR_NAMES and is_tensor_name(text):
+        return
     matched = _STRINGS.get(key, _IDENTIFIER).fullmatch(text)
     operator = matched.groupdict().get("aten") if matched else None
     # the target of a parameter is its name, that of a node its operator
     if (not matched and not (key == "target" and _is_plain_name(text))) or (operator and not computes(operator)):
         raise _refused(path, f"{key} {text[:60]!r}")
+
+
+def is_tensor_name(text: str) -> bool:
+    """Whether a parameter or buffer may be called so: torch looks it up part by part, and quotes it in code it makes.
+
+    Letters of any script, slashes and blanks are fine. What Python itself calls `__class__` or `__globals__` is not,
+    nor a letter that Python reads as another one.
+    """
+    return unicodedata.normalize("NFKC", text) == text and all(
+        _UNQUOTED.fullmatch(part) and not (part.startswith("__") and part.endswith("__")) for part in text.split(".")
+    )
 
 
 def _is_plain_name(text: str) -> bool:

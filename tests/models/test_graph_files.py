@@ -314,6 +314,32 @@ def test_torchscript_with_the_wrong_shape(net, tmp_path):
         load_graph_file(path, InputSpec((1, 16, 16), "gray", (0.5,), (0.5,)))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        'x", __import__("os").mkdir("executed"), "',
+        "x\n    __import__('os').mkdir('executed')",
+        "forward.__globals__.x",
+        "__class__.x",
+        "__\uff43lass__.x",
+        "fc..weight",
+        "a\\",
+    ],
+)
+def test_names_of_tensors_that_could_become_code(net, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+
+    def change(program):
+        for spec in program["graph_module"]["signature"]["input_specs"]:
+            if spec.get("parameter", {}).get("parameter_name") == "fc.weight":
+                spec["parameter"]["parameter_name"] = name
+
+    path = edit_program(save_exported(net, tmp_path / "a.pt2"), change)
+    with pytest.raises(ModelError, match=r"holds parameter_name .*which could run code"):
+        load_exported(path)
+    assert not (tmp_path / "executed").exists()
+
+
 # damage that torch itself takes for weights
 
 
