@@ -96,7 +96,7 @@ class Artifact:
         model: an `nn.Module` in eval mode (format torch) or the path of a file.
         precision: arithmetic of the compute-heavy layers.
         input: the sample the model takes.
-        dynamic_batch: whether a file accepts any batch size; False means batch 1 only. Torch modules accept any.
+        dynamic_batch: whether a batch of any size gives what its images give one by one; False: batches of 1 only.
         history: names of the stages that made it, oldest first.
         notes: what the last of them wants known about it, a title and a sentence each; the report shows them.
         attachments: files beside `model` that are handed over with it (a script, further segments).

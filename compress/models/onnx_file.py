@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 
 from compress.errors import ModelError
+from compress.models.probe import probe
 from compress.models.sound import refuse_unsound_graph
 from compress.onnxfile.external_data import check_external_data
 from compress.quiet import first_line
@@ -30,7 +33,7 @@ def load_onnx(path: Path, input: InputSpec) -> Artifact:
     model = _read(path)
     dynamic = _check_input(model.graph, input, path)
     refuse_unsound_graph(model.graph)
-    _run_once(path, input)
+    dynamic = _probe(path, input) and dynamic
     return Artifact(Format.ONNX, path, graph_precision(model.graph), input, dynamic_batch=dynamic)
 
 
@@ -78,23 +81,31 @@ def _check_input(graph: onnx.GraphProto, input: InputSpec, path: Path) -> bool:
     return shape[0] is None
 
 
-def _run_once(path: Path, input: InputSpec) -> None:
+def _probe(path: Path, input: InputSpec) -> bool:
+    """Whether batches give what their images give alone; raises `ModelError` unless the file computes logits."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # on by default in Linux wheels since 1.29
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(3)
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        outputs = session.run(None, {session.get_inputs()[0].name: np.zeros((1, *input.shape), np.float32)})
     except Exception as error:  # onnxruntime's errors share no public base class
-        raise ModelError(
-            f"{path} fails on the declared input {(1, *input.shape)}: {first_line(error)}", fix="set model.input.shape"
-        ) from error
-    shapes = [list(np.shape(output)) for output in outputs]
-    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != 1:
-        raise ModelError(
-            f"{path} returns the shapes {shapes}, not [1, classes]", fix="export a classifier's logits only"
-        )
+        raise ModelError(f"{path} is not run by ONNX Runtime: {first_line(error)}", fix="export it again") from error
+    name = session.get_inputs()[0].name
+
+    def run(images: NDArray[np.float32]) -> object:
+        outputs = session.run(None, {name: images})
+        shapes = [list(np.shape(output)) for output in outputs]
+        if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != len(images):
+            raise ModelError(
+                f"it returns the shapes {shapes}, not [1, classes]", fix="export a classifier's logits only"
+            )
+        return torch.from_numpy(outputs[0])
+
+    try:
+        return probe(run, input)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error.problem}", fix=error.fix) from error
 
 
 def graph_precision(graph: onnx.GraphProto) -> Precision:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx, nn
 
+from compress.graph import static_batch_reason
 from compress.quantization.stored_weights import with_weights_restored
 
 if TYPE_CHECKING:
@@ -21,16 +22,20 @@ __all__ = ["TorchRunner", "inference", "load"]
 
 
 class TorchRunner:
-    """Runs a module without gradients."""
+    """Runs a module without gradients; one that takes a single image, or was captured for one, runs them one by one."""
 
-    def __init__(self, module: nn.Module, *, threads: int) -> None:
+    def __init__(self, module: nn.Module, *, threads: int, one_by_one: bool = False) -> None:
         self.name = f"torch {torch.__version__}"
         self._module = module
         self._threads = threads
+        captured = isinstance(module, fx.GraphModule) and static_batch_reason(module) is not None
+        self._one_by_one = one_by_one or captured
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         with inference(self._threads):
-            logits: torch.Tensor = self._module(torch.from_numpy(images))
+            batch = torch.from_numpy(images)
+            pieces = batch.split(1) if self._one_by_one else (batch,)
+            logits = torch.cat([self._module(piece) for piece in pieces])
             return logits.float().numpy()
 
 
@@ -51,4 +56,4 @@ def load(artifact: Artifact, *, threads: int) -> TorchRunner:
     module = artifact.module
     if isinstance(module, fx.GraphModule):
         module = with_weights_restored(module)
-    return TorchRunner(module, threads=threads)
+    return TorchRunner(module, threads=threads, one_by_one=not artifact.dynamic_batch)

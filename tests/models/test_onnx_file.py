@@ -186,3 +186,24 @@ def test_tensors_of_attributes_are_looked_at_too(tmp_path):
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match="outside the folder of the model"):
         load_onnx(path, SPEC)
+
+
+def test_a_free_batch_that_mixes_images_is_refused(tmp_path):
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[0], keepdims=1),
+        helper.make_node("Sub", ["x", "m"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["y"]),
+    ]
+    with pytest.raises(ModelError, match="answer for an image depends on the other images of its batch"):
+        load_onnx(write(tmp_path / "a.onnx", nodes=nodes), SPEC)
+
+
+def test_a_free_batch_in_name_only_runs_one_by_one(tmp_path):
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])]
+    path = write(tmp_path / "a.onnx", nodes=[helper.make_node("Flatten", ["x"], ["f"]), nodes[1]])
+    model = onnx.load(path)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 48]), "shape"))
+    model.graph.node[0].CopyFrom(nodes[0])
+    path.write_bytes(model.SerializeToString())
+    assert not load_onnx(path, SPEC).dynamic_batch

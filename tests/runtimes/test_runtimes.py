@@ -13,6 +13,7 @@ from torch import nn
 
 from compress import runtimes
 from compress.errors import StageError
+from compress.graph import capture
 from compress.quiet import quiet
 from compress.types import Artifact, Format, InputSpec, Precision
 
@@ -92,3 +93,24 @@ def test_broken_file_is_one_line(format, message, tmp_path):
     path.write_bytes(b"not a model" * 20)
     with pytest.raises(StageError, match=f"^{message} .*broken: [^\n]+$"):
         runtimes.load(Artifact(format, path, Precision.FP32, SPEC), threads=1)
+
+
+def test_a_module_that_takes_one_image_runs_them_one_by_one():
+    class OneImage(nn.Module):
+        def forward(self, x):
+            return x.reshape(1, 48)
+
+    runner = runtimes.load(Artifact(Format.TORCH, OneImage(), Precision.FP32, SPEC, dynamic_batch=False), threads=1)
+    np.testing.assert_array_equal(runner(IMAGES), IMAGES.reshape(5, 48))
+
+
+def test_a_graph_captured_for_one_image_runs_them_one_by_one():
+    class Length(nn.Module):
+        """Takes any batch; `len` makes the exporter note the number it saw."""
+
+        def forward(self, x):
+            return x.view(len(x), 48)
+
+    graph = capture(Length(), SPEC)
+    runner = runtimes.load(Artifact(Format.TORCH, graph, Precision.FP32, SPEC), threads=1)
+    np.testing.assert_array_equal(runner(IMAGES), IMAGES.reshape(5, 48))

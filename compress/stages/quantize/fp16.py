@@ -59,14 +59,15 @@ class Fp16(Stage):
         half = to_half(limited or source)
         _check_runs(half, artifact)
         reason = static_batch_reason(graph) if graph is not None else None
+        together = reason is None and (artifact.dynamic_batch or artifact.format is Format.ONNX)
         images = first_images(context.splits.calibration, _IMAGES)
-        batches = [part for batch in images for part in ([batch] if reason is None else np.split(batch, len(batch)))]
+        batches = [part for batch in images for part in ([batch] if together else np.split(batch, len(batch)))]
         return artifact.after(
             context.name,
             half,
             format=Format.TORCH,
             precision=Precision.FP16,
-            dynamic_batch=reason is None,
+            dynamic_batch=together,
             notes=check_half(source, half, limited, constants, batches),
         )
 
