@@ -13,6 +13,7 @@ from typing import Annotated, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from compress.budget import Budget
 from compress.compose import Tree
 from compress.data import DataConfig
 from compress.device.config import DeviceConfig
@@ -56,6 +57,7 @@ class RunConfig(BaseModel):
     target: TargetChoice
     model: ModelConfig
     data: DataConfig
+    budget: Budget = Budget()
     measure: MeasureConfig
     precision: Precision
     output: Path

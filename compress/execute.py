@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.budget import Budget
 from compress.files import make_folder
 from compress.gates.hold import hold
+from compress.judge import Judge
 from compress.measure.boundary import MeasureConfig, RecordedLogits, measure
 from compress.measure.comparable import comparable_latency
 from compress.measure.host import describe_host, int8_trusted
@@ -44,6 +46,7 @@ class Run:
     Attributes:
         source: the model as loaded.
         source_digest: SHA-256 of its content.
+        budget: what the run may lose.
     """
 
     target: Target
@@ -55,6 +58,7 @@ class Run:
     seed: int
     resume: bool
     progress: Progress
+    budget: Budget = field(default_factory=lambda: Budget(drop=None))
 
     @property
     def source_module(self) -> nn.Module | None:
@@ -88,6 +92,17 @@ class Run:
     def recorded_path(self, digest: str) -> Path:
         """Where the logits of an output on the evaluation split are kept, once they were computed."""
         return self.store.folder(digest) / f"logits-{self.measured_with[:16]}.npy"
+
+    @cached_property
+    def judge(self) -> Judge:
+        """Compares models with the source on validation images; the source runs when something is first judged."""
+        return Judge(self.source, self.splits, self.budget)
+
+    @cached_property
+    def judged_with(self) -> dict[str, object]:
+        """What a verdict depends on besides the model."""
+        splits = {name: getattr(self.splits, name).digest() for name in ("validation", "calibration")}
+        return {"source": self.source_digest, "budget": self.budget.model_dump(mode="json"), **splits}
 
 
 class Output:
@@ -190,7 +205,8 @@ def _restorer(step: Step, feed: Output, key: str, stored: Found, run: Run) -> Ca
 def _run_stage(step: Step, feed: Output, key: str, run: Run) -> Artifact:
     folder = run.store.folder(key)
     make_folder(folder)
-    context = Context(step.name, run.target, run.splits, folder, run.seed, run.progress, run.source)
+    judge = run.judge if _held(step, run) else None
+    context = Context(step.name, run.target, run.splits, folder, run.seed, run.progress, run.source, judge)
     made = step.stage.run(feed.artifact, context)
     hold(step.stage, feed.artifact, made, context, exact_int8=int8_trusted(describe_host(), reduce_range=False))
     return made
@@ -207,9 +223,15 @@ def _stage_key(step: Step, feed: Output, run: Run) -> str:
             "data": {name: getattr(run.splits, name).digest() for name in step.stage.data_used},
             "seed": run.seed,
             "surroundings": step.stage.surroundings(),
+            "judged": run.judged_with if _held(step, run) else None,
             **run.environment,
         }
     )
+
+
+def _held(step: Step, run: Run) -> bool:
+    """Whether the step backs off where it would break the budget."""
+    return step.stage.held and not step.recovered and run.budget.drop is not None
 
 
 def _measured(name: str, output: Output, cost: _Cost, run: Run) -> Result:

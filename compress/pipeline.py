@@ -7,7 +7,7 @@ execute(pipeline, ...)                         ->  see compress/execute.py
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compress.errors import ConfigError, Refusal, nearest
 from compress.stage import ExportStage, Stage
@@ -22,13 +22,18 @@ SOURCE = "source"
 
 @dataclass(frozen=True)
 class Step:
-    """One stage in its place: `feed` names the earlier step (or `source`) whose output it takes."""
+    """One stage in its place: `feed` names the earlier step (or `source`) whose output it takes.
+
+    Attributes:
+        recovered: a later step trains back what is lost here.
+    """
 
     name: str
     stage: Stage
     feed: str
     format: Format
     precision: Precision
+    recovered: bool = False
 
     @property
     def baseline(self) -> bool:
@@ -87,7 +92,7 @@ class Pipeline:
                     )
                 )
         _refuse_unused(route.steps)
-        return cls(target, tuple(route.steps), tuple(route.left_out))
+        return cls(target, _recovered(route.steps), tuple(route.left_out))
 
 
 @dataclass(frozen=True)
@@ -166,6 +171,12 @@ class _Route:
         if stage.source is None and baseline is not None and baseline.format in stage.accepts:
             return f"stage.{name}.source={baseline.name} or ~stage.{name}"
         return f"~stage.{name}"
+
+
+def _recovered(steps: list[Step]) -> tuple[Step, ...]:
+    """The steps, with a mark on those that a later one trains back."""
+    last = max((place for place, step in enumerate(steps) if step.stage.recovers), default=0)
+    return tuple(replace(step, recovered=place < last) for place, step in enumerate(steps))
 
 
 def _ordered(stages: Mapping[str, Stage]) -> dict[str, Stage]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from compress import runtimes
+from compress.budget import BudgetMissed, Limits, Outcome, Verdict, in_points
 from compress.compose import Tree
 from compress.config import RunConfig
 from compress.data import load_splits
@@ -31,12 +32,14 @@ from compress.device.inventory import find_devices
 from compress.device.manifest import read_bundle
 from compress.device.transport import Transport
 from compress.device.visit import BenchOptions, check_device
-from compress.errors import CompressError, DeviceError
+from compress.errors import CompressError, DeviceError, DeviceMissing
 from compress.estimate.all_files import estimate_all
 from compress.execute import Output, Result, Run, execute
 from compress.files import assemble, write_bytes, write_in_order
 from compress.loggers import RunFacts, flattened, logged
+from compress.measure.boundary import int8_exact
 from compress.measure.drift import Drift, measure_drift
+from compress.measure.host import describe_host
 from compress.measure.ranges import TensorRange, measure_ranges
 from compress.measure.reference import RecordedLogits
 from compress.measure.unmeasured import attempt
@@ -45,6 +48,7 @@ from compress.pipeline import SOURCE, LeftOut, Pipeline
 from compress.report.json_report import Report, create_report, summarize_file
 from compress.report.pages import REPORT, run_pages
 from compress.request import Plan, Request, plan_run
+from compress.runtimes.base import Runner
 from compress.stage import Progress
 from compress.store import StageStore, content_key
 from compress.types import Artifact, Format, Precision
@@ -102,6 +106,7 @@ def _carried_out(
     results = execute(pipeline, run)
     drift = _beside("drift of the exported files", lambda: _drift(results, run), progress)
     ranges = _beside("ranges", lambda: _ranges(results, run), progress)
+    budget = _budget(results, run)
 
     def fill(folder: Path) -> None:
         delivered = copy_artifacts(results, folder)
@@ -109,13 +114,13 @@ def _carried_out(
         write_golden(folder, run.source, delivered, run.splits, config.golden_samples)
         write_device_bundle(folder, pipeline.target, run.source, delivered, run.splits)
         seconds = time.perf_counter() - started
-        report = _report(request, tree, config, run, results, drift, ranges, folder, seconds, pipeline.left_out)
+        report = _report(request, tree, config, run, results, drift, ranges, budget, folder, seconds, pipeline.left_out)
         write_bytes(folder / REPORT, report.to_json())
         write_in_order(folder, list(run_pages(report, folder).items()))
         write_manifest(folder, pipeline.target.name, run.source, delivered, run.splits)
 
     folder = assemble(config.output / pipeline.target.name, name, fill)
-    failures = _measure_on_devices(devices, folder, config, progress)
+    failures = (*_misses(budget), *_measure_on_devices(devices, folder, config, progress))
     return Finished(folder, Report.from_json((folder / REPORT).read_bytes()), failures)
 
 
@@ -165,6 +170,7 @@ def _prepare(config: RunConfig, pipeline: Pipeline, trusted: Callable[[str], boo
         seed=config.seed,
         resume=config.resume,
         progress=progress,
+        budget=config.budget,
     )
 
 
@@ -245,6 +251,67 @@ def _remembered(graph: Output, name: str, kind: type[T], measure: Callable[[], T
     return found
 
 
+def _budget(results: list[Result], run: Run) -> tuple[Outcome, ...]:
+    """What became of the budget in the newest file of each format; in the last module where nothing was exported."""
+    drop = run.budget.drop
+    if drop is None:
+        return (Outcome(None, reason="budget=off: nothing was held to the source's accuracy"),)
+    made = [result for result in results if not result.measurement.handed_on]
+    files = {result.measurement.format: result for result in made if result.measurement.format is not Format.TORCH}
+    judged = [_outcome(result, drop, run) for result in files.values() or made[-1:]]
+    kept = tuple(outcome for outcome in judged if outcome is not None)
+    return kept or (Outcome(drop, reason="nothing that was delivered runs on this machine"),)
+
+
+def _outcome(result: Result, drop: float, run: Run) -> Outcome | None:
+    """None for what cannot be run here."""
+    stage = result.measurement.stage
+    try:
+        verdict = _verdict(result.output, run)
+    except DeviceMissing:
+        return None
+    if verdict is None:
+        return None
+    if not verdict.labelled:
+        return Outcome(drop, stage, verdict, None, run.judge.unjudged or "")
+    reason = Limits(drop).shortfall(verdict)
+    return Outcome(drop, stage, verdict, reason is None, reason or "")
+
+
+def _verdict(output: Output, run: Run) -> Verdict | None:
+    """On a delivered model, or what an earlier run found for the very same one; None for what only its device makes."""
+    if output.artifact.deferred:
+        return None
+    name = f"verdict-{content_key({**run.judged_with, **run.environment})[:16]}"
+
+    def judged() -> Verdict:
+        return run.judge(output.artifact, run=_exact_runner(output.artifact))
+
+    return _remembered(output, name, Verdict, judged, run)
+
+
+def _exact_runner(artifact: Artifact) -> Runner | None:
+    """Where 8-bit products saturate on this processor: every operator as specified, as the device would compute it."""
+    if artifact.format is not Format.ONNX or artifact.precision is not Precision.INT8:
+        return None
+    host = describe_host()
+    if int8_exact(artifact, host):
+        return None
+    from compress.runtimes.onnx import load
+
+    return load(artifact, threads=host.cores, fused=False)
+
+
+def _misses(budget: tuple[Outcome, ...]) -> Iterator[BudgetMissed]:
+    for outcome in budget:
+        if outcome.met is False and outcome.verdict is not None:
+            yield BudgetMissed(
+                f"{outcome.stage} misses the accuracy budget of {outcome.drop:g} points: {in_points(outcome.verdict)}: "
+                f"{outcome.reason}; it was delivered all the same, and the report says so",
+                fix="precision=int8_auto or int8_qat, a larger budget.drop, or budget=off",
+            )
+
+
 def _is_onnx(result: Result) -> bool:
     row = result.measurement
     return row.format is Format.ONNX and row.stage != SOURCE and not row.handed_on
@@ -263,6 +330,7 @@ def _report(
     results: list[Result],
     drift: tuple[Drift, ...],
     ranges: tuple[TensorRange, ...],
+    budget: tuple[Outcome, ...],
     folder: Path,
     seconds: float,
     left_out: tuple[LeftOut, ...],
@@ -279,6 +347,7 @@ def _report(
         files=tuple(summarize_file(folder, path) for path in delivered_files(folder)),
         drift=drift,
         ranges=ranges,
+        budget=budget,
         estimates=estimate_all(run.target, [result.output.artifact for result in results if _is_onnx(result)]),
         wall_seconds=seconds,
         left_out=left_out,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from compress.budget import Budget, Verdict
 from compress.target import Target
 from compress.types import Artifact, Format, Precision
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Batch", "Context", "ExportStage", "Progress", "Split", "Splits", "Stage"]
+__all__ = ["Batch", "BudgetJudge", "Context", "ExportStage", "Progress", "Split", "Splits", "Stage"]
 
 T = TypeVar("T")
 
@@ -78,6 +79,22 @@ class Progress(Protocol):
         ...
 
 
+class BudgetJudge(Protocol):
+    """Compares a model with the source on validation images, for a stage that is held to the run's budget."""
+
+    @property
+    def budget(self) -> Budget: ...
+
+    @property
+    def unjudged(self) -> str | None:
+        """Why the labels cannot tell what was lost; None if they can."""
+        ...
+
+    def __call__(self, model: Artifact, *, images: int | None = None) -> Verdict:
+        """Against the source on the first `images` of them, all by default."""
+        ...
+
+
 @dataclass(frozen=True)
 class Context:
     """What a stage may use besides its input artifact.
@@ -87,6 +104,7 @@ class Context:
         folder: existing folder for the files the stage writes, through `files.atomic_path`.
         seed: for every random choice.
         source: the model as loaded, before any stage; None where there is none (a stage run by itself).
+        judge: for a stage that is held to the budget of the run; None where there is no budget.
     """
 
     name: str
@@ -96,6 +114,7 @@ class Context:
     seed: int
     progress: Progress
     source: Artifact | None = None
+    judge: BudgetJudge | None = None
 
 
 class Stage(BaseModel, abc.ABC):
@@ -119,6 +138,10 @@ class Stage(BaseModel, abc.ABC):
     """Why the stage does not take an ONNX source, for the refusal."""
     data_used: ClassVar[tuple[str, ...]] = ()
     """Names of the `Splits` fields the result depends on; their digests go into the stage's content hash."""
+    held: ClassVar[bool] = False
+    """Whether the stage backs off where it would break the budget of the run."""
+    recovers: ClassVar[bool] = False
+    """Whether the stage trains back what stages before it lost: they are not held to the budget then."""
 
     source: str | None = None
     before: str | None = None

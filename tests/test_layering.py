@@ -1,6 +1,6 @@
 """The dependency direction, read from the imports themselves.
 
-types, errors <- files, stage, target <- graph, runtimes, quantization, data, models <- stages, measure
+types, errors <- files, stage, target, budget <- graph, runtimes, quantization, data, models <- stages, measure
     <- pipeline, store, execute, deliver <- report, config <- run <- __main__
 """
 
@@ -18,12 +18,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "compress"
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
     {"allocator", "errors", "types", "quiet", "garbage", "svg", "observe", "child", "signals"},
-    {"scratch", "files", "serialize", "resources", "versions", "target", "stage"},
+    {"scratch", "files", "serialize", "resources", "versions", "target", "stage", "budget"},
     {
         "graph",
         "unlift",
         "weights",
         "parity",
+        "judge",
         "runtimes",
         "quantization",
         "onnxfile",

@@ -25,12 +25,15 @@ def prunable_weights(module: nn.Module, exclude: Sequence[str], stage: str) -> l
     return weights
 
 
-def prune_smallest(tensors: Sequence[torch.Tensor], amount: float) -> None:
+def prune_smallest(tensors: Sequence[torch.Tensor], amount: float, scales: Sequence[float] | None = None) -> None:
     """Zero, in place, the `round(amount * n)` elements of smallest magnitude among all `n` elements of `tensors`.
+
+    With `scales`, one for each tensor, the magnitudes are compared after multiplying by them.
 
     The threshold is the k-th smallest magnitude; elements that tie with it go in memory order until k are reached.
     """
-    scores = torch.cat([_magnitudes(tensor) for tensor in tensors])
+    factors = [1.0] * len(tensors) if scales is None else scales
+    scores = torch.cat([_magnitudes(tensor) * factor for tensor, factor in zip(tensors, factors, strict=True)])
     count = round(amount * scores.numel())
     if count == 0:
         return

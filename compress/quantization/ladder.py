@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from compress.budget import Limits, Verdict
 from compress.quantization.placement import Recipe
 from compress.quantization.static import Recovery
-from compress.quantization.verdict import Limits, Verdict
 from compress.stage import Progress
 
 __all__ = ["Climb", "Made", "Rung", "RungRecord", "Settings", "climb", "in_words"]
@@ -116,7 +116,7 @@ def climb(
             seconds = time.perf_counter() - began
             verdict = judge(made.graph)
             records.append(_record(number, rung.name, made, verdict, seconds, limits))
-            if best is None or verdict.better_than(best[2]):
+            if best is None or records[-1].within_budget or verdict.better_than(best[2]):
                 best = made, records[-1], verdict
         progress.log(f"{description}: rung {number} {rung.name}: {in_words(records[-1])}")
         if records[-1].within_budget:

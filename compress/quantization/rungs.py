@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import fx
 
+from compress.budget import Limits, Verdict
 from compress.graph import static_batch_reason
 from compress.quantization.fake_quant import FrozenBatchNorm, make_trainable, settle, start
 from compress.quantization.ladder import Made, Rung, Settings
@@ -21,7 +22,6 @@ from compress.quantization.ptq import convert
 from compress.quantization.rung_names import RungName
 from compress.quantization.sensitivity import SENSITIVITY_BATCHES, LayerSensitivity, measure_sensitivity
 from compress.quantization.static import Calibrated, CalibrationImages, Equalize, quantize
-from compress.quantization.verdict import Limits, Verdict
 from compress.stage import Progress, Splits
 from compress.training.augment import Augment
 from compress.training.loop import train

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from compress.budget import Outcome, in_points
 from compress.measure.comparable import comparable_latency, label
 from compress.report.json_report import Report
 from compress.report.text import factor_text, percent_text, points_text
 from compress.types import Measurement
 
-__all__ = ["feed_of", "final_row", "grouped_notes", "in_words", "left_out_notes", "measured_on", "warnings"]
+__all__ = ["budget_lines", "budget_word", "feed_of", "final_row", "grouped_notes", "in_words", "left_out_notes"]
+__all__ += ["measured_on", "warnings"]
 
 _VISIBLE = 0.02  # relative change of size, or of time in a race, that is worth a word
 _CLEAR_SPEED = 1.05  # smaller ratios of unpaired medians are noise on a shared machine
@@ -39,6 +41,26 @@ def measured_on(report: Report) -> str:
     samples = next((row.accuracy.samples for row in rows if row.accuracy), None)
     evaluated = "" if samples is None else f"; accuracy on {samples} images"
     return f"measured on this host ({report.host.label}), not on the device{setting}{evaluated}"
+
+
+def budget_lines(outcomes: Iterable[Outcome]) -> list[tuple[str, str]]:
+    """`(held, "to_onnx: 1 points ... may be lost; top-1 -0.8 points on 128 validation images (...)")` for each file."""
+    return [(budget_word(outcome), _budget_sentence(outcome)) for outcome in outcomes]
+
+
+def budget_word(outcome: Outcome) -> str:
+    """`off`, `held`, `MISSED` or `not judged`."""
+    if outcome.drop is None:
+        return "off"
+    return {True: "held", False: "MISSED", None: "not judged"}[outcome.met]
+
+
+def _budget_sentence(outcome: Outcome) -> str:
+    parts = [] if outcome.drop is None else [f"{outcome.drop:g} points of top-1 against the source may be lost"]
+    if outcome.verdict is not None:
+        parts.append(in_points(outcome.verdict).replace("-", "\N{MINUS SIGN}").replace("top\N{MINUS SIGN}1", "top-1"))
+    parts += [outcome.reason] if outcome.reason else []
+    return f"{outcome.stage}: {'; '.join(parts)}" if outcome.stage else "; ".join(parts)
 
 
 def grouped_notes(rows: Iterable[Measurement]) -> list[tuple[str, str]]:

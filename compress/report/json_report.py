@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from compress.budget import Outcome
 from compress.device.results import DeviceRun
 from compress.errors import ConfigError, StageError
 from compress.estimate.roofline import Estimate
@@ -74,6 +75,7 @@ class Report:
         devices: what boards measured themselves with the bundle of this run.
         left_out: stages of the recipe that cannot take the model, and why.
         at_chance: set where the FP32 source is no better than chance: the labels may not fit the model.
+        budget: what became of the accuracy budget in each delivered format.
         ranges: what the INT8 graphs' integers span, and the values that met them.
     """
 
@@ -97,6 +99,7 @@ class Report:
     ranges: tuple[TensorRange, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     at_chance: AtChance | None = None
+    budget: tuple[Outcome, ...] = ()
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def to_json(self) -> bytes:
@@ -138,6 +141,7 @@ def create_report(
     estimates: tuple[Estimate, ...] = (),
     ranges: tuple[TensorRange, ...] = (),
     left_out: tuple[LeftOut, ...] = (),
+    budget: tuple[Outcome, ...] = (),
 ) -> Report:
     """A report of this run, with the facts of this machine, its libraries and the current folder's repository."""
     source = measurements[0].accuracy if measurements else None
@@ -161,6 +165,7 @@ def create_report(
         ranges=ranges,
         left_out=left_out,
         at_chance=at_chance(source) if source else None,
+        budget=budget,
     )
 
 

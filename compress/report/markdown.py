@@ -6,7 +6,15 @@ import re
 from collections.abc import Iterable, Sequence
 
 from compress.report.columns import COLUMNS, DEVICES, DRIFT, Cell, Head, device_rows, drift_rows, run_cells, stage_cell
-from compress.report.compare import final_row, grouped_notes, in_words, left_out_notes, measured_on, warnings
+from compress.report.compare import (
+    budget_lines,
+    final_row,
+    grouped_notes,
+    in_words,
+    left_out_notes,
+    measured_on,
+    warnings,
+)
 from compress.report.devices import device_notes, estimate_lines
 from compress.report.json_report import Report
 from compress.report.text import printable, runs_text, seconds_text
@@ -28,6 +36,8 @@ def run_markdown(report: Report) -> bytes:
         _table([Head("stage", "time", words=True), *_HEADS], cells),
         _list(in_words(rows)),
     ]
+    if report.budget:
+        parts += ["**Accuracy budget**", _list(budget_lines(report.budget))]
     if report.drift:
         parts += ["**Drift from the INT8 graph in PyTorch**", _table(DRIFT, drift_rows(report.drift))]
     if report.devices:

@@ -12,7 +12,16 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from compress.report.compare import final_row, grouped_notes, in_words, left_out_notes, measured_on, warnings
+from compress.report.compare import (
+    budget_lines,
+    budget_word,
+    final_row,
+    grouped_notes,
+    in_words,
+    left_out_notes,
+    measured_on,
+    warnings,
+)
 from compress.report.devices import device_notes, devices_table, estimate_lines
 from compress.report.json_report import Report
 from compress.report.tables import FULL_WIDTH, changes_table, comparison_table, drift_table, measurements_table
@@ -47,7 +56,8 @@ def print_verdict(console: Console, report: Report, folder: Path) -> None:
     row = final_row(rows)
     verdict = next((sentence for stage, sentence in in_words(rows) if stage == row.stage), "nothing was changed")
     doubts = "".join(f"warning: {about}: " for about, _ in warnings(report))
-    console.print(Text(f"{report.target}: {doubts}{row.stage}: {verdict}: {folder}"), soft_wrap=True)
+    budget = "".join(f"; budget {word}" for word in dict.fromkeys(map(budget_word, report.budget)))
+    console.print(Text(f"{report.target}: {doubts}{row.stage}: {verdict}{budget}: {folder}"), soft_wrap=True)
 
 
 def run_heading(console: Console, overrides: Sequence[str], number: int, total: int, seconds: float) -> None:
@@ -82,6 +92,8 @@ def run_view(report: Report, width: int) -> RenderableType:
     if len(rows) > 1:
         parts += [Text("Changes", style="bold"), changes_table(rows), Text()]
         parts += [Text("In words", style="bold"), _listed(in_words(rows))]
+    if report.budget:
+        parts += [Text("Accuracy budget", style="bold"), _listed(budget_lines(report.budget))]
     if report.drift:
         title = "Drift of the exported INT8 files from the INT8 graph in PyTorch"
         parts += [Text(title, style="bold"), drift_table(report.drift), Text()]

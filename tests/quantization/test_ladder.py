@@ -6,9 +6,9 @@ from doubles import Log
 from recipes import make_recipe
 from torch import fx, nn
 
+from compress.budget import Limits, Verdict
 from compress.quantization.ladder import Made, Rung, Settings, climb, in_words
 from compress.quantization.static import Recovery
-from compress.quantization.verdict import Limits, Verdict
 
 
 def verdict(lost, sqnr=30.0):

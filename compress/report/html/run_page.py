@@ -25,7 +25,15 @@ from compress.report.columns import (
     drift_rows,
     stage_cell,
 )
-from compress.report.compare import final_row, grouped_notes, in_words, left_out_notes, measured_on, warnings
+from compress.report.compare import (
+    budget_lines,
+    final_row,
+    grouped_notes,
+    in_words,
+    left_out_notes,
+    measured_on,
+    warnings,
+)
 from compress.report.devices import device_notes, estimate_lines
 from compress.report.html.blocks import Block, Facts, Page, Plots, Prose, Section, Source, Table, Tile
 from compress.report.html.drift_plot import drift_plot
@@ -182,6 +190,8 @@ def _points(new: float | None, old: float | None) -> str:
 def _stages(report: Report) -> list[Block]:
     rows = report.measurements
     blocks: list[Block] = [stage_table(rows)]
+    if report.budget:
+        blocks += [Prose("Accuracy budget:"), Facts(budget_lines(report.budget))]
     if len(rows) > 1:
         blocks.append(Facts([pair for pair in in_words(rows) if pair[1]]))
         blocks.append(Table("Changes against the stage before and the source", CHANGES, _named(rows), folded=True))

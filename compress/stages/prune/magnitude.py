@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from compress.budget import Limits, in_points
 from compress.errors import Refusal
 from compress.stage import Context, Stage
 from compress.target import Target
@@ -16,9 +19,14 @@ from compress.types import Artifact, Format, Precision
 if TYPE_CHECKING:
     from torch import nn
 
+    from compress.budget import Verdict
+    from compress.stage import BudgetJudge
     from compress.weights import Weight
 
 __all__ = ["Magnitude"]
+
+_SHARE = 0.5
+"""Of the run's budget, its points and its noise: quantization follows and needs the other half."""
 
 Ratio = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
@@ -29,8 +37,11 @@ class Magnitude(Stage):
     Exactly `round(amount * n)` of `n` weights are zero afterwards (more if more were zero before: zeros count as
     pruned). Among equal magnitudes the first in memory order go first, so the result is the same on every machine.
 
+    That many zeros are made where they cost at most half of the run's accuracy budget. Where they would cost more, each
+    layer is tried alone, and as many weights go as fit, those first that the outputs notice least; possibly none.
+
     Attributes:
-        amount: share of the weights that are zero afterwards.
+        amount: share of the weights that are zero afterwards; less where the budget of the run does not allow it.
         scope: `local` takes that share of every layer, `global` of all layers together, `sensitivity` more of the
             layers in which it raises the loss on validation images less, found by a scan.
         scan_ratios: shares that the scan tries.
@@ -43,6 +54,7 @@ class Magnitude(Stage):
     why_not_onnx: ClassVar[str | None] = "the weights of an ONNX file are frozen; prune the PyTorch model it came from"
 
     data_used: ClassVar[tuple[str, ...]] = ("validation",)
+    held: ClassVar[bool] = True
 
     amount: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.3
     scope: Literal["local", "global", "sensitivity"] = "global"
@@ -74,8 +86,46 @@ class Magnitude(Stage):
         else:
             for weight, share in zip(weights, self._shares(weights, module, context), strict=True):
                 prune_smallest([weight.tensor], share)
+        notes: dict[str, str] = {}
+        if context.judge is not None and any(weight.zeros() > zeros_before[weight.name] for weight in weights):
+            module, notes = self._held(artifact, module, context.judge, context)
+            weights = prunable_weights(module, self.exclude, context.name)
         _log_emptied(weights, zeros_before, context)
-        return artifact.after(context.name, module)
+        return artifact.after(context.name, module, notes=notes)
+
+    def _held(
+        self, artifact: Artifact, pruned: nn.Module, judge: BudgetJudge, context: Context
+    ) -> tuple[nn.Module, dict[str, str]]:
+        """The pruned module if it keeps within its share of the budget, else one that does; and what was done."""
+        limits = _limits(judge)
+        verdict = judge(replace(artifact, model=pruned))
+        if limits.met_by(verdict):
+            return pruned, {}
+        whole = copy.deepcopy(artifact.module)
+        too_many = f"{self.amount:.0%} zeros would break the budget ({in_points(verdict)}: {limits.shortfall(verdict)})"
+        before = judge(artifact)
+        if not limits.met_by(before):
+            did = f"{too_many}; what came in does already ({in_points(before)}), so nothing was pruned"
+        else:
+            did = f"{too_many}; {self._backed_off(artifact, whole, judge, context)}"
+        context.progress.log(f"{context.name}: {did}")
+        return whole, {"budget": f"{did}; budget=off keeps the {self.amount:.0%}"}
+
+    def _backed_off(self, artifact: Artifact, module: nn.Module, judge: BudgetJudge, context: Context) -> str:
+        """Prune `module` as far as its share of the budget allows; in words."""
+        from compress.pruning.back_off import fit_amount
+        from compress.pruning.unstructured import prunable_weights
+
+        def judged(images: int | None) -> Verdict:
+            return judge(replace(artifact, model=module), images=images)
+
+        weights = prunable_weights(module, self.exclude, context.name)
+        shown = partial(context.progress.track, description=f"{context.name}: layers alone", total=len(weights))
+        fitted = fit_amount(weights, self.amount, judged, _limits(judge).met_by, shown)
+        cost = f"{fitted.scanned} layers tried alone, {fitted.verdicts} amounts"
+        if fitted.verdict is None:
+            return f"none fit, so nothing was pruned ({cost})"
+        return f"backed off to {fitted.amount:.1%}, by layer: {in_points(fitted.verdict)} ({cost})"
 
     def _shares(self, weights: Sequence[Weight], module: nn.Module, context: Context) -> list[float]:
         """Share of each layer that goes."""
@@ -89,6 +139,10 @@ class Magnitude(Stage):
         curves = scan(parts, sorted(self.scan_ratios), lambda: judge(module), judge(module))
         shares = shares_within(curves, self.amount)
         return [shares[weight.layer] for weight in weights]
+
+
+def _limits(judge: BudgetJudge) -> Limits:
+    return Limits(judge.budget.drop or 0.0, share=_SHARE)
 
 
 def _log_emptied(weights: Sequence[Weight], zeros_before: dict[str, int], context: Context) -> None:

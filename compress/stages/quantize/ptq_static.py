@@ -11,13 +11,16 @@ from compress.errors import Refusal
 from compress.quantization.options import StaticOptions, log_float_layers
 from compress.stage import Context
 from compress.target import Target
+from compress.training.options import TrainOptions
 from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
-    from torch import fx
+    from torch import fx, nn
 
-    from compress.quantization.placement import Recipe
-    from compress.quantization.static import Calibrated
+    from compress.budget import Verdict
+    from compress.quantization.hold import Held
+    from compress.quantization.ladder import Made, Settings
+    from compress.stage import BudgetJudge
 
 __all__ = ["PtqStatic"]
 
@@ -27,6 +30,9 @@ class PtqStatic(StaticOptions):
 
     The output is a captured graph with explicit quantize and dequantize operators and integer weights; exporters carry
     its scales unchanged. Recovery steps are independent of each other and run in the order they are listed here.
+
+    Where the result would break the accuracy budget of the run, it is quantized again with equalized activations and
+    corrected biases and, if that is not enough, with the layers in float that matter most; the report says so.
 
     Attributes:
         batch_size: calibration images at a time; memory depends on it and not on their number.
@@ -40,6 +46,7 @@ class PtqStatic(StaticOptions):
     """
 
     data_used: ClassVar[tuple[str, ...]] = ("calibration",)
+    held: ClassVar[bool] = True
 
     batch_size: Annotated[int, Field(ge=1)] = 32
     keep_float: tuple[Annotated[str, Field(min_length=1)], ...] = ()
@@ -70,33 +77,80 @@ class PtqStatic(StaticOptions):
         import torch
 
         from compress.graph import static_batch_reason
-        from compress.quantization.ptq import convert
-        from compress.quantization.static import layers_matching
 
         torch.manual_seed(context.seed)
         graph = self.float_graph(artifact, context)
         reason = static_batch_reason(graph)
-        recipe = self.recipe(context)
-        recipe = replace(recipe, keep_float=layers_matching(graph, recipe, self.keep_float))
-        notes = log_float_layers(graph, recipe, context)
-        calibrated = self._calibrated(graph, recipe, 1 if reason else self.batch_size, context)
-        if calibrated.did:
-            notes["recovery"] = ", ".join(calibrated.did)
+        settings = self._settings(graph, context)
+        notes = log_float_layers(graph, settings.recipe, context)
+        made = self._made(graph, settings, 1 if reason else self.batch_size, context)
+        if made.did:
+            notes["recovery"] = ", ".join(made.did)
             context.progress.log(f"{context.name}: {notes['recovery']}")
         if reason:
             context.progress.log(f"{context.name}: batch fixed to 1: {reason}")
+        if context.judge is not None:
+            held = self._held(made, context.judge, artifact, context)
+            made, notes = held.made, {**notes, **held.notes}
         return artifact.after(
             context.name,
-            convert(calibrated.prepared),
+            made.graph,
             format=Format.TORCH,
             precision=Precision.INT8,
             dynamic_batch=reason is None,
             notes=notes,
         )
 
-    def _calibrated(self, graph: fx.GraphModule, recipe: Recipe, batch_size: int, context: Context) -> Calibrated:
-        from compress.quantization.static import CalibrationImages, Recovery, quantize
+    def _settings(self, graph: fx.GraphModule, context: Context) -> Settings:
+        from compress.quantization.ladder import Settings
+        from compress.quantization.static import Recovery, layers_matching
 
-        recovery = Recovery(self.equalize, self.smooth, self.rounding, self.bias_correction)
+        recipe = self.recipe(context)
+        recipe = replace(recipe, keep_float=layers_matching(graph, recipe, self.keep_float))
+        return Settings(recipe, Recovery(self.equalize, self.smooth, self.rounding, self.bias_correction))
+
+    def _made(self, graph: fx.GraphModule, settings: Settings, batch_size: int, context: Context) -> Made:
+        """Quantized as asked for. Changes `graph`."""
+        from compress.quantization.ladder import Made
+        from compress.quantization.ptq import convert
+        from compress.quantization.static import CalibrationImages, quantize
+
         images = CalibrationImages(context.splits.calibration, batch_size)
-        return quantize(graph, recipe, recovery, images, context.progress)
+        calibrated = quantize(graph, settings.recipe, settings.recovery, images, context.progress)
+        return Made(convert(calibrated.prepared), settings, calibrated.did)
+
+    def _held(self, made: Made, judge: BudgetJudge, artifact: Artifact, context: Context) -> Held:
+        """What is within the budget of the run, or comes nearest to it."""
+        from compress.budget import Limits
+        from compress.graph import static_batch_reason
+        from compress.quantization.hold import Held, hold
+        from compress.quantization.mixed_precision import extra_bytes
+        from compress.quantization.observers import load_observer
+        from compress.quantization.rungs import Bench
+        from compress.quantization.static import CalibrationImages
+
+        def judged(module: nn.Module) -> Verdict:
+            return judge(replace(artifact, model=module, format=Format.TORCH))
+
+        limits, verdict = Limits(judge.budget.drop or 0.0), judged(made.graph)
+        if limits.met_by(verdict) or not verdict.labelled:
+            return Held(made, {})
+        graph = self.float_graph(artifact, context)
+        single = static_batch_reason(graph) is not None
+        bench = Bench(
+            graph=graph,
+            recipe=made.settings.recipe,
+            judge=judged,
+            images=CalibrationImages(context.splits.calibration, 1 if single else self.batch_size),
+            splits=context.splits,
+            search=load_observer(self.observer),
+            limits=limits,
+            float_cost=extra_bytes,
+            training=TrainOptions(epochs=1, learning_rate=0.001),  # no rung of these trains
+            training_batch=1,
+            seed=context.seed,
+            folder=context.folder,
+            progress=context.progress,
+            description=context.name,
+        )
+        return hold(made, verdict, bench, lambda: judge(artifact))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -26,6 +26,8 @@ class Finetune(FloatTrainingStage):
     The weights as they came in take part in that choice, so the validation result never gets worse; not so with
     `keep=last`, which makes no choice.
     """
+
+    recovers: ClassVar[bool] = True
 
     epochs: Annotated[int, Field(ge=1)] = 10
 

@@ -1,0 +1,81 @@
+"""Backing off: the cheapest layers first, as much as fits, and nothing where nothing fits."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from compress.budget import Verdict
+from compress.pruning.back_off import fit_amount
+from compress.weights import compute_weights
+
+
+def two_layers():
+    """The second layer's outputs are a thousand times as loud."""
+    torch.manual_seed(0)
+    module = nn.ModuleList([nn.Linear(20, 10, bias=False), nn.Linear(20, 10, bias=False)])
+    with torch.no_grad():
+        module[1].weight.copy_(module[0].weight)
+    return module
+
+
+def judge_of(module):
+    images = torch.randn(50, 20, generator=torch.Generator().manual_seed(1))
+    calls = []
+
+    def outputs():
+        with torch.no_grad():
+            return module[0](images) + 30 * module[1](images)
+
+    exact = outputs()
+
+    def judge(count):
+        calls.append(count)
+        noise = float((outputs() - exact).square().sum())
+        sqnr = float("inf") if noise == 0 else float(10 * torch.log10(exact.square().sum() / noise))
+        return Verdict(50, 50, 0, 0, 1.0, sqnr)
+
+    return judge, calls
+
+
+def fitted(least_db, amount=0.4):
+    module = two_layers()
+    judge, calls = judge_of(module)
+    weights = compute_weights(module)
+    result = fit_amount(weights, amount, judge, lambda verdict: verdict.sqnr_db >= least_db, lambda layers: layers)
+    return result, [weight.zeros() / weight.tensor.numel() for weight in weights], judge, calls
+
+
+def test_the_layer_that_the_outputs_notice_least_is_pruned_first():
+    result, shares, judge, calls = fitted(30)
+    assert result.amount == 0.4
+    assert shares[0] > 0.75
+    assert shares[1] < 0.05
+    assert judge(None).sqnr_db >= 30
+    assert (result.scanned, result.verdicts) == (2, 1)
+    assert len(calls) == 4  # two layers, one amount, and the line above
+
+
+def test_the_amount_is_the_largest_that_fits():
+    result, shares, judge, calls = fitted(45)
+    assert 0 < result.amount < 0.4
+    assert abs(sum(shares) / 2 - result.amount) < 0.01
+    assert result.verdict.sqnr_db >= 45
+    assert judge(None) == result.verdict
+    assert len(calls) <= 2 + 7 + 1
+
+
+def test_nothing_fits():
+    result, shares, *_ = fitted(1e9)
+    assert (result.amount, result.verdict, shares) == (0.0, None, [0.0, 0.0])
+
+
+def test_a_silent_layer_and_an_empty_one_do_not_upset_the_order():
+    module = two_layers()
+    with torch.no_grad():
+        module[0].weight.zero_()
+    judge, _ = judge_of(module)
+    weights = compute_weights(module)
+    result = fit_amount(weights, 0.4, judge, lambda verdict: verdict.sqnr_db >= 20, lambda layers: layers)
+    assert result.amount == 0.4
+    assert weights[0].zeros() == 200
