@@ -19,6 +19,7 @@ def test_every_combination_and_one_comparison(tmp_path, capsys, monkeypatch):
             "-m",
             "target=raspberry_pi_4,jetson_nano",
             "stage.magnitude.amount=0.3,0.5",
+            "budget=off",  # the amounts as typed
             "~stage.to_onnx_fp32",
             "measure.latency_seconds=0.1",
             f"output={tmp_path}",

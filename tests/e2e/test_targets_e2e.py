@@ -80,7 +80,7 @@ def test_zeros_survive_into_the_file(finished):
     _, run, _ = finished
     sparsity = {stage: row["sparsity"] for stage, row in rows(run).items()}
     pruned = sparsity["magnitude"]["zeros"] / sparsity["magnitude"]["total"]
-    assert pruned == pytest.approx(0.3, abs=0.01)
+    assert 0.2 < pruned <= 0.301  # 30 %, or as much of it as the accuracy budget allows
     assert sparsity["to_onnx"]["zeros"] >= sparsity["magnitude"]["zeros"]
     assert sparsity["to_onnx"]["total"] == sparsity["magnitude"]["total"]
 
