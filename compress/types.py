@@ -57,13 +57,17 @@ class Precision(str, Enum):
         return self.value
 
 
+_CHANNELS = {"rgb": 3, "bgr": 3, "gray": 1, "planes": None}
+"""Channels of each order; None: any number."""
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """One image as the network takes it: float32 NCHW, `(pixel / 255 - mean) / std`.
 
     Attributes:
         shape: `(channels, height, width)` of one sample, without the batch dimension.
-        channel_order: `rgb`, `bgr` or `gray`.
+        channel_order: `rgb`, `bgr` or `gray`; `planes` where the channels are no picture (depth, several sensors).
         mean: per-channel mean of pixels scaled to [0, 1].
         std: per-channel standard deviation of pixels scaled to [0, 1].
     """
@@ -77,10 +81,14 @@ class InputSpec:
         channels = self.shape[0]
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise ValueError(f"input shape {self.shape} must be three positive sizes (channels, height, width)")
-        if self.channel_order not in ("rgb", "bgr", "gray"):
-            raise ValueError(f"channel_order {self.channel_order!r} must be one of rgb, bgr, gray")
-        if (self.channel_order == "gray") != (channels == 1):
-            raise ValueError(f"channel_order {self.channel_order!r} does not fit {channels} input channel(s)")
+        if self.channel_order not in _CHANNELS:
+            raise ValueError(f"channel_order {self.channel_order!r} must be one of {', '.join(_CHANNELS)}")
+        if _CHANNELS[self.channel_order] not in (None, channels):
+            fitting = [order for order, count in _CHANNELS.items() if count in (None, channels)]
+            raise ValueError(
+                f"channel_order {self.channel_order!r} does not fit {channels} input channel(s): "
+                f"model.input.channel_order={' or '.join(fitting)}"
+            )
         if len(self.mean) != channels or len(self.std) != channels:
             raise ValueError(f"mean and std need {channels} value(s) each, got {len(self.mean)} and {len(self.std)}")
         if min(self.std) <= 0:

@@ -35,14 +35,14 @@ def load_splits(config: DataConfig, input: InputSpec, carried: ClassNames = lamb
 
         splits = divide(config, Preprocess(input, stretch=True), read_digits(), held_out=held_out())
     else:
-        train, test = _read(config, carried)
+        train, test = _read(config, carried, input.shape[0])
         splits = divide(config, Preprocess(input, resize=config.resize), train, test)
     for split in (splits.calibration, splits.evaluation):
         next(split.batches(1))
     return splits
 
 
-def _read(config: DataConfig, carried: ClassNames) -> tuple[Source, Source | None]:
+def _read(config: DataConfig, carried: ClassNames, channels: int) -> tuple[Source, Source | None]:
     """The training source and, where the user named one, the test source."""
     if isinstance(config, ImageFolderData):
         from compress.data.image_folder import read_image_folders
@@ -55,7 +55,7 @@ def _read(config: DataConfig, carried: ClassNames) -> tuple[Source, Source | Non
     if isinstance(config, NpzData):
         from compress.data.npz import read_npz
 
-        return read_npz(config)
+        return read_npz(config, channels)
     from compress.data.torchvision_sets import read_torchvision
 
     assert not isinstance(config, DigitsData)

@@ -21,12 +21,12 @@ _CHECKED_AT_ONCE = 256
 """Samples whose values are looked at in one go: bounds the temporary memory."""
 
 
-def read_npz(config: NpzData) -> tuple[ArraySource, ArraySource | None]:
-    """The archive and, where the user named one, the test archive."""
-    images, labels = _read(config.file, config.classes)
+def read_npz(config: NpzData, channels: int) -> tuple[ArraySource, ArraySource | None]:
+    """The archive and, where the user named one, the test archive; `channels` are the model's."""
+    images, labels = _read(config.file, config.classes, channels)
     if config.test is None:
         return _source(config, config.file, images, labels, labels), None
-    test_images, test_labels = _read(config.test, config.classes)
+    test_images, test_labels = _read(config.test, config.classes, channels)
     every = np.concatenate([labels, test_labels])
     return (
         _source(config, config.file, images, labels, every),
@@ -41,7 +41,7 @@ def _source(
     return ArraySource(tuple(str(index) for index in range(classes)), images, labels, str(path.resolve()))
 
 
-def _read(path: Path, classes: int | None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _read(path: Path, classes: int | None, channels: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -51,7 +51,7 @@ def _read(path: Path, classes: int | None) -> tuple[NDArray[np.uint8], NDArray[n
             images, labels = (_array(archive, name, path) for name in ("images", "labels"))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is not a readable .npz archive: {error}", fix="write it with np.savez") from error
-    images = _channels_last(images, path)
+    images = _channels_last(images, path, channels)
     _check_labels(labels, len(images), path, classes)
     _check_values(images, path)
     return images, labels.astype(np.int64)
@@ -64,17 +64,19 @@ def _array(archive: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray[np.u
     return array
 
 
-def _channels_last(images: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+def _channels_last(images: NDArray[np.uint8], path: Path, wanted: int) -> NDArray[np.uint8]:
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         raise DataError(f"{path}: images are {images.dtype}", fix="store uint8 (0 to 255) or float (0 to 1)")
     if images.ndim == 3:
         return images[..., None]
-    if images.ndim == 4 and images.shape[-1] in (1, 3):
-        return images
-    if images.ndim == 4 and images.shape[1] in (1, 3):
-        return images.transpose(0, 2, 3, 1)
+    for channels in ((1, 3), (wanted,)):  # what a picture has comes first, then what the model takes
+        if images.ndim == 4 and images.shape[-1] in channels:
+            return images
+        if images.ndim == 4 and images.shape[1] in channels:
+            return images.transpose(0, 2, 3, 1)
     raise DataError(
-        f"{path}: images have the shape {images.shape}", fix="store [N, H, W], [N, H, W, C] or [N, C, H, W], C 1 or 3"
+        f"{path}: images have the shape {images.shape} and the model takes {wanted} channels",
+        fix="store [N, H, W], [N, H, W, C] or [N, C, H, W], C the channels of the model, 1 or 3",
     )
 
 

@@ -50,18 +50,22 @@ class Preprocess:
     def _planes(self, picture: Image.Image | NDArray[np.float32], name: str) -> list[Image.Image]:
         """Colour planes in the network's order."""
         planes = list(self._convert(picture, name).split()) if isinstance(picture, Image.Image) else _split(picture)
-        if len(planes) == 1:
+        if len(planes) == 1 and self.input.channel_order != "planes":
             planes = planes * self.input.shape[0]
         if len(planes) != self.input.shape[0]:
             raise DataError(
                 f"{name} has {len(planes)} channels but the model takes {self.input.shape[0]}",
-                fix="store the images in the model's colour format",
+                fix="store the images as the model takes them; data=npz holds any number of channels",
             )
         return planes[::-1] if self.input.channel_order == "bgr" else planes
 
     def _convert(self, image: Image.Image, name: str) -> Image.Image:
+        if self.input.channel_order == "planes" and image.mode in ("L", "RGB"):
+            return image
         if image.mode not in _EIGHT_BIT_MODES:
             raise DataError(f"{name} is not an 8-bit image (mode {image.mode})", fix="convert it to 8 bits per channel")
+        if self.input.channel_order == "planes":
+            raise DataError(f"{name} has no planes as they are (mode {image.mode})", fix="store it as RGB, or data=npz")
         return image.convert("L" if self.input.channel_order == "gray" else "RGB")
 
     def _scale(self, plane: Image.Image) -> Image.Image:

@@ -124,7 +124,7 @@ class ArraySource:
     """Images that fit in memory in their stored type.
 
     Attributes:
-        images: `[N, H, W, C]`, uint8 or float in [0, 1]; C is 1 or 3.
+        images: `[N, H, W, C]`, uint8 or float in [0, 1].
         origin: file or data set they were read from.
     """
 
@@ -138,6 +138,9 @@ class ArraySource:
         pixels = self.images[index]
         if pixels.dtype != np.uint8:
             return np.asarray(pixels, dtype=np.float32)
+        if pixels.shape[-1] not in (1, 3):
+            planes: NDArray[np.float32] = pixels.astype(np.float32) / np.float32(255)
+            return planes
         return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
     def name(self, index: int) -> str:

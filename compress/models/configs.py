@@ -20,7 +20,7 @@ class InputConfig(BaseModel):
 
     Attributes:
         shape: channels, height, width.
-        channel_order: `rgb`, `bgr` or `gray`.
+        channel_order: `rgb`, `bgr` or `gray`; `planes` where the channels are no picture (data=npz).
         mean: per channel, of pixels scaled to [0, 1].
         std: per channel, of pixels scaled to [0, 1].
     """
@@ -28,7 +28,7 @@ class InputConfig(BaseModel):
     model_config = _STRICT
 
     shape: tuple[_Size, _Size, _Size] = (3, 224, 224)
-    channel_order: Literal["rgb", "bgr", "gray"] = "rgb"
+    channel_order: Literal["rgb", "bgr", "gray", "planes"] = "rgb"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 

@@ -105,6 +105,6 @@ def _module(path: Path, shape: Sequence[int]) -> Source:
     from compress.models.graph_files import load_graph_file
 
     channels, height, width = shape
-    order = "gray" if channels == 1 else "rgb"
+    order = {1: "gray", 3: "rgb"}.get(channels, "planes")
     spec = InputSpec((channels, height, width), order, (0.5,) * channels, (0.5,) * channels)
     return Source(Format.TORCH, load_graph_file(path, spec).eval(), Precision.FP32, spec, path.name)

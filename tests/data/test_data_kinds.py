@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from pydantic import TypeAdapter
 
-from compress.data import DataConfig, load_splits
+from compress.data import DataConfig, NpzData, load_splits
 from compress.errors import DataError
 from compress.types import InputSpec
 
@@ -234,6 +234,26 @@ def test_npz_layouts_agree(tmp_path):
     assert last.describe() == first.describe()
     expected = next(last.calibration.batches(9)).images
     np.testing.assert_allclose(next(floats.calibration.batches(9)).images, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
+def test_npz_of_planes_that_are_no_picture(tmp_path, channels):
+    stored = np.random.default_rng(0).integers(0, 256, (9, 8, 8, channels), dtype=np.uint8)
+    labels = np.arange(9) % 3
+    spec = InputSpec((channels, 8, 8), "planes", (0.0,) * channels, (1.0,) * channels)
+    floats = (stored / 255).astype(np.float32)
+    for name, images in {"a": stored, "b": stored.transpose(0, 3, 1, 2), "c": floats}.items():
+        file = write_npz(tmp_path, images, labels, f"{name}.npz")
+        config = NpzData(kind="npz", file=file, calibration=4, validation=2, finetune=0, evaluation=2)
+        split = load_splits(config, spec).calibration
+        first = next(split.batches(1)).images[0].transpose(1, 2, 0)
+        assert min(np.abs(first - image).max() for image in floats) < 1e-6
+
+
+def test_npz_of_another_number_of_planes(tmp_path):
+    four = write_npz(tmp_path, np.zeros((9, 8, 8, 4), np.uint8), np.arange(9) % 3)
+    with pytest.raises(DataError, match=r"shape \(9, 8, 8, 4\) and the model takes 3 channels"):
+        load(kind="npz", file=four)
 
 
 def test_npz_with_a_test_archive(tmp_path):

@@ -57,3 +57,19 @@ def test_float_colour_for_a_gray_model_is_refused():
 def test_stretch_goes_straight_to_the_input():
     spec = InputSpec((3, 12, 20), "rgb", (0.0,) * 3, (1.0,) * 3)
     assert Preprocess(spec, stretch=True)(image(8, 8), "x").shape == (3, 12, 20)
+
+
+def test_planes_are_not_made_up():
+    spec = InputSpec((4, 4, 4), "planes", (0.5,) * 4, (0.5,) * 4)
+    with pytest.raises(DataError, match=r"has 3 channels but the model takes 4 \| fix: .*data=npz"):
+        Preprocess(spec)(image(4, 4), "x")
+    with pytest.raises(DataError, match="has 1 channels but the model takes 4"):
+        Preprocess(spec)(image(4, 4).convert("L"), "x")
+    with pytest.raises(DataError, match="has no planes as they are"):
+        Preprocess(InputSpec((3, 4, 4), "planes", (0.5,) * 3, (0.5,) * 3))(image(4, 4).convert("P"), "x")
+
+
+@pytest.mark.parametrize(("order", "channels"), [("rgb", 4), ("bgr", 2), ("gray", 3), ("rgb", 1)])
+def test_orders_have_their_channels(order, channels):
+    with pytest.raises(ValueError, match=rf"does not fit {channels} input channel.*channel_order=.*planes"):
+        InputSpec((channels, 4, 4), order, (0.5,) * channels, (0.5,) * channels)
