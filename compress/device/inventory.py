@@ -54,7 +54,7 @@ def read_inventory(path: Path) -> dict[str, Board]:
         document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ConfigError(f"cannot read the inventory {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # not text, or nested without end
         raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
     try:
         return TypeAdapter(dict[str, Board]).validate_python(document)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import Field, JsonValue
@@ -18,11 +19,13 @@ __all__ += ["read_result"]
 
 SCHEMA_VERSION = 1
 
+_ROUNDING = 1e-9
 _LONGEST_TEXT = 1000  # characters: a problem is a sentence, a name less
 
 Count = Annotated[int, Field(ge=0, le=2**53)]  # what every reader of JSON keeps exactly
 Positive = Annotated[int, Field(ge=1, le=2**53)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -68,6 +71,13 @@ class DeviceLatency:
     settled: bool
     throughput_per_s: Amount
 
+    @property
+    def ordered(self) -> bool:
+        """Whether the order statistics are in their order; interpolating between two may round by a last bit."""
+        middle = (self.min_ms, self.low_ms, self.median_ms, self.high_ms)
+        tail = (self.median_ms, self.p90_ms, self.p99_ms)
+        return all(low <= high * (1 + _ROUNDING) for low, high in (*pairwise(middle), *pairwise(tail)))
+
 
 @dataclass(frozen=True)
 class GoldenCheck:
@@ -78,7 +88,7 @@ class GoldenCheck:
     identical: bool = False
     max_abs_error: Amount | None = None
     sqnr_db: Finite | None = None
-    agreement: Amount | None = None
+    agreement: Share | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +155,12 @@ def read_result(content: bytes, bundle: Bundle, device: str) -> DeviceResult:
             f"{device} measured another bundle (manifest {result.manifest_sha256[:12]}, wanted {bundle.digest[:12]})",
             fix="run the benchmark again with this bundle",
         )
+    stages = {model.stage for model in bundle.manifest.models}
     for row in result.results:
+        if row.stage not in stages:
+            raise DeviceError(f"{device} measured {row.stage!r}, which is not in the bundle")
+        if row.latency is not None and not row.latency.ordered:
+            raise DeviceError(f"{device} gave percentiles of {row.stage!r} that are not in their order")
         if (row.problem is None) != (row.latency is not None and row.golden is not None and row.golden.passed):
             raise DeviceError(f"{device} gave a number for {row.stage!r} without matching golden outputs")
     return result

@@ -58,7 +58,7 @@ class RichProgress:
     def log(self, message: str) -> None:
         """Print one line, above the bar if there is one; never wrapped, so that logs can be searched."""
         if self._verbosity is not Verbosity.QUIET:
-            self._console.print(Text(message), soft_wrap=True)
+            self._console.print(Text(one_line(message)), soft_wrap=True)
 
     def _drawn(self, items: Iterable[T], description: str, steps: int | None) -> Iterator[T]:
         if self._bars is not None:
@@ -127,7 +127,7 @@ class _ToProgress(logging.Handler):
         self._progress = progress
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._progress.log(one_line(record.getMessage()))
+        self._progress.log(record.getMessage())
 
 
 def _interactive(console: Console) -> bool:

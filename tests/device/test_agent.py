@@ -13,6 +13,7 @@ from bundle_factory import QUICK, edit_manifest, images, load_agent, make_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compress.device.results import DeviceLatency
 from compress.measure import latency
 
 agent = load_agent()
@@ -360,3 +361,12 @@ def test_no_file_of_the_bundle_stands_in_for_a_module(tmp_path, script, start):
     assert "Traceback" not in done.stderr
     assert done.stdout or done.stderr.startswith("error: "), done.stderr
     assert not (tmp_path / "marker").exists()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(1e-6, 1e3), min_size=3, max_size=80))
+def test_law_what_the_agent_writes_is_in_the_order_that_its_reader_asks_for(times):
+    ordered = sorted(times)
+    low, high = agent.median_interval(ordered)
+    middle, p90, p99 = (agent.quantile(ordered, q) for q in (0.5, 0.9, 0.99))
+    assert DeviceLatency(middle, low, high, p90, p99, ordered[0], len(times), 3, True, 1.0).ordered

@@ -63,10 +63,13 @@ def test_an_inventory_nobody_named_brings_no_ssh_settings(inventory, monkeypatch
         ("a: {host: x, password: y}", "unknown key 'a.password'"),
         ("a: [1]", "write name: {host: user@host}"),
         ("a: {", "is not YAML"),
+        ("\udcff", "is not YAML: 'utf-8' codec"),
+        ("[" * 5000, "is not YAML: maximum recursion depth"),
     ],
+    ids=["key", "option", "list", "open", "bytes", "deep"],
 )
 def test_a_wrong_inventory_is_explained(tmp_path, text, message):
-    (tmp_path / "devices.yaml").write_text(text)
+    (tmp_path / "devices.yaml").write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(ConfigError, match=message):
         read_inventory(tmp_path / "devices.yaml")
 

@@ -342,6 +342,27 @@ def test_counts_that_are_none_are_refused(bundle, changes):
         read_result(result_of(bundle, results=[measured(**changes)]), bundle, "pi")
 
 
+@pytest.mark.parametrize(
+    "latency",
+    [{"min_ms": 1.1}, {"low_ms": 1.1}, {"high_ms": 0.9}, {"p90_ms": 0.9}, {"p99_ms": 0.9}, {"p90_ms": 3.0}],
+    ids=lambda latency: next(iter(latency)),
+)
+def test_percentiles_out_of_order_are_refused(bundle, latency):
+    with pytest.raises(DeviceError, match="percentiles of 'net' that are not in their order"):
+        read_result(result_of(bundle, results=[measured(**latency)]), bundle, "pi")
+
+
+def test_a_stage_that_the_bundle_has_not_is_refused(bundle):
+    with pytest.raises(DeviceError, match="measured 'other', which is not in the bundle"):
+        read_result(result_of(bundle, results=[{**measured(), "stage": "other"}]), bundle, "pi")
+
+
+def test_a_share_above_one_is_refused(bundle):
+    row = {**measured(), "golden": {"passed": True, "agreement": 1.5}}
+    with pytest.raises(DeviceError, match="not a result"):
+        read_result(result_of(bundle, results=[row]), bundle, "pi")
+
+
 def test_not_a_number_is_refused_wherever_it_stands(bundle):
     with pytest.raises(DeviceError, match="NaN is not a number in JSON"):
         read_result(result_of(bundle, extra=float("nan")), bundle, "pi")

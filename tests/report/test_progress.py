@@ -44,6 +44,13 @@ def test_a_pipe_gets_log_lines_only(monkeypatch):
     assert stream.getvalue() == "[stage] done " + "x" * 120 + "\n"
 
 
+def test_a_message_is_one_line_whatever_is_in_it(monkeypatch):
+    """Names of layers and files and a board's words are in messages."""
+    progress, stream = make(monkeypatch, terminal=False)
+    progress.log("kept conv\nerror: forged\x1b[2J")
+    assert stream.getvalue() == "kept conv\\nerror: forged\\x1b[2J\n"
+
+
 def test_a_terminal_gets_a_bar_with_counts(monkeypatch):
     progress, stream = make(monkeypatch, terminal=True)
     assert list(progress.track(iter("ab"), "calibrate [x]", total=2)) == ["a", "b"]
