@@ -18,6 +18,7 @@ __all__ = [
     "Fidelity",
     "Format",
     "InputSpec",
+    "IntegerShare",
     "Latency",
     "LatencyRatio",
     "Measurement",
@@ -277,6 +278,25 @@ class Fidelity:
 
 
 @dataclass(frozen=True)
+class IntegerShare:
+    """Share of a file's arithmetic and weights that are integers, each in [0, 1]; None where there is none.
+
+    Attributes:
+        macs: of the multiply-accumulates.
+        weights: of the stored weights.
+    """
+
+    macs: float | None
+    weights: float | None
+
+    @property
+    def mostly(self) -> bool:
+        """Whether at least half of the arithmetic (of the weights, where none is known) is in integers."""
+        share = self.weights if self.macs is None else self.macs
+        return share is not None and share >= 0.5
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What was measured at one stage boundary. `None` means not measured; `notes` says why, by field name.
 
@@ -284,6 +304,7 @@ class Measurement:
         stage: the stage whose output this is (`source` for the model as loaded).
         runtime: what executed the model for accuracy and latency, with its version.
         size_bytes: of the file; a torch module is measured as a state-dict file.
+        integers: what of an INT8 file is in integers; None for others.
         race: against the earliest stage that ran in the same runtime and setting; None where there is none.
         seconds: wall time of the stage itself, measuring excluded.
         peak_rss_bytes: highest resident memory of the process while the stage ran.
@@ -301,6 +322,7 @@ class Measurement:
     parameters: int | None = None
     macs: int | None = None
     sparsity: Sparsity | None = None
+    integers: IntegerShare | None = None
     latency: Latency | None = None
     race: Race | None = None
     accuracy: Accuracy | None = None

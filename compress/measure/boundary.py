@@ -17,7 +17,7 @@ from compress.measure.size import Size, file_size, model_files, module_size
 from compress.measure.unmeasured import NotMeasured, attempt, unless_absent
 from compress.runtimes.base import Runner
 from compress.stage import Progress, Splits
-from compress.types import Artifact, Format, InputSpec, Latency, Measurement, Precision, Sparsity
+from compress.types import Artifact, Format, InputSpec, IntegerShare, Latency, Measurement, Precision, Sparsity
 
 if TYPE_CHECKING:
     import onnx
@@ -38,6 +38,7 @@ class _Readers:
     parameters: Callable[[], int]
     sparsity: Callable[[], Sparsity]
     macs: Callable[[], int]
+    integers: Callable[[], IntegerShare] | None = None
 
 
 def measure(
@@ -95,12 +96,26 @@ def measure(
         parameters=attempt("parameters", notes, readers.parameters),
         macs=attempt("macs", notes, readers.macs),
         sparsity=sparsity,
+        integers=_integers(artifact, readers, notes),
         latency=timed,
         accuracy=evaluation.accuracy if evaluation else None,
         fidelity=evaluation.fidelity if evaluation else None,
         feed=_feed(artifact, stage),
         notes=notes,
     )
+
+
+def _integers(artifact: Artifact, readers: _Readers, notes: dict[str, str]) -> IntegerShare | None:
+    """What of an INT8 file is in integers, also in words."""
+    if artifact.precision is not Precision.INT8 or readers.integers is None:
+        return None
+    share = attempt("integers", notes, readers.integers)
+    if share is not None:
+        parts = [(share.macs, "multiply-accumulates"), (share.weights, "weights")]
+        notes["integers"] = " and ".join(
+            f"{100 * part:.0f} % of the {word}" for part, word in parts if part is not None
+        )
+    return share
 
 
 def _read_only(artifact: Artifact, stage: str, notes: dict[str, str], missing: DeviceMissing) -> Measurement:
@@ -197,6 +212,7 @@ def _module_readers(artifact: Artifact, run: Runner) -> _Readers:
 
 
 def _onnx_readers(artifact: Artifact) -> _Readers:
+    from compress.measure.integers import onnx_integers
     from compress.measure.macs import onnx_macs
     from compress.measure.onnx_graph import onnx_parameters
     from compress.measure.sparsity import onnx_sparsity
@@ -207,6 +223,7 @@ def _onnx_readers(artifact: Artifact) -> _Readers:
         parameters=lambda: onnx_parameters(model()),
         sparsity=lambda: onnx_sparsity(model()),
         macs=lambda: onnx_macs(model()),
+        integers=lambda: onnx_integers(model()),
     )
 
 
@@ -219,6 +236,7 @@ def _tflite_readers(artifact: Artifact) -> _Readers:
         parameters=lambda: file().parameters(),
         sparsity=lambda: file().sparsity(),
         macs=lambda: file().macs(),
+        integers=lambda: file().integers(),
     )
 
 

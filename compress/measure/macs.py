@@ -116,7 +116,9 @@ def node_macs(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
             return math.prod(_shape(node.output[0], shapes)) * inner
         case "MatMul" | "MatMulInteger" | "QLinearMatMul":
             return math.prod(_shape(node.output[0], shapes)) * _shape(node.input[0], shapes)[-1]
-        case "If" | "Loop" | "Scan" | "Einsum" | "LSTM" | "GRU" | "RNN" | "Attention":
+        case "LSTM" | "GRU" | "RNN":
+            return _recurrent(*(_shape(name, shapes) for name in node.input[:3]))
+        case "If" | "Loop" | "Scan" | "Einsum" | "Attention":
             raise NotMeasured(f"the arithmetic of {node.op_type} nodes is not counted")
         case _:
             return 0
@@ -125,6 +127,12 @@ def node_macs(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
 def _conv(output: Shape, weight: Shape) -> int:
     """Each output element sums over the weight's `[in / groups, *kernel]`."""
     return math.prod(output) * math.prod(weight[1:])
+
+
+def _recurrent(sequence: Shape, inner: Shape, recurrent: Shape) -> int:
+    """Every step multiplies by the weights `[directions, gates x hidden, ...]` of the input and of the state."""
+    steps_and_samples = sequence[0] * sequence[1]
+    return steps_and_samples * (math.prod(inner) + math.prod(recurrent))
 
 
 def _shape(name: str, shapes: dict[str, Shape]) -> Shape:

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from compress.litert.network import Network, Operator, Tensor, read_network
-from compress.types import Sparsity
+from compress.measure.integers import LayerWork, integer_share
+from compress.types import IntegerShare, Sparsity
 
 __all__ = ["TfliteFile"]
 
 _WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
+_INTEGERS = frozenset({"int8", "uint8", "int16"})
 _LEARNT = frozenset({"int8", "uint8", "int16", "float16", "float32", "int32"})
 
 
@@ -46,8 +48,26 @@ class TfliteFile:
         """Multiply-accumulates of convolutions and matrix products, for one sample."""
         return sum(_macs(operator, self._network) for operator in self._weighted())
 
+    def integers(self) -> IntegerShare:
+        """Shares of multiply-accumulates between integers and of weights stored as integers.
+
+        Raises:
+            NotMeasured: the file has no layer with weights.
+        """
+        weights = [_weight(operator, self._network) for operator in self._weighted()]
+        return integer_share(
+            [LayerWork(_macs(operator, self._network), _in_integers(operator)) for operator in self._weighted()],
+            weights=sum(math.prod(weight.shape) for weight in weights),
+            integer_weights=sum(math.prod(weight.shape) for weight in weights if weight.dtype in _INTEGERS),
+        )
+
     def _weighted(self) -> list[Operator]:
         return [operator for operator in self._network.operators if operator.kind in _WEIGHTED]
+
+
+def _in_integers(operator: Operator) -> bool:
+    data = operator.inputs[2 if operator.kind == "TRANSPOSE_CONV" else 0]  # its first is the output's shape
+    return data.dtype in _INTEGERS and operator.inputs[1].dtype in _INTEGERS
 
 
 def _weight(operator: Operator, network: Network) -> Tensor:

@@ -71,12 +71,17 @@ def stage_cell(row: Measurement) -> Cell:
     return Cell(row.stage, seconds_text(row.seconds) if row.seconds is not None else "", "reused" if row.reused else "")
 
 
+def precision_text(row: Measurement) -> str:
+    """The arithmetic of most of the work: a file that keeps more than half of it in float is not called int8."""
+    return str(row.precision) if row.integers is None or row.integers.mostly else "mostly float"
+
+
 def _format(row: Measurement) -> Cell:
-    return Cell(f"{row.format} {row.precision}", row.runtime)
+    return Cell(f"{row.format} {precision_text(row)}", row.runtime)
 
 
 def _format_narrow(row: Measurement) -> Cell:
-    return Cell(str(row.format), str(row.precision))
+    return Cell(str(row.format), precision_text(row))
 
 
 def _size(row: Measurement) -> Cell:
