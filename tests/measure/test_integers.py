@@ -51,7 +51,8 @@ def test_integers_in_storage_alone_are_no_integer_arithmetic():
 def test_a_recurrent_layer_in_float_outweighs_an_integer_one():
     """5 steps of 4 gates x 3 units over 2 inputs and 3 states, then 3 x 4 products."""
     body = (
-        "p = Transpose<perm = [1, 0, 2]>(x) h, last = LSTM<hidden_size = 3>(p, i, r) k = Squeeze(last) e = Unsqueeze(k, axes) "
+        "p = Transpose<perm = [1, 0, 2]>(x) h, last = LSTM<hidden_size = 3>(p, i, r) "
+        "k = Squeeze(last) e = Unsqueeze(k, axes) "
         "q = QuantizeLinear(e, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear(m, t, o) y = MatMul(d, v)"
     )
     constants = {name: QUANTIZED[name] for name in ("s", "z", "t", "o")} | {
