@@ -1,10 +1,11 @@
 """Whether anything wrong leaves in silence: the default command on real networks, judged on images it has not seen.
 
-    python scripts/bench_honesty.py [--json PATH] [--data FOLDER] [--sections budget] [--nets resnet20 dscnn]
+    python scripts/bench_honesty.py [--json PATH] [--data FOLDER] [--sections budget gates imports padding]
 
-Every section is a function that gives bars. `budget` runs `python -m compress target=raspberry_pi_4` as anyone types it
-on each network and holds what it delivers against the FP32 source on the test images: the top-1 that is lost is within
-the budget, as far as the 95 % interval of the paired difference tells, or the command ended with exit code 1.
+Every section is a function that gives bars; `gates`, `imports` and `padding` are those of `honesty_*.py`. `budget` runs
+`python -m compress target=raspberry_pi_4` as anyone types it on each network (`--nets resnet20 dscnn`) and holds what
+it delivers against the FP32 source on the test images: the top-1 that is lost is within the budget, as far as the
+95 % interval of the paired difference tells, or the command ended with exit code 1.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from pathlib import Path
 
 import numpy as np
 from bench_common import Bar, arguments, report
+from honesty_gates import gate_costs
+from honesty_import import bars as import_bars
+from honesty_import import forms
+from honesty_import import judge as judge_form
+from honesty_padding import padding_bars
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -187,7 +193,12 @@ def _logits(path: Path, spec: InputSpec, splits: Splits) -> NDArray[np.float32]:
 
 # ----------------------------------------------------------------------------------------------------------------------
 
-SECTIONS: dict[str, Callable[[Path, Sequence[str], Path], list[Bar]]] = {"budget": budget}
+SECTIONS: dict[str, Callable[[Path, Sequence[str], Path], list[Bar]]] = {
+    "budget": budget,
+    "gates": lambda data, nets, folder: gate_costs(data),
+    "imports": lambda data, nets, folder: import_bars([judge_form(form) for form in forms()]),
+    "padding": lambda data, nets, folder: padding_bars(),
+}
 
 
 def main() -> None:

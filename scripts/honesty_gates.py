@@ -1,21 +1,20 @@
 """What the gates cost: seconds in `compress.gates` as a share of a whole run.
 
-    python scripts/honesty_gates.py --json gates.json [--data <folder of real networks>]
+    python scripts/honesty_gates.py [--json PATH] [--data FOLDER]
 
-A run of the embedded digits, and with `--data` one of ResNet-44 on CIFAR-10; rows are
-`{"name", "value", "unit", "bar", "holds"}`.
+A run of the embedded digits, and one of ResNet-44 on CIFAR-10 where its folder is there.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
+
+from bench_common import Bar, arguments, at_most, report
 
 import compress.execute
 import compress.gates.form
@@ -24,7 +23,7 @@ from compress.__main__ import main
 
 __all__ = ["gate_costs"]
 
-_BAR = 0.03
+_LIMIT = 0.03  # of a run
 _GATES = (
     (compress.execute, "hold"),
     (compress.gates.form, "require_equal_graph"),
@@ -34,10 +33,10 @@ _GATES = (
 """Everything that is done for a comparison, where it is called from."""
 
 
-def gate_costs(data: Path | None) -> list[dict[str, object]]:
+def gate_costs(data: Path) -> list[Bar]:
     """Share of a run's wall time that its gates take, for each network."""
     runs = {"digits": ["target=raspberry_pi_4"]}
-    if data is not None:
+    if data.is_dir():
         runs["resnet44"] = [
             "target=raspberry_pi_4",
             "model=factory",
@@ -48,16 +47,15 @@ def gate_costs(data: Path | None) -> list[dict[str, object]]:
             f"data.train={data / 'images/cifar10_train4000'}",
             f"data.test={data / 'images/cifar10_test500'}",
         ]
-    return [_row(name, overrides) for name, overrides in runs.items()]
+    return [_cost(name, overrides) for name, overrides in runs.items()]
 
 
-def _row(name: str, overrides: list[str]) -> dict[str, object]:
+def _cost(name: str, overrides: list[str]) -> Bar:
     with tempfile.TemporaryDirectory() as folder, _timed() as spent:
         started = time.perf_counter()
         code = main([*overrides, "-q", "resume=false", f"output={folder}"])
         share = sum(spent) / (time.perf_counter() - started)
-    holds = code == 0 and share <= _BAR
-    return {"name": f"gates, {name}", "value": round(share, 4), "unit": "of a run", "bar": _BAR, "holds": holds}
+    return at_most(f"gates, {name}", share if code == 0 else None, _LIMIT, "of a run")
 
 
 @contextmanager
@@ -86,12 +84,5 @@ def _timed() -> Iterator[list[float]]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--data", type=Path)
-    options = parser.parse_args()
-    rows = gate_costs(options.data)
-    for row in rows:
-        print(row)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2))
+    options = arguments(__doc__.splitlines()[0]).parse_args()
+    report(gate_costs(options.data), options.json)
