@@ -31,7 +31,7 @@ SLEEPS = "sleep 60 & echo $! > grandchild; echo $$ > child; wait"
 def alive(number: int) -> bool:
     try:
         return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it may end between two looks
         return False
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from doubles import Log
+from doubles import SATURATES, Log, not_here
 from exported_networks import GRAY, context, exported, fidelity, fused_operators, operators
 from pydantic import ValidationError
 
@@ -23,6 +23,7 @@ def run(name, folder, log=None, **options):
     return source, Dynamic(**options).run(source, context(folder, source, "dynamic", log))
 
 
+@not_here
 # Measured on x86 with VNNI over 64 samples, sample by sample: 39.4, 47.1, 42.6, 45.7 and 33.6 dB.
 @pytest.mark.parametrize(
     ("name", "layers", "sqnr_db", "agreement"),
@@ -82,6 +83,7 @@ def test_lstm_layers_become_integer_and_shrink_to_a_quarter(tmp_path):
     assert made.path.stat().st_size < 0.32 * source.path.stat().st_size
 
 
+@not_here
 def test_the_transformer_keeps_attention_products_and_patches_in_float_and_says_so(tmp_path):
     log = Log()
     _, made = run("vit", tmp_path, log)
@@ -131,6 +133,8 @@ def test_options_do_what_they_say(tmp_path):
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("reduce_range", [True, False])
 def test_every_weight_scheme_passes_parity(tmp_path, per_channel, reduce_range):
+    if SATURATES and not reduce_range:
+        pytest.skip(not_here.kwargs["reason"])
     source, made = run("bilstm", tmp_path, per_channel=per_channel, reduce_range=reduce_range)
     assert fidelity(source, made).sqnr_db > 36
 
