@@ -12,10 +12,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compress.errors import StageError
+from compress.intervals import Z95
 
 __all__ = ["SQNR_FLOOR_DB", "Budget", "BudgetMissed", "Limits", "Outcome", "Verdict", "in_points"]
-
-_Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 SQNR_FLOOR_DB = 20.0
 """Noise of the logits, a hundredth of their energy, below which few images without a net loss are evidence enough.
@@ -89,7 +88,7 @@ class Verdict:
         """
         lost, gained, samples = self.lost + 0.5, self.gained + 0.5, self.samples + 2
         change = (gained - lost) / samples
-        half = _Z95 * math.sqrt(lost + gained - (gained - lost) ** 2 / samples) / samples
+        half = Z95 * math.sqrt(lost + gained - (gained - lost) ** 2 / samples) / samples
         return 100 * max(-1.0, change - half), 100 * min(1.0, change + half)
 
     def within(self, drop_points: float) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from compress.budget import Budget, Verdict
 from compress.errors import DataError
+from compress.intervals import wilson_interval
 from compress.parity import FidelityMeter
 from compress.types import Artifact, Format
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Judge"]
 
 _BATCH = 64
-_Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,7 @@ def _chance(correct: int, labels: NDArray[np.int64], classes: int) -> str | None
     samples, different = len(labels), len(np.unique(labels))
     if different < 2:
         return f"all {samples} validation images have the same label"
-    share, z2 = correct / samples, _Z95**2
-    spread = _Z95 * np.sqrt(share * (1 - share) / samples + z2 / (4 * samples**2))
-    if (share + z2 / (2 * samples) - spread) / (1 + z2 / samples) > 1 / classes:
+    if wilson_interval(correct, samples)[0] > 1 / classes:
         return None
     return (
         f"the source is right on {correct} of {samples} validation images, which is chance among {classes} classes: "

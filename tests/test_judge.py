@@ -15,7 +15,7 @@ from compress.errors import DataError
 from compress.judge import Judge
 from compress.types import Artifact, Format, InputSpec, Precision
 
-SPEC = InputSpec((2, 1, 1), mean=(0.0, 0.0), std=(1.0, 1.0))
+SPEC = InputSpec((2, 1, 1), "planes", mean=(0.0, 0.0), std=(1.0, 1.0))
 
 
 def artifact(module):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.errors import DataError, StageError
+from compress.intervals import wilson_interval
 from compress.measure.chance import ChanceMeter
 from compress.measure.unmeasured import NotMeasured
 from compress.parity import FidelityMeter
@@ -17,9 +18,7 @@ from compress.runtimes.base import Runner
 from compress.stage import Batch, Progress, Split
 from compress.types import Accuracy, Fidelity
 
-__all__ = ["Evaluation", "answers", "evaluate", "wilson_interval"]
-
-_Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+__all__ = ["Evaluation", "answers", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,6 @@ def evaluate(
         position += len(logits)
     accuracy = Accuracy(correct / position, *wilson_interval(correct, position), position, chance.share)
     return Evaluation(accuracy, None if reference is None else meter.result())
-
-
-def wilson_interval(successes: int, samples: int) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson 1927, "Probable inference"), within [0, 1]."""
-    share, z2 = successes / samples, _Z95**2
-    centre = (share + z2 / (2 * samples)) / (1 + z2 / samples)
-    half = _Z95 / (1 + z2 / samples) * math.sqrt(share * (1 - share) / samples + z2 / (4 * samples**2))
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def answers(

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.errors import DataError, StageError
-from compress.measure.accuracy import evaluate, wilson_interval
+from compress.intervals import wilson_interval
+from compress.measure.accuracy import evaluate
 from compress.measure.reference import RecordedLogits, _write
 from compress.measure.unmeasured import NotMeasured
 

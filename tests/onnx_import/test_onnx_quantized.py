@@ -66,7 +66,7 @@ def test_the_module_computes_what_the_file_says(quantized_file):
 
 
 def test_scales_and_integers_are_in_the_captured_graph(quantized_file):
-    graph = capture(onnx_to_module(quantized_file), InputSpec((2, 4, 4), "rgb", (0, 0), (1, 1)))
+    graph = capture(onnx_to_module(quantized_file), InputSpec((2, 4, 4), "planes", (0, 0), (1, 1)))
     calls = [node for node in graph.graph.nodes if node.op == "call_function"]
     per_tensor = [
         node.args[1:] for node in calls if str(node.target).startswith("quantized_decomposed.quantize_per_tensor")

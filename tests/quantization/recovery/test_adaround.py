@@ -24,7 +24,7 @@ from compress.quantization.simulation import switched
 from compress.quantization.tensor_quantizer import Mode
 from compress.types import InputSpec
 
-SPEC = InputSpec((4, 8, 8), mean=(0,) * 4, std=(1,) * 4)
+SPEC = InputSpec((4, 8, 8), "planes", mean=(0,) * 4, std=(1,) * 4)
 
 
 class Net(nn.Module):
