@@ -69,7 +69,7 @@ def test_torchvision_networks_lose_every_normalisation(name, layers):
     ids=["groups", "no affine", "transposed", "transposed groups", "linear", "conv1d"],
 )
 def test_kinds_of_layer(layers, shape):
-    order = {"channel_order": "rgb", "mean": (0.5,) * shape[0], "std": (1.0,) * shape[0]}
+    order = {"channel_order": "planes", "mean": (0.5,) * shape[0], "std": (1.0,) * shape[0]}
     folded, count, kept, _ = check(nn.Sequential(*layers), InputSpec(shape, **order))
     assert (count, kept, norms(folded)) == (1, [], 0)
     assert folded[-2].bias is not None
