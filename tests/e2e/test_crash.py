@@ -45,10 +45,11 @@ def uninterrupted(tmp_path_factory):
     return run, time.monotonic() - started
 
 
-def test_killed_at_random_times_then_continued(uninterrupted, tmp_path):
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_at_random_times_then_continued(uninterrupted, tmp_path, kills):
     whole, seconds = uninterrupted
-    generator = random.Random(0)
-    for _ in range(5):
+    generator = random.Random(kills)
+    for _ in range(kills):
         process = start(tmp_path)
         time.sleep(generator.uniform(0.2, 0.95) * seconds)
         process.send_signal(signal.SIGKILL)

@@ -17,7 +17,15 @@ from compress.quantization.fused import count_fused
 sys.path.insert(0, str(Path(__file__).parent))
 from command import checked_manifest, rows, run_folders
 
+NETWORKS = ["resnet18", "mobilenet_v2", "mobilenet_v3_small"]
 TARGETS = ["jetson_nano", "jetson_xavier_nx", "raspberry_pi_4", "raspberry_pi_5"]
+# one FP16 and one INT8 recipe always run; the other pairs take half a minute each and share their code with these
+QUICK = {("jetson_nano", "mobilenet_v2"), ("raspberry_pi_4", "mobilenet_v3_small")}
+PAIRS = [
+    pytest.param(target, network, marks=() if (target, network) in QUICK else pytest.mark.slow)
+    for target in TARGETS
+    for network in NETWORKS
+]
 
 
 def finished_run(folder: Path, *overrides: str) -> Path:
@@ -55,6 +63,7 @@ def test_resnet20_from_its_checkpoint(shared_data, tmp_path, monkeypatch):
     assert fused.float["Conv"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_mobilenet_v1_on_the_nips_images(shared_data, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(shared_data)
@@ -91,9 +100,8 @@ def photos(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("network", ["resnet18", "mobilenet_v2", "mobilenet_v3_small"])
-@pytest.mark.parametrize("target", TARGETS)
-def test_torchvision_networks_through_every_recipe(network, target, photos, tmp_path):
+@pytest.mark.parametrize(("target", "network"), PAIRS)
+def test_torchvision_networks_through_every_recipe(target, network, photos, tmp_path):
     run = finished_run(
         tmp_path,
         f"target={target}",
