@@ -32,6 +32,7 @@ def test_without_pruning_int8_is_still_made_of_the_module():
         ("jetson_nano", ["to_onnx_fp32", "fp16", "to_onnx", "to_tensorrt"]),
         ("jetson_xavier_nx", ["to_onnx_fp32", "ptq_static", "to_onnx", "to_tensorrt"]),
         ("jetson_orin_nano", ["to_onnx_fp32", "ptq_static", "to_onnx", "to_tensorrt"]),
+        ("jetson_orin_nano_jp6", ["to_onnx_fp32", "ptq_static", "to_onnx", "to_tensorrt"]),
         ("coral", ["ptq_static", "to_tflite", "to_edgetpu"]),
     ],
 )

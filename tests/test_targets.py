@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from compress.config import load_target
+from compress.engine.plan import runtime_version
 from compress.errors import ConfigError, Refusal
 from compress.resources import conf_folder, describe_choices, targets_folder
 from compress.types import Format, Precision
@@ -36,6 +37,10 @@ def test_known_facts():
     assert orin.sparse_weights is not None
     assert orin.sparse_weights.pattern == "2:4"
     assert orin.peak_flops[Precision.INT8].value == 20e12  # dense
+    jetpack6 = load_target("jetson_orin_nano_jp6", [])
+    assert jetpack6.onnx_parser is not None
+    assert jetpack6.onnx_parser.value == "tensorrt_10_3"
+    assert runtime_version(jetpack6.runtime.value) == (10, 3, 0)
     assert load_target("raspberry_pi_4", []).bandwidth_bytes_per_s.value == 12.8e9
     coral = load_target("coral", [])
     assert coral.tflite is not None

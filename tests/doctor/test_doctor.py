@@ -41,7 +41,7 @@ def test_every_target_and_stage_is_judged():
     assert targets["jetson_nano"].level is targets["raspberry_pi_4"].level is Level.OK
     assert targets["jetson_nano"].text.startswith("NVIDIA Jetson Nano")
     assert stages["magnitude"].text == "every target"
-    assert stages["semi_structured"].text == "jetson_orin_nano"
+    assert stages["semi_structured"].text == "jetson_orin_nano, jetson_orin_nano_jp6"
     assert "raspberry_pi_4" not in stages["fp16"].text
 
 

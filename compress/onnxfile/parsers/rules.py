@@ -5,6 +5,7 @@ The source of each use is in the table that names the rule.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -18,6 +19,9 @@ __all__ = ["RULES", "Rule", "constant_array"]
 Rule = Callable[[ir.Node], "str | None"]
 
 _OUTER_LINEAR, _OUTER_CUBIC = 3, 2
+
+_LARGEST_K = 3840
+"""onnx-tensorrt docs/operators.md at release/10.3-GA."""
 
 
 def constant_array(node: ir.Node, position: int) -> NDArray[np.generic] | None:
@@ -141,13 +145,25 @@ def positive_scales(node: ir.Node) -> str | None:
 
 def plain_einsum(node: ir.Node) -> str | None:
     equation = node.attributes.get_string("equation", "") or ""
-    terms = equation.partition("->")[0].replace(" ", "").split(",")
-    letters = equation.replace("->", "").replace(",", "").replace(" ", "")
-    if "." in equation:
-        return f"an ellipsis in {equation!r}"
+    return f"an ellipsis in {equation!r}" if "." in equation else einsum_terms(node)
+
+
+def einsum_terms(node: ir.Node) -> str | None:
+    """Dimensions named a to z, each once in a term."""
+    equation = node.attributes.get_string("equation", "") or ""
+    terms = equation.partition("->")[0].replace(" ", "").replace(".", "").split(",")
+    letters = re.sub(r"->|[,. ]", "", equation)
     if not (letters.isascii() and letters.islower()):
         return f"letters other than a to z in {equation!r}"
     return f"a diagonal in {equation!r}" if any(len(set(term)) < len(term) for term in terms) else None
+
+
+def few_largest(node: ir.Node) -> str | None:
+    """TopK: no more than TensorRT's kernel sorts at once."""
+    count = constant_array(node, 1)
+    if count is None or int(np.max(count)) < _LARGEST_K:
+        return None
+    return f"k={int(np.max(count))}, read are numbers below {_LARGEST_K}"
 
 
 def same_both_ways(node: ir.Node) -> str | None:
@@ -198,6 +214,8 @@ RULES: dict[str, Rule] = {
         constant_float_range,
         constant_scales,
         cubic_outer_two,
+        einsum_terms,
+        few_largest,
         float32_constants,
         float32_factors,
         float32_bounds,

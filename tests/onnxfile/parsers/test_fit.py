@@ -13,6 +13,7 @@ from compress.onnxfile.parsers.fit import fit, refused
 from compress.onnxfile.parsers.table import load_parser
 
 V82, V85 = "tensorrt_8_2", "tensorrt_8_5"
+V103 = "tensorrt_10_3"
 HALF = "float16[2,4,6,6]"
 
 
@@ -37,7 +38,7 @@ READ = {
 
 
 @pytest.mark.parametrize("case", READ)
-@pytest.mark.parametrize("name", [V82, V85])
+@pytest.mark.parametrize("name", [V82, V85, V103])
 def test_what_is_read_stays(case, name):
     body, initializers, more = READ[case]
     if initializers.startswith("float[5"):
@@ -203,6 +204,24 @@ REFUSED = {
         "MatMulInteger",
         "give the float model, or one quantized with QuantizeLinear",
     ),
+    "wide sorting": (
+        V103, "v, i = TopK(x, k)\n y = Identity(v)", "int64[1] k = {3840}", "k=3840, read are numbers below", "TopK",
+    ),
+    "a diagonal": (V103, 'y = Einsum<equation="...ii->...i">(x)', "", "a diagonal", "Einsum"),
+    "smoothing": (
+        V103,
+        'y = Resize<antialias=1, mode="linear">(x, , s)',
+        "float[4] s = {1.0, 1.0, 0.5, 0.5}",
+        "antialias=1, read are 0",
+        "Resize",
+    ),
+    "negative steps": (
+        V103,
+        "q = QuantizeLinear(x, s, z)\n y = DequantizeLinear(q, s, z)",
+        "float s = {-0.1} int8 z = {0}",
+        "not positive",
+        "QuantizeLinear",
+    ),
     "an ellipsis": (V85, 'y = Einsum<equation="...ij->...ji">(x)', "", "an ellipsis", "Einsum"),
 }  # fmt: skip
 
@@ -225,6 +244,17 @@ def test_several_are_named_at_once():
     body = "a = Hardmax(x)\n b = Hardmax(a)\n c = Hardmax(b)\n d = Hardmax(c)\n y = Det(d)"
     with pytest.raises(StageError, match=r"'node0'.*'node1'.*'node2'.*and 2 more"):
         fit(parse(body), load_parser(V85), "the board")
+
+
+def test_tensorrt_10_reads_what_8_5_lacked():
+    weight = "float[6] w = {1, 2, 3, 4, 5, 6}"
+    normal = parse("y = LayerNormalization(x, w)", opset=17, initializers=weight)
+    assert fit(normal, load_parser(V103), "the board") == ()
+    dotted = parse('y = Einsum<equation="...ij->...ji">(x)')
+    assert fit(dotted, load_parser(V103), "the board") == ()
+    assert refused(
+        parse("a, m = LayerNormalization(x, w)\n y = Add(a, m)", opset=17, initializers=weight), load_parser(V103)
+    )
 
 
 @pytest.mark.parametrize(("name", "works"), [(V82, False), (V85, True)])

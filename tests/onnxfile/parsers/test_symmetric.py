@@ -13,7 +13,7 @@ from compress.errors import StageError
 from compress.onnxfile.parsers.fit import fit
 from compress.onnxfile.parsers.table import load_parser
 
-TABLES = ["tensorrt_8_2", "tensorrt_8_5"]
+TABLES = ["tensorrt_8_2", "tensorrt_8_5", "tensorrt_10_3"]
 PAIR = "q = QuantizeLinear(x, s, z)\n y = DequantizeLinear(q, s, z)"
 
 

@@ -14,7 +14,7 @@ from compress.onnxfile.parsers.table import Limit, ParserTable, load_parser, par
 from compress.resources import targets_folder
 
 TARGETS = sorted(path.stem for path in targets_folder().glob("*.yaml"))
-NAMES = ["onnxruntime_1_31", "tensorrt_8_2", "tensorrt_8_5"]
+NAMES = ["onnxruntime_1_31", "tensorrt_10_3", "tensorrt_8_2", "tensorrt_8_5"]
 
 
 def test_there_is_a_table_for_every_parser():
@@ -35,8 +35,11 @@ def test_every_entry_has_a_source_and_is_an_onnx_operator(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_limit_names_what_the_operator_has(name):
+    history: dict[str, list[onnx.defs.OpSchema]] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        history.setdefault(schema.name, []).append(schema)
     for operator, entry in load_parser(name).operators.items():
-        versions = [schema for schema in onnx.defs.get_all_schemas_with_history() if schema.name == operator]
+        versions = history[operator]
         for limit in entry.limits:
             if limit.attribute is not None:
                 assert any(limit.attribute in schema.attributes for schema in versions), (operator, limit)
@@ -63,6 +66,19 @@ def test_what_is_known_of_tensorrt():
     assert not {"LayerNormalization", "GroupNormalization", "QLinearConv", "Hardmax"} & set(new.operators)
     allowed = {limit.attribute: limit.allowed for limit in old.operators["Resize"].limits}
     assert allowed["mode"] == ("nearest", "linear")
+
+
+def test_what_is_known_of_tensorrt_10():
+    old, new = load_parser("tensorrt_8_5"), load_parser("tensorrt_10_3")
+    assert new.opset == 20
+    assert set(old.operators) <= set(new.operators)
+    assert {"LayerNormalization", "GroupNormalization", "IsInf", "Hardmax", "Gelu", "Mish", "DeformConv"} <= set(
+        new.operators
+    )
+    assert not {"QLinearConv", "STFT", "Unique", "Det", "DynamicQuantizeLinear"} & set(new.operators)
+    assert new.as_read("int64") == "int64"  # 8.5 reads it as int32
+    allowed = {limit.attribute: limit.allowed for limit in new.operators["Resize"].limits}
+    assert (allowed["antialias"], allowed["mode"]) == ((0,), ("nearest", "linear", "cubic"))
 
 
 def test_the_table_of_onnxruntime_is_what_the_installed_one_says():
