@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Batch", "BudgetJudge", "Context", "ExportStage", "Progress", "Split", "Splits", "Stage"]
+__all__ = ["Batch", "BudgetJudge", "Context", "ExportStage", "Progress", "Split", "Splits", "Stage", "maker_of"]
 
 T = TypeVar("T")
 
@@ -151,12 +151,19 @@ class Stage(BaseModel, abc.ABC):
         return precision
 
     def requires(self, target: Target, precision: Precision, name: str) -> None:
-        """Raise `Refusal` when `target` cannot use this stage on an input of `precision`; `name` as in the recipe."""
+        """Raise `Refusal` when `target` cannot use this stage on an input of `precision`; `name` as in the recipe.
+
+        Only the pipeline knows which stage made the input what it is: it puts its name for `maker_of(precision)`.
+        """
 
     def equal_on(self) -> int:
         """On how many calibration images the output has to compute what the input does; 0 where the stage is meant to
         change that. The pipeline holds the stage to it (`compress.gates`)."""
         return 0
+
+    def foresee(self, source: Artifact, target: Target) -> None:
+        """Raise now what a run would end with after hours: something in the FP32 network `source` that no stage before
+        this one takes out. Asked where work stands between the two; `source` is never changed."""
 
     def surroundings(self) -> dict[str, str]:
         """What the result depends on besides input, options, data and versions: programs found on this machine."""
@@ -169,6 +176,11 @@ class Stage(BaseModel, abc.ABC):
     @abc.abstractmethod
     def run(self, artifact: Artifact, context: Context) -> Artifact:
         """Make the output artifact. Raises `StageError` on failure and leaves nothing half-written."""
+
+
+def maker_of(precision: Precision) -> str:
+    """Stands in a fix for the name of the stage that made a model `precision`."""
+    return f"<the stage that makes it {precision}>"
 
 
 class ExportStage(Stage, abc.ABC):

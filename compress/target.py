@@ -125,6 +125,11 @@ class Target(BaseModel):
     sparse_weights: SparseWeights | None = None
     deployment: dict[Format, Deployment] = {}
 
+    def pinned(self, package: str) -> str | None:
+        """The version of a package that is installed on the device; None where none is named."""
+        pins = (pin.partition("==") for deployment in self.deployment.values() for pin in deployment.packages)
+        return next((version for name, _, version in pins if name == package), None)
+
     def require_precision(self, precision: Precision, *, stage: str) -> None:
         """Refuse `stage` with the device's own reason when it does not compute in `precision`."""
         self._require(self.precisions.get(precision), f"{precision} compute", stage)

@@ -53,14 +53,19 @@ def require_equal(before: Artifact, after: Artifact, images: list[NDArray[np.flo
 
 
 def require_equal_graph(before: Artifact, graph: fx.GraphModule, split: Split) -> None:
-    """Hold a captured FP32 graph against the artifact it is the capture of, an ONNX file run by ONNX Runtime included.
+    """Hold an FP32 graph against the artifact that it captures or imports; an ONNX file is run by ONNX Runtime.
 
     Raises:
         ParityError: they differ; names the first layer that does.
     """
     from compress.graph import static_batch_reason
 
-    made = replace(before, format=Format.TORCH, model=graph, dynamic_batch=static_batch_reason(graph) is None)
+    made = replace(
+        before,
+        format=Format.TORCH,
+        model=graph,
+        dynamic_batch=before.dynamic_batch and static_batch_reason(graph) is None,
+    )
     if len(split):  # an empty one is the calibration's to refuse
         require_equal(before, made, images_for(before, made, split, _GRAPH_SAMPLES))
 

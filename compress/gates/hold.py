@@ -9,6 +9,7 @@ wrong pad constant. What fails names the first layer that differs.
 
 from __future__ import annotations
 
+import filecmp
 import os
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ def hold(stage: Stage, before: Artifact, after: Artifact, context: Context, *, e
         ParityError: they differ; names the first layer that does.
     """
     samples = stage.equal_on()
-    if not samples or before.deferred or after.deferred:
+    if not samples or before.deferred or after.deferred or _same_file(before, after):
         return
     images = images_for(before, after, context.splits.calibration, samples)
     try:
@@ -84,6 +85,12 @@ def _runs_on_onnxruntime(artifact: Artifact, target: Target) -> bool:
     deployment = target.deployment.get(Format.ONNX)
     is_int8 = artifact.format is Format.ONNX and artifact.precision is Precision.INT8
     return is_int8 and deployment is not None and deployment.runtime == _ONNXRUNTIME
+
+
+def _same_file(before: Artifact, after: Artifact) -> bool:
+    """Whether a file was only handed on."""
+    files = Format.TORCH not in (before.format, after.format) and before.format is after.format
+    return files and filecmp.cmp(before.path, after.path, shallow=False)
 
 
 def _remove(artifact: Artifact) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from torch import fx, nn
+from torch import fx
 
 from compress.errors import CompressError, ModelError
 from compress.onnx_import.builder import Attribute, Builder, Handler, Operation, Value, attributes_of, to_tensor
@@ -46,7 +46,7 @@ KNOWN_OPERATORS = frozenset(_HANDLERS)
 """Names of the standard operators that are imported; each in the forms its handler knows, the others refused."""
 
 
-def onnx_to_module(path: Path) -> nn.Module:
+def onnx_to_module(path: Path) -> fx.GraphModule:
     """The network in an ONNX file as a `torch.fx.GraphModule` in eval mode.
 
     Convolutions, batch normalisations and matrix products with stored weights become `nn.Conv2d`, `nn.BatchNorm2d` and
@@ -74,7 +74,7 @@ class _Import:
         self.read = {name for node in self.model.graph.node for name in node.input}
         self.read |= {output.name for output in self.model.graph.output}
 
-    def module(self) -> nn.Module:
+    def module(self) -> fx.GraphModule:
         graph = self.model.graph
         if graph.sparse_initializer:
             raise _unreadable_part("sparse initializers", "store the weights densely")
@@ -200,7 +200,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
-def _finish(builder: Builder, outputs: list[Value]) -> nn.Module:
+def _finish(builder: Builder, outputs: list[Value]) -> fx.GraphModule:
     tensors = [builder.call(as_tensor, value) if value in builder.sizes else value for value in outputs]
     results = [builder.stored_operand(value) for value in tensors]
     builder.graph.output(results[0] if len(results) == 1 else tuple(results))
@@ -211,7 +211,8 @@ def _finish(builder: Builder, outputs: list[Value]) -> nn.Module:
     members = {name: member for name, member in builder.members.items() if name in used}
     module = fx.GraphModule(members, builder.graph, class_name="ImportedOnnx")
     module.graph.lint()
-    return module.eval()
+    module.eval()
+    return module
 
 
 def _read(path: Path) -> onnx.ModelProto:

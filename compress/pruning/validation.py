@@ -7,6 +7,7 @@ from torch import nn
 from compress.errors import StageError
 from compress.stage import Batch, Context
 from compress.training.validate import Validation, validate
+from compress.types import Artifact
 
 __all__ = ["Judge"]
 
@@ -14,16 +15,16 @@ _BATCH = 128
 
 
 class Judge:
-    """Accuracy on the first validation images, decoded once.
+    """Accuracy on the first validation images, decoded once; one by one where `artifact` takes no batches.
 
     Raises:
         StageError: there are none.
     """
 
-    def __init__(self, context: Context, samples: int) -> None:
+    def __init__(self, artifact: Artifact, context: Context, samples: int) -> None:
         self._batches: list[Batch] = []
         missing = samples
-        for batch in context.splits.validation.batches(_BATCH):
+        for batch in context.splits.validation.batches(_BATCH if artifact.dynamic_batch else 1):
             self._batches.append(Batch(batch.images[:missing], batch.labels[:missing]))
             missing -= len(self._batches[-1].labels)
             if missing <= 0:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import field_validator
 
-from compress.errors import Refusal, nearest
+from compress.errors import ModelError, Refusal, nearest
 from compress.quantization.observers import observer_names
 from compress.quantization.policy import Policy, load_policy, policy_names
-from compress.stage import Context, Stage
+from compress.stage import Context, Stage, maker_of
 from compress.target import Target
 from compress.types import Artifact, Format, Precision
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from compress.quantization.placement import Recipe
 
-__all__ = ["StaticOptions", "float_module", "log_float_layers"]
+__all__ = ["StaticOptions", "float_module", "log_float_layers", "single_image_reason"]
 
 
 class StaticOptions(Stage):
@@ -65,7 +65,7 @@ class StaticOptions(Stage):
         if precision is not Precision.FP32:
             raise Refusal(
                 f"stage {name!r} quantizes fp32 models, but its input is already {precision}",
-                fix=f"~stage.{name}, or drop the stage that makes it {precision}",
+                fix=f"~stage.{name} or ~stage.{maker_of(precision)}",
             )
         self._placement_for(target, name)
 
@@ -78,8 +78,10 @@ class StaticOptions(Stage):
         reduce_range = self.reduce_range
         if reduce_range is None:
             reduce_range = scheme is not None and scheme.reduce_range
+        policy = load_policy(self._placement_for(context.target, context.name))
         return Recipe(
-            policy=load_policy(self._placement_for(context.target, context.name)),
+            policy=policy,
+            runtime_version=context.target.pinned(policy.runtime),
             activation_observer=load_observer(self.observer),
             per_channel=self.per_channel,
             reduce_range=reduce_range,
@@ -129,6 +131,27 @@ def float_module(artifact: Artifact) -> nn.Module:
     from compress.onnx_import import onnx_to_module
 
     return onnx_to_module(artifact.path)
+
+
+def single_image_reason(graph: fx.GraphModule, artifact: Artifact) -> str | None:
+    """Why `graph`, made of `artifact`, is run image by image; None where it takes batches.
+
+    Batches are used where they were seen to give what their images give alone. A module was looked at when it was
+    loaded; the import of an ONNX file that is fixed to a batch of one is looked at here.
+    """
+    from compress.graph import static_batch_reason
+    from compress.models.probe import probe_module
+
+    captured = static_batch_reason(graph)
+    if captured is not None or artifact.dynamic_batch:
+        return captured
+    differs = "batches of the model do not give what their images give alone"
+    if artifact.format is not Format.ONNX:
+        return differs
+    try:
+        return None if probe_module(graph, artifact.input) else differs
+    except ModelError as error:
+        return error.problem
 
 
 def log_float_layers(graph: fx.GraphModule, recipe: Recipe, context: Context) -> dict[str, str]:

@@ -51,6 +51,7 @@ class Recipe:
         per_channel: one weight scale per output channel, else one per tensor.
         reduce_range: weights in 7 bits.
         keep_float: names of layers (`layer1.0.conv1`) to leave in float.
+        runtime_version: of the policy's runtime on the device; None where the target pins none.
     """
 
     policy: Policy
@@ -59,6 +60,7 @@ class Recipe:
     per_channel: bool = True
     reduce_range: bool = False
     keep_float: Collection[str] = field(default=frozenset())
+    runtime_version: str | None = None
 
 
 class PlacementQuantizer(Quantizer):
@@ -66,7 +68,7 @@ class PlacementQuantizer(Quantizer):
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
-        self._guards = recipe.policy.active_guards()
+        self._guards = recipe.policy.active_guards(recipe.runtime_version)
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
         """Set the annotation of every operator that the policy quantizes; `model` is changed and returned."""
@@ -192,7 +194,10 @@ def _arguments(node: fx.Node) -> dict[str, object]:
 
 def guarded_operators(graph: fx.GraphModule, quantizer: PlacementQuantizer) -> dict[fx.Node, Guard]:
     """Operators that stay in float because the runtime's integer kernel is wrong for them, in execution order."""
-    found = {node: quantizer.guard_of(node) for node in call_nodes(graph)}
+    read = [
+        node for node in call_nodes(graph) if any(user.op != "output" for user in node.users)
+    ]  # the end stays float
+    found = {node: quantizer.guard_of(node) for node in read}
     return {node: guard for node, guard in found.items() if guard is not None}
 
 

@@ -117,12 +117,13 @@ class OpRule(BaseModel):
 
 
 class Guard(BaseModel):
-    """An integer kernel of the runtime that is known to compute something else: its operator stays in float.
+    """An integer kernel of the runtime that is known to compute something else: its operator stays in float, and out of
+    that kernel.
 
     Attributes:
         operator: the kind that the kernel computes.
         when: arguments of the ATen operator, by their names in its schema, and the values they have where the kernel is
-            wrong; all of them.
+            wrong; all of them. Empty: whatever they are.
         kernel: its name in the runtime.
         since, before: versions of the runtime (`1.31`) that have it; null is open.
         source: what shows it.
@@ -147,10 +148,10 @@ class Guard(BaseModel):
     @property
     def reason(self) -> str:
         """One clause for the user: which kernel is wrong where, and who says so."""
-        where = ", ".join(f"{name}={value}" for name, value in self.when.items())
+        where = " with " + ", ".join(f"{name}={value}" for name, value in self.when.items()) if self.when else ""
         bounds = [f"from {self.since}" if self.since else "", f"before {self.before}" if self.before else ""]
         versions = " ".join(filter(None, bounds)) or "all versions"
-        return f"{self.kernel} is wrong with {where} ({versions}; {self.source})"
+        return f"{self.kernel} is wrong{where} ({versions}; {self.source})"
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -168,7 +169,7 @@ class Policy(BaseModel):
         bias: `int32` with scale `input scale x weight scale`, or left in `float`.
         rules: by kind of operator; a kind that is not listed follows `unlisted`.
         unlisted: None leaves those operators in float.
-        guards: operators that stay in float although their kind has a rule.
+        guards: operators that stay in float although their kind has a rule, or the runtime a kernel.
     """
 
     model_config = _STRICT
@@ -193,13 +194,18 @@ class Policy(BaseModel):
             raise ValueError("weights must be symmetric int8: an offset would turn pruned zeros into other numbers")
         return self
 
-    def active_guards(self) -> tuple[Guard, ...]:
-        """Those that apply to the version of the runtime that is installed here, where files are judged."""
+    def active_guards(self, pinned: str | None = None) -> tuple[Guard, ...]:
+        """Those that apply to the version of the runtime on the device, or to the one here, where files are judged.
+
+        Args:
+            pinned: the device's; None where the target names none.
+        """
         try:
-            version = metadata.version(self.runtime)
+            installed = metadata.version(self.runtime)
         except metadata.PackageNotFoundError:
-            version = None
-        return tuple(guard for guard in self.guards if guard.applies_to(version))
+            installed = None
+        versions = {pinned or installed, installed or pinned}
+        return tuple(guard for guard in self.guards if any(map(guard.applies_to, versions)))
 
     def rule(self, kind: OpKind) -> OpRule | None:
         """The rule for a kind of operator; None leaves it in float."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from torch import fx
 
 from compress.budget import Limits, Verdict
-from compress.graph import static_batch_reason
 from compress.quantization.fake_quant import FrozenBatchNorm, make_trainable, settle, start
 from compress.quantization.ladder import Made, Rung, Settings
 from compress.quantization.mixed_precision import Cost, choose_float_layers
@@ -44,6 +43,7 @@ class Bench:
         recipe: to start from.
         judge: gives the verdict on the validation split.
         images: that ranges are found on.
+        single: why the graph is run image by image; None where it takes batches.
         search: the observer of the rung `range_search`.
         limits: of what may be lost.
         float_cost: what the rung `mixed_precision` pays for a layer in float.
@@ -56,6 +56,7 @@ class Bench:
     recipe: Recipe
     judge: Callable[[fx.GraphModule], Verdict]
     images: CalibrationImages
+    single: str | None
     splits: Splits
     search: type[RangeObserver]
     limits: Limits
@@ -187,5 +188,4 @@ def _all_integer(bench: Bench) -> str | None:
 def _untrainable(bench: Bench) -> str | None:
     if not len(bench.splits.finetune):
         return "the fine-tuning split is empty (data.finetune=<number of images>)"
-    reason = static_batch_reason(bench.graph)
-    return f"the model takes single images, training needs batches: {reason}" if reason else None
+    return f"the model takes single images, training needs batches: {bench.single}" if bench.single else None

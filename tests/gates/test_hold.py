@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from compress.config import load_target
-from compress.errors import ParityError
+from compress.errors import DeviceMissing, ParityError
 from compress.gates.hold import hold
 from compress.onnxfile.assemble import finish, from_module
 from compress.onnxfile.opset import Ceiling
@@ -24,6 +24,7 @@ from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy
 from compress.quantization.ptq import calibrate, convert, float_graph, prepare
 from compress.stage import Context
+from compress.stages.export.to_edgetpu import ToEdgetpu
 from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
 from compress.stages.prune.magnitude import Magnitude
 from compress.types import Artifact, Format, InputSpec, Precision
@@ -143,3 +144,47 @@ def test_what_only_the_device_can_make_is_left_to_it(tmp_path):
     source = torch_artifact(network())
     plan = replace(source, format=Format.TENSORRT, model=tmp_path / "a.plan.json")
     hold(Promise(), source, plan, context(tmp_path), exact_int8=False)
+
+
+def compiled(tmp_path, monkeypatch, answers):
+    """A file for the Edge TPU and what it was compiled from; `answers` of the first, None where no device is there."""
+    before, after = tmp_path / "int8.tflite", tmp_path / "int8_edgetpu.tflite"
+    before.write_bytes(b"model")
+    after.write_bytes(b"compiled")
+
+    def on_device(artifact, *, threads):
+        if answers is None:
+            raise DeviceMissing("no Edge TPU is connected to this machine")
+        return answers
+
+    monkeypatch.setattr("compress.runtimes.tflite.load", lambda artifact, *, threads: logits)
+    monkeypatch.setattr("compress.runtimes.edgetpu.load", on_device)
+    source = Artifact(Format.TFLITE, before, Precision.INT8, SPEC, dynamic_batch=False)
+    return source, source.after("to_edgetpu", after, format=Format.EDGETPU)
+
+
+def logits(images):
+    return images.reshape(len(images), -1)[:, :5]
+
+
+def test_a_compiled_file_is_held_where_its_device_is(tmp_path, monkeypatch):
+    stage = ToEdgetpu()
+    assert stage.equal_on() > 0
+    source, right = compiled(tmp_path, monkeypatch, logits)
+    hold(stage, source, right, context(tmp_path), exact_int8=True)
+    source, absent = compiled(tmp_path, monkeypatch, None)
+    hold(stage, source, absent, context(tmp_path), exact_int8=True)
+    assert absent.path.exists()
+    source, wrong = compiled(tmp_path, monkeypatch, lambda images: -logits(images))
+    with pytest.raises(ParityError, match="the edgetpu file does not compute what its source does on 16 samples"):
+        hold(stage, source, wrong, context(tmp_path), exact_int8=True)
+    assert not wrong.path.exists()
+    assert source.path.exists()
+
+
+def test_a_file_that_is_only_handed_on_is_not_run(tmp_path, monkeypatch):
+    source, _ = compiled(tmp_path, monkeypatch, logits)
+    copied = tmp_path / "copy.tflite"
+    copied.write_bytes(b"model")
+    monkeypatch.setattr("compress.runtimes.tflite.load", None)
+    hold(ToEdgetpu(), source, source.after("to_edgetpu", copied), context(tmp_path), exact_int8=True)

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from compress.gates.fused import first_wrong_kernel
-from compress.quantization.policy import load_policy
+from compress.quantization.policy import OpKind, load_policy
+from compress.quantization.ptq import float_graph, guard_reasons
 from compress.runtimes.onnx import open_session
+from compress.types import InputSpec
 
 
 class Apply(nn.Module):
@@ -80,6 +82,8 @@ PAIRS = {
     "concat same": lambda a, b: torch.cat([a, a, b], 1),
     "concat height": lambda a, b: torch.cat([a, b.sigmoid()], 2),
     "matmul": lambda a, b: a @ b.transpose(2, 3),
+    "softmax": lambda a, b: (a @ b.transpose(2, 3)).softmax(-1) @ a,
+    "even softmax": lambda a, b: ((0.02 * a) @ (0.02 * b).transpose(2, 3)).softmax(-1) @ a,
 }
 LAYERS = {
     "groups": nn.Conv2d(8, 8, 3, groups=2),
@@ -98,14 +102,16 @@ FORMS = {
     **{name: Apply(function) for name, function in PAIRS.items()},
     **{name: Weighted(module) for name, module in LAYERS.items()},
 }
-WRONG = ("avg ceil", "avg ceil pad counted")
+WRONG = {
+    "avg ceil": "QLinearAveragePool",
+    "avg ceil pad counted": "QLinearAveragePool",
+    "even softmax": "QLinearSoftmax",
+}
 SHAPE = (3, 12, 12)  # the last window of 3 with stride 2 hangs over
 
 
 def exported(kit, module, policy):
     from dataclasses import replace
-
-    from compress.types import InputSpec
 
     spec = InputSpec(SHAPE)
     torch.manual_seed(2)
@@ -136,10 +142,36 @@ def test_kernels_that_the_policy_uses_are_right(kit, name):
     assert kernel is None
 
 
+class Ends(Apply):
+    def forward(self, x):
+        return self.first(x).flatten(1).softmax(-1)
+
+
+@pytest.mark.parametrize(("module", "guarded"), [(Ends(None), 0), (FORMS["softmax"], 1)], ids=["end", "attention"])
+def test_what_ends_in_float_is_not_guarded(kit, module, guarded):
+    reasons = guard_reasons(float_graph(module.eval(), InputSpec(SHAPE)), kit.recipe())
+    assert len(reasons) == guarded
+    assert all(reason.startswith("QLinearSoftmax is wrong (all versions; ") for reason in reasons.values())
+
+
+def test_guards_go_by_the_devices_version_and_the_one_here():
+    policy = load_policy("onnxruntime")
+    pools = [guard for guard in policy.guards if guard.operator is OpKind.AVG_POOL]
+    fixed = policy.model_copy(update={"guards": tuple(pools)})
+    assert fixed.active_guards("1.31.1") == tuple(pools)
+    old = fixed.model_copy(update={"runtime": "numpy"})  # installed, and newer than 1.32
+    assert old.active_guards() == ()
+    assert old.active_guards("1.31.1") == tuple(pools)  # the device has the kernel
+    assert old.active_guards("1.32.0") == ()
+    assert fixed.active_guards("1.40.0") == tuple(pools)  # the device has not, but files are judged here
+    assert fixed.model_copy(update={"runtime": "not-installed"}).active_guards("1.32.0") == ()
+    assert fixed.model_copy(update={"runtime": "not-installed"}).active_guards() == tuple(pools)
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_guards_are_still_needed(kit, name):
     unguarded = load_policy("onnxruntime").model_copy(update={"guards": ()})
     steps, kernel = off(*exported(kit, FORMS[name], unguarded))
     assert steps > 2
     assert kernel is not None
-    assert kernel.startswith("QLinearAveragePool (node ")
+    assert kernel.startswith(f"{WRONG[name]} (node ")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ToEdgetpu"]
 
+_HELD_ON = 16
+"""Calibration images on which a compiled file computes what it was compiled from, where an Edge TPU is plugged in."""
+
 _SHOWN = 12  # operators named in the refusal; their number is given
 
 
@@ -38,6 +41,7 @@ class ToEdgetpu(Stage):
 
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.TFLITE})
     produces: ClassVar[Format] = Format.EDGETPU
+    data_used: ClassVar[tuple[str, ...]] = ("calibration",)
 
     min_mapped: Annotated[float, Field(ge=0, le=1)] = 0.0
     runtime: Annotated[int, Field(ge=OLDEST_RUNTIME, le=NEWEST_RUNTIME)] = NEWEST_RUNTIME
@@ -51,6 +55,9 @@ class ToEdgetpu(Stage):
                 f"stage {name!r}: the Edge TPU compiler takes quantized models only, but the input is {precision}",
                 fix="precision=int8",
             )
+
+    def equal_on(self) -> int:
+        return _HELD_ON
 
     def surroundings(self) -> dict[str, str]:
         """The compiler: with another one, or one at last, the stage is run again."""

@@ -58,7 +58,7 @@ class Depth(BudgetStage):
         budget = self.budget(shapes, context, lanes=1)
         goal = _Goal(budget, {block.name: _saving(block, shapes, budget) for block in blocks})
         _require_reachable(goal, context.name)
-        images = self._images(context)
+        images = self._images(artifact, context)
         dropped = _drop_until(module, {block.name: block for block in blocks}, goal, images, context)
         after = budget.before - sum(goal.savings[name] for name in dropped)
         context.progress.log(
@@ -79,12 +79,12 @@ class Depth(BudgetStage):
         require_matches([layer for block in found for layer in block.layers], self.exclude, stage)
         return [block for block in found if not matching((block.name, *block.layers), self.exclude)]
 
-    def _images(self, context: Context) -> list[torch.Tensor]:
+    def _images(self, artifact: Artifact, context: Context) -> list[torch.Tensor]:
         import torch
 
         batches = islice(context.splits.calibration.batches(self.batch_size), -(-self.samples // self.batch_size))
         images = torch.cat([torch.from_numpy(batch.images) for batch in batches])[: self.samples]
-        return list(images.split(self.batch_size))
+        return list(images.split(self.batch_size if artifact.dynamic_batch else 1))
 
 
 @dataclass(frozen=True)

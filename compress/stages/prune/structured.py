@@ -69,22 +69,23 @@ class Structured(BudgetStage):
 
         network = analyse(artifact.module, artifact.input, self.exclude, context.name, context.seed)
         budget = self.budget(network.shapes, context, lanes=self.round_to)
-        plan = self._plan(network, budget, context)
+        plan = self._plan(network, budget, artifact, context)
         network.remove(plan.removed, torch.zeros(1, *artifact.input.shape), context.name)
         _log(network, plan, budget, context)
         return artifact.after(context.name, network.module)
 
-    def _plan(self, network: Network, budget: Budget, context: Context) -> Plan:
+    def _plan(self, network: Network, budget: Budget, artifact: Artifact, context: Context) -> Plan:
         from compress.pruning.allocate import allocate, candidates
         from compress.pruning.importance import unit_importance
 
-        samples = context.splits.finetune.batches(self.batch_size) if self.criterion == "taylor" else iter(())
+        batch_size = self.batch_size if artifact.dynamic_batch else 1
+        samples = context.splits.finetune.batches(batch_size) if self.criterion == "taylor" else iter(())
         importance = unit_importance(network, self.criterion, islice(samples, self.batches), context.name)
         found = candidates(network.groups, importance, multiple=self.round_to, max_removed=self.max_removed)
-        damage, power = self._damage(found, network, context), _COST_POWER[self.scope]
+        damage, power = self._damage(found, network, artifact, context), _COST_POWER[self.scope]
         return allocate(found, network.shapes, budget, damage, cost_power=power, stage=context.name)
 
-    def _damage(self, found: list[Candidate], network: Network, context: Context) -> Damage:
+    def _damage(self, found: list[Candidate], network: Network, artifact: Artifact, context: Context) -> Damage:
         from compress.pruning.allocate import even, relative_importance
 
         if self.scope != "sensitivity":
@@ -92,7 +93,7 @@ class Structured(BudgetStage):
         from compress.pruning.sensitivity import Channels, CurveDamage, scan
         from compress.pruning.validation import Judge
 
-        judge = Judge(context, self.scan_samples)
+        judge = Judge(artifact, context, self.scan_samples)
         parts = [Channels(candidate, network.module) for candidate in found]
         whole = judge(network.module)
         tracked = context.progress.track(parts, f"{context.name}: scan", total=len(parts))

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from compress.budget import BudgetMissed
 from compress.errors import Refusal, StageError
-from compress.quantization.options import StaticOptions, log_float_layers
+from compress.quantization.options import StaticOptions, log_float_layers, single_image_reason
 from compress.quantization.rung_names import RUNGS, RungName
 from compress.stage import Context
 from compress.target import Target
@@ -116,12 +116,14 @@ class Auto(StaticOptions):
         import torch
 
         from compress.files import write_bytes
-        from compress.graph import static_batch_reason
         from compress.serialize import to_json
 
         torch.manual_seed(context.seed)
         graph = self.float_graph(artifact, context)
-        climb = self._climb(graph, artifact, context)
+        single = single_image_reason(graph, artifact)
+        bench = self._bench(graph, artifact, single, context)
+        notes = log_float_layers(graph, bench.recipe, context)
+        climb = self._climb(bench, context)
         write_bytes(context.folder / _RECORDS, to_json(climb.records))
         of_the_run = context.judge is not None and self.budget == Budget()
         if climb.best is None or (not climb.within_budget and self.on_miss == "fail" and not of_the_run):
@@ -133,36 +135,34 @@ class Auto(StaticOptions):
             climb.best.graph,
             format=Format.TORCH,
             precision=Precision.INT8,
-            dynamic_batch=static_batch_reason(graph) is None,
-            notes=self._notes(climb, context),
+            dynamic_batch=single is None,
+            notes={**notes, **self._notes(climb, context)},
         )
 
-    def _climb(self, graph: fx.GraphModule, artifact: Artifact, context: Context) -> Climb:
+    def _climb(self, bench: Bench, context: Context) -> Climb:
         from compress.quantization.ladder import Settings, climb
         from compress.quantization.rungs import build_rungs
         from compress.quantization.static import Recovery
 
-        bench = self._bench(graph, artifact, context)
         self._log_resolution(context)
-        log_float_layers(graph, bench.recipe, context)
         start = Settings(bench.recipe, Recovery())
         rungs = build_rungs(self.rungs, bench)
         return climb(rungs, start, bench.judge, bench.limits, context.progress, context.name)
 
-    def _bench(self, graph: fx.GraphModule, artifact: Artifact, context: Context) -> Bench:
+    def _bench(self, graph: fx.GraphModule, artifact: Artifact, single: str | None, context: Context) -> Bench:
         from compress.budget import Limits
-        from compress.graph import static_batch_reason
         from compress.quantization.observers import load_observer
         from compress.quantization.observers.min_max import MinMax
         from compress.quantization.rungs import Bench
         from compress.quantization.static import CalibrationImages
 
-        single = static_batch_reason(graph) is not None
+        exact = replace(artifact, model=graph, format=Format.TORCH, dynamic_batch=single is None)
         return Bench(
             graph=graph,
             recipe=replace(self.recipe(context), activation_observer=MinMax),
-            judge=self._judge(graph, artifact, context),
+            judge=self._judge(exact, context),
             images=CalibrationImages(context.splits.calibration, 1 if single else self.batch_size),
+            single=single,
             splits=context.splits,
             search=load_observer(self.observer),
             limits=Limits(self._drop(context), self.budget.sqnr_db),
@@ -175,7 +175,7 @@ class Auto(StaticOptions):
             description=context.name,
         )
 
-    def _judge(self, graph: fx.GraphModule, artifact: Artifact, context: Context) -> Callable[[nn.Module], Verdict]:
+    def _judge(self, exact: Artifact, context: Context) -> Callable[[nn.Module], Verdict]:
         """Compares with the source of the run; with the float graph where the stage runs by itself."""
         if not len(context.splits.validation):
             raise StageError(
@@ -185,7 +185,6 @@ class Auto(StaticOptions):
         from compress.budget import Budget as RunBudget
         from compress.judge import Judge
 
-        exact = replace(artifact, model=graph, format=Format.TORCH)
         judge = context.judge or Judge(context.source or exact, context.splits, RunBudget())
         return lambda module: judge(replace(exact, model=module))
 

@@ -46,20 +46,24 @@ class Fp16(Stage):
             Refusal: the model is not float32.
             StageError: a weight or an activation is beyond float16 (names the layer and its value), or the model does
                 not run in float16.
+            ParityError: the import of an ONNX file does not compute what the file does; names the first layer.
         """
-        from compress.graph import static_batch_reason
+        from torch import fx
+
+        from compress.gates.form import require_equal_graph
         from compress.parity import first_images
         from compress.quantization.half import to_half
         from compress.quantization.half_range import check_half, saturated
-        from compress.quantization.options import float_module
+        from compress.quantization.options import float_module, single_image_reason
 
         source = float_module(artifact)
+        if artifact.format is Format.ONNX and isinstance(source, fx.GraphModule):
+            require_equal_graph(artifact, source, context.splits.calibration)
         graph = _captured(source, artifact)
         limited, constants = saturated(graph) if graph is not None else (None, ())
         half = to_half(limited or source)
         _check_runs(half, artifact)
-        reason = static_batch_reason(graph) if graph is not None else None
-        together = reason is None and (artifact.dynamic_batch or artifact.format is Format.ONNX)
+        together = artifact.dynamic_batch if graph is None else single_image_reason(graph, artifact) is None
         images = first_images(context.splits.calibration, _IMAGES)
         batches = [part for batch in images for part in ([batch] if together else np.split(batch, len(batch)))]
         return artifact.after(

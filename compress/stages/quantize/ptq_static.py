@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from compress.errors import Refusal
-from compress.quantization.options import StaticOptions, log_float_layers
+from compress.quantization.options import StaticOptions, log_float_layers, single_image_reason
 from compress.stage import Context
 from compress.target import Target
 from compress.training.options import TrainOptions
@@ -76,11 +76,9 @@ class PtqStatic(StaticOptions):
         """
         import torch
 
-        from compress.graph import static_batch_reason
-
         torch.manual_seed(context.seed)
         graph = self.float_graph(artifact, context)
-        reason = static_batch_reason(graph)
+        reason = single_image_reason(graph, artifact)
         settings = self._settings(graph, context)
         notes = log_float_layers(graph, settings.recipe, context)
         made = self._made(graph, settings, 1 if reason else self.batch_size, context)
@@ -90,7 +88,7 @@ class PtqStatic(StaticOptions):
         if reason:
             context.progress.log(f"{context.name}: batch fixed to 1: {reason}")
         if context.judge is not None:
-            held = self._held(made, context.judge, artifact, context)
+            held = self._held(made, context.judge, artifact, reason, context)
             made, notes = held.made, {**notes, **held.notes}
         return artifact.after(
             context.name,
@@ -119,10 +117,13 @@ class PtqStatic(StaticOptions):
         calibrated = quantize(graph, settings.recipe, settings.recovery, images, context.progress)
         return Made(convert(calibrated.prepared), settings, calibrated.did)
 
-    def _held(self, made: Made, judge: BudgetJudge, artifact: Artifact, context: Context) -> Held:
-        """What is within the budget of the run, or comes nearest to it."""
+    def _held(self, made: Made, judge: BudgetJudge, artifact: Artifact, single: str | None, context: Context) -> Held:
+        """What is within the budget of the run, or comes nearest to it.
+
+        Args:
+            single: why images are run one by one; None where they are not.
+        """
         from compress.budget import Limits
-        from compress.graph import static_batch_reason
         from compress.quantization.hold import Held, hold
         from compress.quantization.mixed_precision import extra_bytes
         from compress.quantization.observers import load_observer
@@ -130,18 +131,18 @@ class PtqStatic(StaticOptions):
         from compress.quantization.static import CalibrationImages
 
         def judged(module: nn.Module) -> Verdict:
-            return judge(replace(artifact, model=module, format=Format.TORCH))
+            return judge(replace(artifact, model=module, format=Format.TORCH, dynamic_batch=single is None))
 
         limits, verdict = Limits(judge.budget.drop or 0.0), judged(made.graph)
         if limits.met_by(verdict) or not verdict.labelled:
             return Held(made, {})
         graph = self.float_graph(artifact, context)
-        single = static_batch_reason(graph) is not None
         bench = Bench(
             graph=graph,
             recipe=made.settings.recipe,
             judge=judged,
             images=CalibrationImages(context.splits.calibration, 1 if single else self.batch_size),
+            single=single,
             splits=context.splits,
             search=load_observer(self.observer),
             limits=limits,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from compress.errors import StageError
-from compress.quantization.options import StaticOptions, log_float_layers
+from compress.quantization.options import StaticOptions, log_float_layers, single_image_reason
 from compress.stage import Context
 from compress.training.stage import TrainingStage, log_unvalidated, training_samples, validated
 from compress.types import Artifact, Format, Precision
@@ -61,7 +61,8 @@ class Qat(TrainingStage, StaticOptions):
 
         samples = training_samples(context)
         reference = self.float_graph(artifact, context)
-        _require_batches(reference, context)
+        _require_batches(reference, artifact, context)
+        notes = log_float_layers(reference, self.recipe(context), context)
         prepared = self._prepared(reference, context)
         exact, before = validated(reference, samples[1]), validated(prepared, samples[1])
         untrained = copy.deepcopy(prepared.state_dict())
@@ -74,7 +75,12 @@ class Qat(TrainingStage, StaticOptions):
         settle(prepared)
         _log_gain(exact, before, result, context)
         return artifact.after(
-            context.name, convert(prepared), format=Format.TORCH, precision=Precision.INT8, dynamic_batch=True
+            context.name,
+            convert(prepared),
+            format=Format.TORCH,
+            precision=Precision.INT8,
+            dynamic_batch=True,
+            notes=notes,
         )
 
     def _prepared(self, reference: fx.GraphModule, context: Context) -> fx.GraphModule:
@@ -82,11 +88,9 @@ class Qat(TrainingStage, StaticOptions):
         from compress.quantization.fake_quant import make_trainable, start
         from compress.quantization.static import Recovery, quantize
 
-        recipe = self.recipe(context)
-        log_float_layers(reference, recipe, context)
         graph = copy.deepcopy(reference)
         make_trainable(graph)
-        prepared = quantize(graph, recipe, Recovery(), self._images(context), context.progress).prepared
+        prepared = quantize(graph, self.recipe(context), Recovery(), self._images(context), context.progress).prepared
         start(prepared)
         return prepared
 
@@ -101,10 +105,8 @@ class Qat(TrainingStage, StaticOptions):
         return CalibrationImages(context.splits.calibration, self.batch_size)
 
 
-def _require_batches(graph: fx.GraphModule, context: Context) -> None:
-    from compress.graph import static_batch_reason
-
-    reason = static_batch_reason(graph)
+def _require_batches(graph: fx.GraphModule, artifact: Artifact, context: Context) -> None:
+    reason = single_image_reason(graph, artifact)
     if reason:
         raise StageError(
             f"stage {context.name!r}: the model takes single images and training needs batches: {reason}",

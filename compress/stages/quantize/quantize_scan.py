@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from compress.files import write_bytes
-from compress.quantization.options import StaticOptions
+from compress.quantization.options import StaticOptions, single_image_reason
 from compress.stage import Context
 from compress.types import Artifact, Format, Precision
 
@@ -41,15 +41,14 @@ class QuantizeScan(StaticOptions):
         Raises:
             StageError: no calibration images, or NaN or infinity in weights or activations (names the layer).
             ModelError: the module cannot be captured.
+            ParityError: its graph does not compute what it does.
         """
-        from compress.graph import static_batch_reason
-        from compress.quantization.ptq import float_graph
         from compress.quantization.scan_report import scan_csv, scan_svg, scan_table
         from compress.quantization.sensitivity import measure_sensitivity
         from compress.quantization.static import CalibrationImages, Recovery, quantize
 
-        graph = float_graph(artifact.module, artifact.input)
-        batch_size = 1 if static_batch_reason(graph) else self.batch_size
+        graph = self.float_graph(artifact, context)
+        batch_size = 1 if single_image_reason(graph, artifact) else self.batch_size
         images = CalibrationImages(context.splits.calibration, batch_size)
         calibrated = quantize(copy.deepcopy(graph), self.recipe(context), Recovery(), images, context.progress)
         shown = images.shown(context.progress, f"{context.name}: layers alone in INT8", self.batches)

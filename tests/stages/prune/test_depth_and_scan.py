@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -111,3 +113,28 @@ def test_bad_scans(trained, context):
         PruneScan(exclude=("nothing",)).run(trained, context)
     with pytest.raises(Refusal, match="already int8"):
         PruneScan().requires(context.target, Precision.INT8, "scan")
+
+
+class OneImage(torch.nn.Module):
+    """Written for one image: of a batch it makes one row."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.out = torch.nn.Conv2d(1, 4, 3, 2), torch.nn.Linear(36, 10)
+
+    def forward(self, x):
+        return self.out(self.conv(x).relu().view(1, 36))
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [PruneScan(samples=16), Magnitude(amount=0.2, scope="sensitivity", scan_samples=16)],
+    ids=["scan", "magnitude"],
+)
+def test_a_model_of_single_images_is_judged_one_by_one(stage, context):
+    alone = Artifact(Format.TORCH, OneImage().eval(), Precision.FP32, GRAY, dynamic_batch=False)
+    made = stage.run(alone, context)
+    assert not made.dynamic_batch
+    with pytest.raises(RuntimeError, match="invalid for input of size"):
+        stage.run(replace(alone, dynamic_batch=True), context)

@@ -11,9 +11,15 @@ from doubles import Log, noise
 from pydantic import ValidationError
 from torch import fx, nn
 
-from compress.errors import Refusal, StageError
+from compress import onnx_import
+from compress.config import load_target
+from compress.errors import ParityError, Refusal, StageError
+from compress.quantization import ptq
+from compress.quantization.ptq import float_graph
 from compress.stage import Context
+from compress.stages.quantize.fp16 import Fp16
 from compress.stages.quantize.ptq_static import PtqStatic
+from compress.stages.quantize.quantize_scan import QuantizeScan
 from compress.target import Int8Scheme, Target
 from compress.types import Artifact, Format, InputSpec, Precision
 from compress.weights import compute_weights
@@ -94,6 +100,67 @@ def test_a_module_fixed_to_a_batch_of_one_is_calibrated_one_by_one():
     assert split.sizes[-3:] == [1, 1, 1]
     assert not result.dynamic_batch
     assert "batch fixed to 1" in log.lines[-1]
+
+
+STAGES = [PtqStatic(), QuantizeScan(), Fp16()]
+
+
+def networks_input(name, tmp_path):
+    """A network that was seen at load to answer differently in batches, or a file fixed to a batch of one."""
+    if name == "module":
+        return Artifact(Format.TORCH, network(), Precision.FP32, SPEC, dynamic_batch=False), False
+    module = network() if name == "file" else Crowd().eval()
+    path = tmp_path / "model.onnx"
+    torch.onnx.export(module, (torch.zeros(1, *SPEC.shape),), path, dynamo=False, opset_version=17)
+    return Artifact(Format.ONNX, path, Precision.FP32, SPEC, dynamic_batch=False), name == "file"
+
+
+class Crowd(nn.Module):
+    """The answer for an image depends on its neighbours, of which a file for one image has none."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = network()
+
+    def forward(self, x):
+        return self.net(x - x.mean(0, keepdim=True) / 2)
+
+
+@pytest.mark.parametrize("name", ["module", "file", "crowd"])
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: type(stage).__name__)
+def test_batches_are_used_where_they_were_seen_to_agree(stage, name, tmp_path):
+    artifact, together = networks_input(name, tmp_path)
+    if artifact.format not in stage.accepts:
+        pytest.skip("takes modules only")
+    split = noise(8, SPEC.shape)
+    board = load_target("jetson_xavier_nx", [])
+    result = stage.run(artifact, Context("stage", board, SimpleNamespace(calibration=split), tmp_path, 0, Log()))
+    assert split.sizes[-1] == (8 if together else 1) or isinstance(stage, Fp16)
+    assert result.dynamic_batch is together
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: type(stage).__name__)
+def test_what_is_made_of_the_model_first_computes_what_it_does(stage, tmp_path, monkeypatch):
+    """An import, or a rewrite before anything is rounded, that got something wrong."""
+    artifact, _ = networks_input("module" if isinstance(stage, QuantizeScan) else "file", tmp_path)
+    right = onnx_import.onnx_to_module
+
+    def wrong(path):
+        module = right(path)
+        next(module.parameters()).data.mul_(1.5)
+        return module
+
+    def rewritten(module, *arguments):
+        graph = float_graph(module, *arguments)
+        next(graph.parameters()).data.mul_(1.5)
+        return graph
+
+    monkeypatch.setattr(onnx_import, "onnx_to_module", wrong)
+    monkeypatch.setattr(ptq, "float_graph", rewritten if isinstance(stage, QuantizeScan) else float_graph)
+    board = load_target("jetson_xavier_nx", [])
+    context = Context("stage", board, SimpleNamespace(calibration=noise(8, SPEC.shape)), tmp_path, 0, Log())
+    with pytest.raises(ParityError, match="does not compute what its source does on 8 samples"):
+        stage.run(artifact, context)
 
 
 def test_an_empty_calibration_split_is_an_error():
