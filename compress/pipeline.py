@@ -1,6 +1,7 @@
 """Check every stage against the target before any work, then know which stage feeds which.
 
 Pipeline.check(target, stages, source, asked)  ->  Pipeline(steps, left_out)      refuses with the reason and the fix
+pipeline.foresee(model)                        refuses what would fail hours later
 execute(pipeline, ...)                         ->  see compress/execute.py
 """
 
@@ -10,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from compress.errors import ConfigError, Refusal, nearest
-from compress.stage import ExportStage, Stage
+from compress.stage import ExportStage, Stage, maker_of
 from compress.target import Target
-from compress.types import Format, Precision
+from compress.types import Artifact, Format, Precision
 
 __all__ = ["SOURCE", "LeftOut", "Pipeline", "Step"]
 
@@ -81,7 +82,7 @@ class Pipeline:
         for name, stage in _ordered(stages).items():
             output = route.feed(name, stage)
             if output is not None:
-                stage.requires(target, output.precision, name)
+                _require(stage, target, output.precision, name, route.maker(output))
                 route.steps.append(
                     Step(
                         name,
@@ -93,6 +94,30 @@ class Pipeline:
                 )
         _refuse_unused(route.steps)
         return cls(target, _recovered(route.steps), tuple(route.left_out))
+
+    def foresee(self, source: Artifact) -> None:
+        """Let the first exporter refuse at once what it would refuse after hours of training or searching.
+
+        What comes right after stages that change nothing is found out soon enough by running it.
+
+        Raises:
+            StageError, ModelError: the exporter's own refusal.
+        """
+        position = next((place for place, step in enumerate(self.steps) if step.format is not Format.TORCH), None)
+        if position is None or source.precision is not Precision.FP32:
+            return
+        if any(step.stage.equal_on() == 0 for step in self.steps[:position]):
+            exporter = self.steps[position]
+            exporter.stage.foresee(source if exporter.feed == SOURCE else _as_module(source), self.target)
+
+
+def _as_module(source: Artifact) -> Artifact:
+    """What stages that take modules make of an ONNX file."""
+    if source.format is not Format.ONNX:
+        return source
+    from compress.onnx_import import onnx_to_module
+
+    return replace(source, format=Format.TORCH, model=onnx_to_module(source.path))
 
 
 @dataclass(frozen=True)
@@ -128,6 +153,17 @@ class _Route:
         if output is None:
             self._leave_out(name, stage, outputs)
         return output
+
+    def maker(self, output: _Output) -> str:
+        """The stage that gave `output` its precision; the source where none did."""
+        made = {step.name: step for step in self.steps}
+        name = output.name
+        while name in made and self._precision(made[name].feed) is output.precision:
+            name = made[name].feed
+        return name
+
+    def _precision(self, name: str) -> Precision:
+        return next((step.precision for step in self.steps if step.name == name), Precision.FP32)
 
     def _offered(self, name: str, stage: Stage) -> list[_Output]:
         """The outputs that `stage` may choose from, oldest first."""
@@ -171,6 +207,16 @@ class _Route:
         if stage.source is None and baseline is not None and baseline.format in stage.accepts:
             return f"stage.{name}.source={baseline.name} or ~stage.{name}"
         return f"~stage.{name}"
+
+
+def _require(stage: Stage, target: Target, precision: Precision, name: str, maker: str) -> None:
+    """Hold a stage against the target; its fix names the stage that made the input what it is."""
+    try:
+        stage.requires(target, precision, name)
+    except Refusal as refusal:
+        if refusal.fix is None or maker_of(precision) not in refusal.fix:
+            raise
+        raise Refusal(refusal.problem, fix=refusal.fix.replace(maker_of(precision), maker)) from None
 
 
 def _recovered(steps: list[Step]) -> tuple[Step, ...]:

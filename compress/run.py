@@ -103,6 +103,7 @@ def _carried_out(
     for absent in pipeline.left_out:
         progress.log(f"{absent.stage} is left out: {absent.reason}")
     run = _prepare(config, pipeline, plan.trusted.__contains__, progress)
+    pipeline.foresee(run.source)
     results = execute(pipeline, run)
     drift = _beside("drift of the exported files", lambda: _drift(results, run), progress)
     ranges = _beside("ranges", lambda: _ranges(results, run), progress)

@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pytest
+import torch
 
 from compress.config import load_target
 from compress.errors import ConfigError, Refusal
 from compress.pipeline import SOURCE, LeftOut, Pipeline
 from compress.stage import Context, ExportStage, Stage
-from compress.types import Artifact, Format, Precision
+from compress.stages.prune.depth import Depth
+from compress.stages.prune.gradual import Gradual
+from compress.stages.prune.magnitude import Magnitude
+from compress.stages.prune.prune_scan import PruneScan
+from compress.stages.prune.structured import Structured
+from compress.stages.quantize.ptq_static import PtqStatic
+from compress.types import Artifact, Format, InputSpec, Precision
 
 
 class Prune(Stage):
@@ -170,3 +177,46 @@ def test_a_stage_whose_source_or_place_is_a_stage_left_out():
         Refusal, match=r"stage.branch.source=fold is left out: it takes torch.*fix: stage.branch.source=n"
     ):
         Pipeline.check(PI, stages, Format.ONNX, asked=frozenset({"branch"}))
+
+
+class Fold(Prune):
+    def equal_on(self):
+        return 1
+
+
+class Foresees(Export):
+    seen: ClassVar[list] = []
+
+    def foresee(self, source, target):
+        self.seen.append((source.format, target.name))
+
+
+@pytest.mark.parametrize(
+    ("stages", "asked"),
+    [
+        ({"prune": Prune(), "export": Foresees()}, True),
+        ({"fold": Fold(), "export": Foresees()}, False),  # found out at once by running it
+        ({"fold": Fold(), "export": Foresees(), "prune": Prune(), "more": Foresees()}, False),
+        ({"prune": Prune()}, False),
+    ],
+    ids=["work before", "nothing before", "an early file", "no file"],
+)
+def test_an_exporter_is_asked_before_the_work_that_would_be_lost(stages, asked):
+    Foresees.seen.clear()
+    module = Artifact(Format.TORCH, torch.nn.Identity(), Precision.FP32, InputSpec((3, 4, 4)))
+    Pipeline.check(NANO, stages, Format.TORCH).foresee(module)
+    assert Foresees.seen == ([(Format.TORCH, "jetson_nano")] if asked else [])
+
+
+@pytest.mark.parametrize("late", [Magnitude(), PruneScan(), Gradual(), Structured(), Depth()])
+def test_a_fix_names_the_stage_that_came_too_early(late):
+    stages = {"fold": Fold(), "ptq_static": Quantize(), "mine": Prune(), "late": late, "export": Export()}
+    with pytest.raises(Refusal) as caught:
+        Pipeline.check(PI, stages, Format.TORCH)
+    assert "stage.late.before=ptq_static" in (caught.value.fix or "")
+    assert Pipeline.check(PI, {**stages, "late": late.model_copy(update={"before": "ptq_static"})}, Format.TORCH)
+
+
+def test_quantizing_twice_names_both():
+    with pytest.raises(Refusal, match=r"fix: ~stage.again or ~stage.ptq$"):
+        Pipeline.check(PI, {"ptq": PtqStatic(), "again": PtqStatic(), "export": Export()}, Format.TORCH)

@@ -14,7 +14,7 @@ from pydantic import Field, computed_field
 
 from compress.errors import Refusal
 from compress.files import sha256_file
-from compress.stage import Context, Stage
+from compress.stage import Context, Stage, maker_of
 from compress.target import Target
 from compress.types import Format, Precision
 
@@ -90,14 +90,15 @@ class BudgetStage(Stage):
         if precision is not Precision.FP32:
             raise Refusal(
                 f"stage {name!r} prunes fp32 weights, but its input is already {precision}",
-                fix=f"prune first: stage.{name}.before=<the stage that makes it {precision}>",
+                fix=f"prune first: stage.{name}.before={maker_of(precision)}",
             )
         if self._by_latency and self.layer_times is None and self.precision not in target.peak_flops:
-            known = ", ".join(sorted(p.value for p in target.peak_flops)) or "none"
+            peaks = sorted(p.value for p in target.peak_flops)
             raise Refusal(
                 f"stage {name!r}: the peak {self.precision} arithmetic of {target.title} is not known "
-                f"(known: {known}), so its latency cannot be estimated",
-                fix=f"stage.{name}.of=macs, stage.{name}.precision=<a known one>, or measured stage.{name}.layer_times",
+                f"(known: {', '.join(peaks) or 'none'}), so its latency cannot be estimated",
+                fix=f"stage.{name}.of=macs, {''.join(f'stage.{name}.precision={peak}, ' for peak in peaks)}"
+                f"or measured stage.{name}.layer_times",
             )
 
     def budget(self, shapes: Mapping[str, LayerShape], context: Context, *, lanes: int) -> Budget:

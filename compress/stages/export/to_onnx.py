@@ -69,6 +69,15 @@ class ToOnnx(ExportStage):
     def equal_on(self) -> int:
         return self.parity_samples
 
+    def foresee(self, source: Artifact, target: Target) -> None:
+        """Refuse what has no form that the target's parser reads.
+
+        Raises:
+            StageError: names the operator, its node, what about it, and the fix.
+        """
+        if target.onnx_parser is not None or target.onnx_opset_max is not None:
+            self._graph(source, target)
+
     def run(self, artifact: Artifact, context: Context) -> Artifact:
         from compress.onnxfile.metadata import metadata
         from compress.onnxfile.write import write_checked

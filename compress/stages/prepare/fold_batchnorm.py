@@ -6,7 +6,7 @@ import copy
 from typing import TYPE_CHECKING, ClassVar
 
 from compress.errors import Refusal
-from compress.stage import Context, Stage
+from compress.stage import Context, Stage, maker_of
 from compress.target import Target
 from compress.types import Artifact, Format, Precision
 
@@ -39,7 +39,7 @@ class FoldBatchnorm(Stage):
         if precision is not Precision.FP32:
             raise Refusal(
                 f"stage {name!r} folds fp32 weights, but its input is already {precision}",
-                fix=f"fold first: stage.{name}.before=<the stage that makes it {precision}>",
+                fix=f"fold first: stage.{name}.before={maker_of(precision)}",
             )
 
     def equal_on(self) -> int:

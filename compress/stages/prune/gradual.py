@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from compress.errors import Refusal
-from compress.stage import Context
+from compress.stage import Context, maker_of
 from compress.target import Target
 from compress.training.stage import FloatTrainingStage, log_unvalidated
 from compress.types import Artifact, Precision
@@ -66,7 +66,7 @@ class Gradual(FloatTrainingStage):
         if precision is not Precision.FP32:
             raise Refusal(
                 f"stage {name!r} trains and prunes fp32 weights, but its input is already {precision}",
-                fix=f"prune first: stage.{name}.before=<the stage that makes it {precision}>",
+                fix=f"prune first: stage.{name}.before={maker_of(precision)}",
             )
 
     def run(self, artifact: Artifact, context: Context) -> Artifact:

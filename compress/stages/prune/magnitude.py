@@ -12,7 +12,7 @@ from pydantic import Field
 
 from compress.budget import Limits, in_points
 from compress.errors import Refusal
-from compress.stage import Context, Stage
+from compress.stage import Context, Stage, maker_of
 from compress.target import Target
 from compress.types import Artifact, Format, Precision
 
@@ -67,7 +67,7 @@ class Magnitude(Stage):
         if precision is not Precision.FP32:
             raise Refusal(
                 f"stage {name!r} prunes fp32 weights, but its input is already {precision}",
-                fix=f"prune first: stage.{name}.before=<the stage that makes it {precision}>",
+                fix=f"prune first: stage.{name}.before={maker_of(precision)}",
             )
 
     def run(self, artifact: Artifact, context: Context) -> Artifact:
@@ -84,7 +84,7 @@ class Magnitude(Stage):
         if self.scope == "global":
             prune_smallest([weight.tensor for weight in weights], self.amount)
         else:
-            for weight, share in zip(weights, self._shares(weights, module, context), strict=True):
+            for weight, share in zip(weights, self._shares(weights, artifact, module, context), strict=True):
                 prune_smallest([weight.tensor], share)
         notes: dict[str, str] = {}
         if context.judge is not None and any(weight.zeros() > zeros_before[weight.name] for weight in weights):
@@ -127,14 +127,16 @@ class Magnitude(Stage):
             return f"none fit, so nothing was pruned ({cost})"
         return f"backed off to {fitted.amount:.1%}, by layer: {in_points(fitted.verdict)} ({cost})"
 
-    def _shares(self, weights: Sequence[Weight], module: nn.Module, context: Context) -> list[float]:
+    def _shares(
+        self, weights: Sequence[Weight], artifact: Artifact, module: nn.Module, context: Context
+    ) -> list[float]:
         """Share of each layer that goes."""
         if self.scope == "local" or not self.amount:
             return [self.amount] * len(weights)
         from compress.pruning.sensitivity import Weights, scan, shares_within
         from compress.pruning.validation import Judge
 
-        judge = Judge(context, self.scan_samples)
+        judge = Judge(artifact, context, self.scan_samples)
         parts = context.progress.track([Weights(weight) for weight in weights], f"{context.name}: scan")
         curves = scan(parts, sorted(self.scan_ratios), lambda: judge(module), judge(module))
         shares = shares_within(curves, self.amount)

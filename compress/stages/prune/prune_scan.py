@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from compress.errors import Refusal, StageError
 from compress.files import write_bytes
-from compress.stage import Context, Stage
+from compress.stage import Context, Stage, maker_of
 from compress.target import Target
 from compress.types import Artifact, Format, Precision
 
@@ -55,7 +55,7 @@ class PruneScan(Stage):
         if precision is not Precision.FP32:
             raise Refusal(
                 f"stage {name!r} scans fp32 weights, but its input is already {precision}",
-                fix=f"stage.{name}.before=<the stage that makes it {precision}>",
+                fix=f"stage.{name}.before={maker_of(precision)}",
             )
 
     def run(self, artifact: Artifact, context: Context) -> Artifact:
@@ -68,7 +68,7 @@ class PruneScan(Stage):
         from compress.pruning.sensitivity import scan
         from compress.pruning.validation import Judge
 
-        judge = Judge(context, self.samples)
+        judge = Judge(artifact, context, self.samples)
         module, parts = self._parts(artifact, context)
         whole = judge(module)
         curves = scan(context.progress.track(parts, context.name), self.ratios, lambda: judge(module), whole)

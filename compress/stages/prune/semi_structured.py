@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from compress.errors import Refusal, StageError
-from compress.stage import Context, Stage
+from compress.stage import Context, Stage, maker_of
 from compress.target import Target
 from compress.types import Artifact, Format, Precision
 
@@ -51,7 +51,7 @@ class SemiStructured(Stage):
         if precision is not Precision.FP32:
             raise Refusal(
                 f"stage {name!r} prunes fp32 weights, but its input is already {precision}",
-                fix=f"prune first: stage.{name}.before=<the stage that makes it {precision}>",
+                fix=f"prune first: stage.{name}.before={maker_of(precision)}",
             )
 
     def run(self, artifact: Artifact, context: Context) -> Artifact:

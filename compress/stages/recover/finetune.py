@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from compress.errors import Refusal
-from compress.stage import Context
+from compress.stage import Context, maker_of
 from compress.target import Target
 from compress.training.stage import FloatTrainingStage, log_unvalidated
 from compress.types import Artifact, Precision
@@ -36,7 +36,7 @@ class Finetune(FloatTrainingStage):
         if precision is not Precision.FP32:
             raise Refusal(
                 f"stage {name!r} trains fp32 weights, but its input is already {precision}",
-                fix=f"fine-tune first: stage.{name}.before=<the stage that makes it {precision}>, "
+                fix=f"fine-tune first: stage.{name}.before={maker_of(precision)}, "
                 "or train for int8 with quantization-aware training",
             )
 

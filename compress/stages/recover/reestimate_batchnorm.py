@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from compress.errors import Refusal, StageError
-from compress.stage import Context, Stage
+from compress.stage import Context, Stage, maker_of
 from compress.target import Target
 from compress.types import Artifact, Format, Precision
 
@@ -39,7 +39,7 @@ class ReestimateBatchnorm(Stage):
         if precision is not Precision.FP32:
             raise Refusal(
                 f"stage {name!r} measures fp32 statistics, but its input is already {precision}",
-                fix=f"stage.{name}.before=<the stage that makes it {precision}>",
+                fix=f"stage.{name}.before={maker_of(precision)}",
             )
 
     def run(self, artifact: Artifact, context: Context) -> Artifact:

@@ -19,12 +19,14 @@ from compress.errors import Refusal, StageError
 from compress.onnxfile.parsers.fit import refused
 from compress.onnxfile.parsers.table import load_parser
 from compress.onnxfile.write import read
+from compress.pipeline import Pipeline
 from compress.quantization.half import to_half
 from compress.stage import Context
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.export.to_tensorrt import ToTensorRT
 from compress.stages.quantize.fp16 import Fp16
 from compress.stages.quantize.ptq_static import PtqStatic
+from compress.stages.quantize.quantize_scan import QuantizeScan
 from compress.types import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((1, 16, 16), "gray", (0.5,), (0.5,))
@@ -151,6 +153,38 @@ def test_what_has_no_other_form_is_refused_with_operator_attribute_board_and_fix
     assert "onnx2trt_utils.cpp at release/8.2-GA" in text
     assert text.endswith("fix: replace the layer that makes MaxPool")
     assert not list(tmp_path.glob("*.onnx"))
+
+
+LATE = {"fp16": Fp16(), "to_onnx": ToOnnx()}
+
+
+def test_what_has_no_other_form_is_refused_before_any_work():
+    target = load_target("jetson_nano", [])
+    with pytest.raises(StageError, match=r"TensorRT 8\.2\) does not read MaxPool .*dilations=2"):
+        Pipeline.check(target, LATE, Format.TORCH).foresee(source(Dilated()))
+    Pipeline.check(target, LATE, Format.TORCH).foresee(source(Decoder(mode="bicubic")))  # written another way
+    looks = {"scan": QuantizeScan(), "to_onnx": ToOnnx()}
+    Pipeline.check(load_target("raspberry_pi_4", []), looks, Format.TORCH).foresee(source(Dilated()))
+
+
+def test_an_onnx_file_is_refused_before_any_work_as_what_it_becomes(tmp_path):
+    given = ToOnnx().run(source(Dilated()), context("raspberry_pi_4", tmp_path))
+    nano = Pipeline.check(load_target("jetson_nano", []), LATE, Format.ONNX)
+    assert nano.steps[0].feed == "source"
+    with pytest.raises(StageError, match=r"does not read MaxPool .*dilations=2"):
+        nano.foresee(given)
+    mobile = ToOnnx().run(source(Mobile()), context("raspberry_pi_4", tmp_path))
+    nano.foresee(mobile)
+
+
+def test_a_transformer_block_stays_one_on_tensorrt_10(tmp_path):
+    where = context("jetson_orin_nano_jp6", tmp_path)
+    int8 = PtqStatic().run(source(Block()), where)
+    result = ToOnnx().run(int8, where)
+    assert readable(result, "tensorrt_10_3").count("LayerNormalization") == 3
+    assert "parser" not in result.notes
+    planned = ToTensorRT().run(result, where)
+    assert "TensorRT 10.3.0" in planned.path.read_text()
 
 
 def test_the_same_network_is_written_for_a_device_that_reads_it(tmp_path):
