@@ -238,7 +238,8 @@ def _measured(name: str, output: Output, cost: _Cost, run: Run) -> Result:
     """Measure one boundary, or find what an earlier run measured on the very same output."""
     earlier = run.store.find_measurement(output.digest, run.measured_with) if run.resume else None
     if earlier is not None:
-        measurement = replace(earlier, stage=name, reused=True)
+        told = output.artifact.notes if name == SOURCE else {}  # the same weights may come from another file
+        measurement = replace(earlier, stage=name, reused=True, notes={**earlier.notes, **told})
     else:
         _announce(f"{name}: timing", run)
         measured = measure(

@@ -36,7 +36,7 @@ def load_model(
 
     Returns:
         An artifact with a module in eval mode, or a checked ONNX file. `dynamic_batch` is False where the model takes
-        a batch of one only.
+        a batch of one only; its notes say how much of it a checkpoint filled.
 
     Raises:
         ModelError: missing, truncated, unsafe, or not a classifier of the declared input.
@@ -50,10 +50,14 @@ def load_model(
         from compress.models.onnx_file import load_onnx
 
         return load_onnx(config.path, spec)
-    module = _module(config, trusted=trusted, seed=seed, progress=progress, finetune=finetune).eval()
+    told: list[str] = []
+    module = _module(config, trusted=trusted, seed=seed, progress=progress, finetune=finetune, say=told.append).eval()
+    for line in told:
+        progress.log(line)
     refuse_unsound(module)
     dynamic = probe_module(module, spec)
-    return Artifact(Format.TORCH, module, Precision.FP32, spec, dynamic_batch=dynamic)
+    notes = {"weights": "; ".join(told)} if told else {}
+    return Artifact(Format.TORCH, module, Precision.FP32, spec, dynamic_batch=dynamic, notes=notes)
 
 
 def _module(
@@ -63,7 +67,9 @@ def _module(
     seed: int,
     progress: Progress,
     finetune: Split | None,
+    say: Callable[[str], None],
 ) -> nn.Module:
+    """Build it; `say` gets what the report has to tell about its weights."""
     if isinstance(config, TorchvisionModel):
         from compress.models.torchvision_models import build_torchvision
 
@@ -71,7 +77,7 @@ def _module(
     if isinstance(config, FactoryModel):
         from compress.models.factory import build_from_factory
 
-        return build_from_factory(config, trusted, seed, progress.log)
+        return build_from_factory(config, trusted, seed, say)
     if isinstance(config, FileModel):
         from compress.models.graph_files import load_graph_file
 

@@ -125,6 +125,19 @@ def test_factory_builds_seeded_weights(package):
     assert model_digest(first) == model_digest(again) != model_digest(other)
 
 
+def test_how_much_a_checkpoint_filled_is_said_and_noted(package):
+    sys.modules.pop("my_nets", None)
+    options = {"kind": "factory", "factory": "my_nets:tiny", "input": TINY, "trusted": ["my_nets"]}
+    made = load(**options).module
+    torch.save({name: value for name, value in made.state_dict().items() if name != "4.bias"}, package / "w.pt")
+    partial, log = {"strict": False, "allow_random": ["4.bias"]}, Silent()
+    loaded = load(**options, checkpoint=package / "w.pt", **partial, progress=log)
+    line = "3 of 4 tensors are from w.pt; as the factory made them: 4.bias"
+    assert loaded.notes == {"weights": line}
+    assert log.lines == [line]
+    assert load(**options).notes == {}
+
+
 def test_loading_leaves_the_global_random_state_alone(package):
     torch.manual_seed(7)
     expected = torch.rand(3)
