@@ -12,7 +12,11 @@ import torch
 from torch import fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
+from compress.reserved_names import quote_reserved_names
+
 __all__ = ["module_of"]
+
+quote_reserved_names()
 
 _READ = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "compress"
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
     {"allocator", "intervals", "errors", "types", "quiet", "garbage", "svg", "observe", "child", "signals"},
-    {"scratch", "files", "serialize", "resources", "versions", "target", "stage", "budget"},
+    {"reserved_names", "scratch", "files", "serialize", "resources", "versions", "target", "stage", "budget"},
     {
         "graph",
         "unlift",

@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from compress.errors import ModelError
+from compress.reserved_names import quote_reserved_names
 
 __all__ = ["Attribute", "Builder", "Handler", "Operation", "Value", "WeightGrid", "attributes_of", "to_tensor"]
 
@@ -25,6 +26,8 @@ _FREE = (2, 3)
 Attribute = int | float | str | list[int] | list[float] | torch.Tensor
 Shape = tuple[int | None, ...]
 T = TypeVar("T", int, float, str, list[int], torch.Tensor)
+
+quote_reserved_names()  # nodes give their names to layers
 
 
 @dataclass(frozen=True)
