@@ -1,10 +1,9 @@
-"""Several devices at the same time, each in a thread that mostly waits."""
+"""Several devices at the same time, each in a thread that mostly waits, and that nobody waits for after Ctrl-C."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from compress.device.manifest import Bundle
@@ -30,17 +29,28 @@ def measure_all(
     """Measure `bundle` on every device; one that fails does not stop the others."""
     lock = threading.Lock()
 
-    def measure(name: str, transport: Transport) -> DeviceRun | CompressError:
+    answers: dict[str, DeviceRun | BaseException] = {}
+
+    def measure(name: str, transport: Transport) -> None:
         def speak(text: str) -> None:
             with lock:
                 say(f"{name}: {text}" if len(devices) > 1 else text)
 
         try:
-            return DeviceRun(name, measure_on(transport, bundle, options, speak))
-        except CompressError as error:
-            return error
+            answers[name] = DeviceRun(name, measure_on(transport, bundle, options, speak))
+        except BaseException as error:  # raised again where it is waited for
+            answers[name] = error
 
-    with ThreadPoolExecutor(max_workers=max(1, len(devices))) as pool:
-        found = dict(zip(devices, pool.map(measure, devices, devices.values()), strict=True))
-    runs = tuple(answer for answer in found.values() if isinstance(answer, DeviceRun))
-    return Fleet(runs, {name: answer for name, answer in found.items() if isinstance(answer, CompressError)})
+    threads = [threading.Thread(target=measure, args=device, daemon=True) for device in devices.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    failures: dict[str, CompressError] = {}
+    for name, answer in ((name, answers[name]) for name in devices):
+        if isinstance(answer, CompressError):
+            failures[name] = answer
+        elif isinstance(answer, BaseException):
+            raise answer
+    runs = (answers[name] for name in devices)
+    return Fleet(tuple(run for run in runs if isinstance(run, DeviceRun)), failures)

@@ -25,6 +25,7 @@ __all__ = ["INVENTORY", "Board", "find_devices", "read_inventory"]
 
 INVENTORY = Path("devices.yaml")
 _ADDRESS = re.compile(r"[@:]")
+_LARGEST_FILE = 1 << 20  # thousands of boards
 
 
 class Board(BaseModel):
@@ -51,9 +52,14 @@ def read_inventory(path: Path) -> dict[str, Board]:
         ConfigError: there is no such file, or it says something else than the example above.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
     except OSError as error:
         raise ConfigError(f"cannot read the inventory {path}: {error.strerror}") from error
+    if len(content) > _LARGEST_FILE:
+        raise ConfigError(f"the inventory {path} is larger than {_LARGEST_FILE >> 20} MiB", fix="name boards only")
+    try:
+        document = yaml.safe_load(content.decode()) or {}
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # not text, or nested without end
         raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
     try:

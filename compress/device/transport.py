@@ -22,9 +22,9 @@ from compress.errors import ConfigError, DeviceError, Unreachable
 __all__ = ["LONGEST_LINE", "OPEN_SECONDS", "Channel", "ConnectionLost", "LocalTransport", "SshTransport", "Transport"]
 
 _HOST = re.compile(
-    r"^(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]*)@)?(?P<host>[A-Za-z0-9_][A-Za-z0-9._-]*)(?::(?P<port>\d+))?$"
+    r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]*)@)?(?P<host>[A-Za-z0-9_][A-Za-z0-9._-]*)(?::(?P<port>[0-9]{1,5}))?"
 )
-_ALIVE_SECONDS = 5  # three unanswered questions of this spacing end a dead connection
+_ALIVE_SECONDS, _ALIVE_COUNT = 5, 3  # so many unanswered questions of this spacing end a dead connection
 _CONNECT_SECONDS = 15
 OPEN_SECONDS = 60.0
 """Longest wait for a device's first word: connecting, logging in, and Python starting from a slow card."""
@@ -189,7 +189,7 @@ class SshTransport:
     config: Path | None = None
 
     def __post_init__(self) -> None:
-        if not _HOST.match(self.host):
+        if not _HOST.fullmatch(self.host):
             raise ConfigError(f"{self.host!r} is not a device", fix="write user@host, user@host:port, or local")
 
     @property
@@ -250,10 +250,11 @@ class SshTransport:
 
     def _command(self, remote: str) -> list[str]:
         """`remote` is made of constants of this module and reaches the device's shell as it is."""
-        match = _HOST.match(self.host)
+        match = _HOST.fullmatch(self.host)
         assert match is not None
         options = ["-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"]
-        options += ["-o", f"ServerAliveInterval={_ALIVE_SECONDS}", "-o", f"ConnectTimeout={_CONNECT_SECONDS}"]
+        options += ["-o", f"ServerAliveInterval={_ALIVE_SECONDS}", "-o", f"ServerAliveCountMax={_ALIVE_COUNT}"]
+        options += ["-o", f"ConnectTimeout={_CONNECT_SECONDS}"]
         options += ["-F", str(self.config)] if self.config else []
         options += ["-i", str(self.identity), "-o", "IdentitiesOnly=yes"] if self.identity else []
         options += ["-p", match["port"]] if match["port"] else []

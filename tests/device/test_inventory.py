@@ -1,6 +1,8 @@
+import itertools
 from pathlib import Path
 
 import pytest
+import yaml
 
 from compress.device.inventory import find_devices, read_inventory
 from compress.device.transport import LocalTransport, SshTransport
@@ -77,3 +79,28 @@ def test_a_wrong_inventory_is_explained(tmp_path, text, message):
 def test_a_missing_inventory_is_named(tmp_path):
     with pytest.raises(ConfigError, match="cannot read the inventory"):
         find_devices(["a"], inventory=tmp_path / "no.yaml", target=None)
+
+
+def test_an_inventory_has_a_largest_size(tmp_path):
+    path = tmp_path / "devices.yaml"
+    path.write_bytes(b"kitchen: {host: pi@192.168.1.20}\n" + b"#" * (1 << 20))
+    with pytest.raises(ConfigError, match=r"larger than 1 MiB \| fix: name boards only"):
+        read_inventory(path)
+
+
+@pytest.mark.parametrize("host", ["pi@board\n", "board:22\n", "board:٢٢", "board:222222", "-oProxyCommand=x", "a b"])
+def test_a_host_is_one_whole_name(tmp_path, host):
+    with pytest.raises(ConfigError, match="is not a device"):
+        SshTransport(host)
+    path = tmp_path / "devices.yaml"
+    path.write_text(yaml.safe_dump({"kitchen": {"host": host}}))
+    with pytest.raises(ConfigError, match="is not a device"):
+        find_devices(["kitchen"], inventory=path, target=None)
+
+
+def test_a_dead_connection_ends_after_three_questions(tmp_path):
+    (tmp_path / "config").write_text("ServerAliveCountMax 1000\nServerAliveInterval 1000\n")
+    command = SshTransport("pi@board:2222", config=tmp_path / "config")._command("true")
+    options = [value for flag, value in itertools.pairwise(command) if flag == "-o"]
+    assert {"ServerAliveInterval=5", "ServerAliveCountMax=3", "ConnectTimeout=15"} <= set(options)
+    assert command[-3:] == ["--", "board", "true"]
