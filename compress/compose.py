@@ -41,6 +41,9 @@ STAGE_PATHS = frozenset({"layer_times"})
 """Options of stages of the same kind."""
 
 _TYPED = re.compile(r"(?P<key>\+{0,2}(?P<name>[A-Za-z0-9_.-]+))=(?P<value>.+)", re.DOTALL)
+_TAKEN_AWAY = re.compile(r"~stage@(?P<key>stage\.[A-Za-z0-9_-]+)(=.*)?", re.DOTALL)
+"""`~stage@stage.ts`: Hydra takes the choice away and leaves what a recipe set in it, half a stage."""
+
 _QUOTES = "'\""
 _INTERPOLATION = re.compile(r"\$\{.+\}", re.DOTALL)
 _ELEMENT = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]+""", re.DOTALL)
@@ -83,11 +86,13 @@ def typed_stages(overrides: Sequence[str]) -> frozenset[str]:
 
 
 def _quoted(overrides: Sequence[str], *, sweep: bool = False) -> tuple[str, ...]:
-    """The same overrides with their paths in quotes for Hydra, so that it reads what was typed.
+    """The same overrides with their paths in quotes for Hydra, so that it reads what was typed; stages that are taken
+    away by their group are taken away whole.
 
     What keeps its meaning: `null`, quotes, interpolations (`${...}`), and, to sweep over, commas and functions.
     """
-    return tuple(_quoted_path(override, sweep) for override in overrides)
+    whole = (f"~{match['key']}" if (match := _TAKEN_AWAY.fullmatch(text)) else text for text in overrides)
+    return tuple(_quoted_path(override, sweep) for override in whole)
 
 
 def _quoted_path(override: str, sweep: bool) -> str:

@@ -208,3 +208,18 @@ def test_every_path_of_the_configuration_is_known():
 def test_stages_the_user_named_and_those_taken_away():
     typed = ["+stage@stage.ts=to_torchscript", "stage.magnitude.amount=0.7", "~stage.fold_batchnorm", "precision=int8"]
     assert typed_stages(["target=jetson_nano", *typed]) == {"ts", "magnitude"}
+
+
+@pytest.mark.parametrize(
+    "typed", ["~stage@stage.to_onnx_fp32", "~stage@stage.to_onnx_fp32=to_onnx", "~stage.to_onnx_fp32"]
+)
+def test_a_stage_is_taken_away_whole_however_it_is_typed(typed):
+    """Also one that the recipe gave an option, which would stay behind without its class."""
+    assert list(compose_tree(("target=raspberry_pi_4", typed))["stage"]) == [
+        "fold_batchnorm",
+        "magnitude",
+        "ptq_static",
+        "to_onnx",
+    ]
+    with pytest.raises(ConfigError, match=r"unknown key 'stage.nothing': allowed: fold_batchnorm"):
+        compose_tree(("target=raspberry_pi_4", typed.replace("to_onnx_fp32", "nothing")))
