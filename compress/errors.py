@@ -38,8 +38,8 @@ __all__ = [
     "one_line",
 ]
 
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories that move the cursor, end the line, turn the direction of text, or cannot be encoded."""
+_UNSEEN = frozenset({"Cc", "Cf", "Cn", "Cs", "Zl", "Zp"})
+"""Unicode categories that move the cursor, end the line, turn the direction of text, or may not be in XML or UTF-8."""
 
 _LONGEST_PART = 4000  # characters: fifty lines of a terminal, more than any list of allowed names takes
 
@@ -47,8 +47,8 @@ _LONGEST_PART = 4000  # characters: fifty lines of a terminal, more than any lis
 def one_line(text: str, limit: int = _LONGEST_PART) -> str:
     """A text from anywhere as one line of at most `limit` characters that a terminal shows and does not obey.
 
-    Control characters (line ends, escape sequences), format characters (bidirectional overrides) and lone surrogates
-    are shown as Python writes them, `\\x1b`; letters of any script stay.
+    Control characters (line ends, escape sequences), format characters (bidirectional overrides), lone surrogates and
+    what is no character are shown as Python writes them, `\\x1b`; letters of any script stay.
     """
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
     shown = "".join(ascii(c)[1:-1] if unicodedata.category(c) in _UNSEEN else c for c in cut)

@@ -14,7 +14,7 @@ from compress.errors import CompressError, one_line
 def test_any_text_becomes_one_line_that_a_terminal_does_not_obey(text):
     shown = one_line(text)
     assert len(shown.splitlines()) <= 1
-    assert not {unicodedata.category(character) for character in shown} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert not {unicodedata.category(character) for character in shown} & {"Cc", "Cf", "Cn", "Cs", "Zl", "Zp"}
     shown.encode()
 
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from compress.errors import StageError
 from compress.onnxfile.older_forms import RULES, NoOlderForm
-from compress.onnxfile.replace import new_nodes
+from compress.onnxfile.replace import replace
 
 __all__ = ["OLDEST_OPSET", "Ceiling", "lower_opset"]
 
@@ -55,7 +55,7 @@ def _lower(node: ir.Node, source: int, opset: int, ceiling: Ceiling) -> None:
     except NoOlderForm as reason:
         raise _refusal(node, opset, str(reason), ceiling) from None
     if expansion is not None:
-        _replace(node, expansion)
+        replace(node, [expansion])
 
 
 def _refusal(node: ir.Node, opset: int, reason: str, ceiling: Ceiling) -> StageError:
@@ -66,24 +66,6 @@ def _refusal(node: ir.Node, opset: int, reason: str, ceiling: Ceiling) -> StageE
         + (f"opset {opset} was asked for" if allowed else ceiling.reason),
         fix=f"opset={needed}" if allowed else f"replace the layer that makes {node.op_type}",
     )
-
-
-def _replace(node: ir.Node, expansion: ir.Value) -> None:
-    """Put the nodes that lead to `expansion` in the place of `node`."""
-    graph = node.graph
-    assert graph is not None
-    old = node.outputs[0]
-    nodes = new_nodes([expansion])
-    for number, new in enumerate(nodes):
-        new.name = f"{node.name}_{number}"
-        for value in new.outputs:
-            value.name = f"{old.name}_{number}"
-    expansion.shape, expansion.type = old.shape, old.type
-    is_output = old.is_graph_output()
-    name = old.name
-    ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, [old], [expansion])
-    if is_output:
-        expansion.name = name
 
 
 def _refuse_foreign_operators(model: ir.Model) -> None:

@@ -10,7 +10,8 @@ __all__ = ["new_nodes", "replace"]
 
 
 def replace(node: ir.Node, results: Sequence[ir.Value]) -> None:
-    """Let `results` take the names, types, users and place of the outputs of `node`, which is removed.
+    """Let `results` take the names, types, users and place of the first outputs of `node`, which is removed; nobody may
+    read the others.
 
     The producers of `results` that are in no graph yet come into the graph, named after `node`.
     """
@@ -21,7 +22,7 @@ def replace(node: ir.Node, results: Sequence[ir.Value]) -> None:
         new.name = f"{node.name}_{number}_{new.op_type}"
         for position, value in enumerate(new.outputs):
             value.name = f"{new.name}_{position}"
-    ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, node.outputs, results)
+    ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, node.outputs[: len(results)], results)
 
 
 def new_nodes(values: Sequence[ir.Value]) -> list[ir.Node]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from compress.errors import one_line
 from compress.report.columns import COLUMNS, DEVICES, DRIFT, Cell, Head, device_rows, drift_rows, run_cells, stage_cell
 from compress.report.compare import (
     budget_lines,
@@ -17,11 +18,12 @@ from compress.report.compare import (
 )
 from compress.report.devices import device_notes, estimate_lines
 from compress.report.json_report import Report
-from compress.report.text import printable, runs_text, seconds_text
+from compress.report.text import runs_text, seconds_text
 
 __all__ = ["comparison_markdown", "run_markdown"]
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~])")
+_LONGEST_NOTE = 1 << 16  # characters; notes list layers
 _HEADS = [column.head for column in COLUMNS if True in column.widths]
 
 
@@ -85,6 +87,6 @@ def _list(entries: Iterable[tuple[str, str]]) -> str:
 
 def _text(text: str) -> str:
     """One line in which nothing is Markdown or HTML, no pipe ends a cell and nobody is mentioned."""
-    line = printable(" ".join(text.split()))
+    line = one_line(" ".join(text.split()), _LONGEST_NOTE)
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
     return _SPECIAL.sub(r"\\\1", line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 __all__ = ["DASH", "bytes_text", "change_text", "count_text", "decibel_text", "factor_text", "ms_text", "percent_text"]
-__all__ += ["points_text", "printable", "runs_text", "seconds_text", "speed_text"]
+__all__ += ["points_text", "runs_text", "seconds_text", "speed_text"]
 
 DASH = "–"
 _MINUS = "−"
@@ -102,11 +102,6 @@ def speed_text(new: float, old: float) -> str:
     if max(new, old) < 1.02 * min(new, old):
         return "same"
     return f"{factor_text(old, new)} faster" if new < old else f"{factor_text(new, old)} slower"
-
-
-def printable(text: str) -> str:
-    """One line without control characters, whatever somebody called a layer or a device."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def runs_text(count: int) -> str:

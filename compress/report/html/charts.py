@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compress.report.text import printable
+from compress.errors import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,8 +136,8 @@ def not_measured(on: Axes, row: int, reason: str, palette: Palette) -> None:
 
 
 def short(text: str, longest: int = _LONGEST) -> str:
-    """One printable line; the middle gives way, as names differ at their ends."""
-    line = printable(text)
+    """One line; the middle gives way, as names differ at their ends."""
+    line = one_line(text)
     if len(line) <= longest:
         return line
     head = (longest - 1) // 2

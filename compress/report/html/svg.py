@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from xml.etree import ElementTree as Xml
 
-from compress.report.text import printable
+from compress.errors import one_line
 
 __all__ = ["cleaned", "standalone"]
 
@@ -97,5 +97,5 @@ def _describe(root: Xml.Element, name: str, title: str, alt: str) -> None:
     root.set("aria-labelledby", f"{name}-title {name}-desc")
     for place, (tag, text) in enumerate((("title", title), ("desc", alt))):
         element = Xml.Element(tag, {"id": f"{name}-{tag}"})
-        element.text = printable(text)
+        element.text = one_line(text)
         root.insert(place, element)
