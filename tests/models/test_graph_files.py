@@ -7,11 +7,10 @@ import json
 import os
 import pickle
 import zipfile
-from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
+from graph_networks import SPEC, edit_program, edited, make_net, save_exported, save_scripted, save_traced
 from torch import nn
 
 from compress.errors import ModelError
@@ -20,55 +19,15 @@ from compress.models.graph_files import load_graph_file
 from compress.models.probe import probe_module
 from compress.types import InputSpec
 
-SPEC = InputSpec((3, 16, 16))
-
-
-class Net(nn.Module):
-    """Every kind of layer that is given back, a residual add, and a shared convolution."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(8)
-        self.deep = nn.Sequential(nn.Conv2d(8, 8, 3, padding="same", groups=8), nn.BatchNorm2d(8), nn.Hardswish())
-        self.fc = nn.Linear(8, 5)
-
-    def forward(self, x):
-        x = F.relu6(self.bn(self.conv(x)))
-        x = x + self.deep(x)
-        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
-
 
 @pytest.fixture(scope="module")
 def net():
-    torch.manual_seed(0)
-    net = Net().eval()
-    for norm in (net.bn, net.deep[1]):
-        norm.running_mean.uniform_(-1, 1)
-        norm.running_var.uniform_(0.5, 2)
-    return net
+    return make_net()
 
 
 @pytest.fixture(scope="module")
 def images():
     return torch.randn(3, *SPEC.shape)
-
-
-def save_exported(net, path, *, dynamic: bool = True) -> Path:
-    shapes = ({0: torch.export.Dim.DYNAMIC},) if dynamic else None
-    sample = torch.zeros(2 if dynamic else 1, *SPEC.shape)
-    torch.export.save(torch.export.export(net, (sample,), dynamic_shapes=shapes), path)
-    return path
-
-
-def save_scripted(net, path) -> Path:
-    torch.jit.script(net).save(str(path))
-    return path
-
-
-def save_traced(net, path) -> Path:
-    torch.jit.trace(net, torch.zeros(1, *SPEC.shape)).save(str(path))
-    return path
 
 
 @pytest.mark.parametrize(
@@ -115,29 +74,6 @@ def test_weights_used_twice_stay_shared(tmp_path):
 
 
 # what a stranger may have put into a .pt2
-
-
-def edited(path: Path, replace) -> Path:
-    """Rewrite the archive; `replace(name, content)` returns the new content, or None to drop the member."""
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in members.items():
-            changed = replace(name, content)
-            if changed is not None:
-                archive.writestr(name, changed)
-    return path
-
-
-def edit_program(path: Path, change) -> Path:
-    def replace(name, content):
-        if not name.endswith("models/model.json"):
-            return content
-        program = json.loads(content)
-        change(program)
-        return json.dumps(program).encode()
-
-    return edited(path, replace)
 
 
 class Command:
@@ -338,65 +274,3 @@ def test_names_of_tensors_that_could_become_code(net, tmp_path, monkeypatch, nam
     with pytest.raises(ModelError, match=r"holds parameter_name .*which could run code"):
         load_exported(path)
     assert not (tmp_path / "executed").exists()
-
-
-# damage that torch itself takes for weights
-
-
-def edit_weight(path: Path, name: str, change) -> Path:
-    def replace(member, content):
-        if not member.endswith("model_weights_config.json"):
-            return content
-        config = json.loads(content)
-        change(config["config"][name]["tensor_meta"])
-        return json.dumps(config).encode()
-
-    return edited(path, replace)
-
-
-@pytest.mark.parametrize("length", [0, 4, 860, 868, 1728])
-def test_records_of_another_length(net, tmp_path, length):
-    def replace(member, content):
-        return (content * 2)[:length] if member.endswith("weights/weight_0") else content
-
-    path = edited(save_exported(net, tmp_path / "a.pt2"), replace)
-    with pytest.raises(ModelError, match=rf"the record of the tensor 'conv.weight' has {length} bytes, not 864"):
-        load_exported(path)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("strides", [{"as_int": 4000}, {"as_int": 9}, {"as_int": 3}, {"as_int": 1}]), ("storage_offset", {"as_int": 9})],
-)
-def test_tensors_beyond_their_record(net, tmp_path, key, value):
-    path = edit_weight(save_exported(net, tmp_path / "a.pt2"), "conv.weight", lambda meta: meta.update({key: value}))
-    with pytest.raises(ModelError, match=r"the record of the tensor 'conv.weight' has 864 bytes, not \d+"):
-        load_exported(path)
-
-
-@pytest.mark.parametrize(("dtype", "name"), [(4, "int32"), (10, "complex64"), (12, "bool"), (5, "int64")])
-def test_parameters_of_another_type(net, tmp_path, dtype, name):
-    path = edit_weight(save_exported(net, tmp_path / "a.pt2"), "fc.bias", lambda meta: meta.update(dtype=dtype))
-    with pytest.raises(ModelError, match=rf"the tensor 'fc.bias' is {name} \[5\] but the program takes float32 \[5\]"):
-        load_exported(path)
-
-
-def test_parameters_and_program_of_another_type(net, tmp_path):
-    def change(program):
-        program["graph_module"]["graph"]["tensor_values"]["p_fc_bias"]["dtype"] = 4
-
-    path = edit_weight(save_exported(net, tmp_path / "a.pt2"), "fc.bias", lambda meta: meta.update(dtype=4))
-    with pytest.raises(ModelError, match=r"the parameter 'fc.bias' is int32, not float32"):
-        load_exported(edit_program(path, change))
-
-
-def test_files_that_are_too_large(net, tmp_path, monkeypatch):
-    path = save_exported(net, tmp_path / "a.pt2")
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a/extra/bomb", bytes(1_000_000))
-    monkeypatch.setattr("compress.models.exported.LARGEST", 200_000)
-    with pytest.raises(ModelError, match="unpacks to more than"):
-        load_exported(path)
-    monkeypatch.setattr("compress.models.graph_files.LARGEST", 1000)
-    with pytest.raises(ModelError, match="has more than"):
-        load_graph_file(path, SPEC)

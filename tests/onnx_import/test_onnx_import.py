@@ -4,57 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 import torchvision
 from onnx import TensorProto, helper
+from onnx_files import RANDOM, assert_parity, constant, node, write
 from torch import nn
 
-from compress.errors import ModelError
 from compress.onnx_import import onnx_to_module
 from compress.quiet import quiet
-
-RANDOM = np.random.default_rng(0)
-
-
-def constant(name, values, kind=np.float32):
-    return onnx.numpy_helper.from_array(np.asarray(values, kind), name)
-
-
-def write(tmp_path, nodes, initializers=(), *, shape=("n", 4, 9, 9), opset=18, outputs=("y",)):
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        initializers,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    model = onnx.shape_inference.infer_shapes(model)
-    onnx.checker.check_model(model)
-    path = tmp_path / "model.onnx"
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-def assert_parity(path, *, shape=(4, 9, 9), batch=3, tolerance=1e-5) -> nn.Module:
-    module = onnx_to_module(path)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    given = session.get_inputs()[0]
-    images = RANDOM.normal(size=(batch, *shape)).astype(np.float32)
-    fixed = isinstance(given.shape[0], int)
-    rows = [images[i : i + 1] for i in range(batch)] if fixed else [images]
-    expected = np.concatenate([session.run(None, {given.name: row})[0] for row in rows])
-    with torch.inference_mode():
-        got = module(torch.from_numpy(images)).numpy()
-    np.testing.assert_allclose(got, expected, atol=tolerance * max(1.0, np.abs(expected).max()), rtol=0)
-    return module
-
-
-def node(kind, *inputs, outputs=("y",), **attributes):
-    return helper.make_node(kind, ["x", *inputs], list(outputs), name=f"my/{kind}", **attributes)
-
 
 W = constant("w", RANDOM.normal(size=(6, 4, 3, 3)))
 DEPTHWISE = constant("w", RANDOM.normal(size=(4, 1, 3, 3)))
@@ -162,73 +120,6 @@ CASES = {
 def test_operator(tmp_path, case):
     operation, initializers = CASES[case]
     assert_parity(write(tmp_path, [operation], initializers))
-
-
-RESIZES = [
-    {"mode": mode, "coordinate_transformation_mode": coordinates, **more}
-    for mode, coordinates, more in [
-        ("nearest", "asymmetric", {"nearest_mode": "floor"}),
-        ("nearest", "half_pixel", {}),
-        ("nearest", "half_pixel", {"nearest_mode": "round_prefer_ceil"}),
-        ("nearest", "asymmetric", {"nearest_mode": "ceil"}),
-        ("nearest", "align_corners", {}),
-        ("linear", "half_pixel", {}),
-        ("linear", "align_corners", {}),
-        ("linear", "asymmetric", {}),
-        ("linear", "pytorch_half_pixel", {"antialias": 1}),
-        ("cubic", "half_pixel", {}),
-        ("cubic", "align_corners", {"cubic_coeff_a": -0.5}),
-        ("cubic", "half_pixel", {"exclude_outside": 1}),
-    ]
-]
-
-
-@pytest.mark.parametrize("to", ["twice", "smaller", "sizes"])
-@pytest.mark.parametrize("attributes", RESIZES, ids=lambda attributes: "-".join(map(str, attributes.values())))
-def test_resize(tmp_path, attributes, to):
-    operands = {
-        "twice": ("", "f"),
-        "smaller": ("", "f"),
-        "sizes": ("", "", "z"),
-    }[to]
-    factors = [1, 1, 2, 2] if to == "twice" else [1, 1, 0.6, 1.3]
-    stored = [constant("f", factors)] if to != "sizes" else [constant("z", [1, 4, 7, 20], np.int64)]
-    shape = ("n", 4, 9, 9) if to != "sizes" else (1, 4, 9, 9)
-    assert_parity(write(tmp_path, [node("Resize", *operands, **attributes)], stored, shape=shape), batch=1)
-
-
-@pytest.mark.parametrize(
-    ("attributes", "function"),
-    [
-        ({"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}, "nearest"),
-        ({"mode": "linear", "coordinate_transformation_mode": "half_pixel"}, "bilinear"),
-        ({"mode": "linear", "coordinate_transformation_mode": "align_corners"}, "bilinear"),
-        ({"mode": "cubic", "coordinate_transformation_mode": "half_pixel"}, "bicubic"),
-    ],
-)
-def test_resize_is_an_interpolation_of_torch_where_that_computes_the_same(tmp_path, attributes, function):
-    """Runtimes have kernels for those, and for a product with a matrix only a slow one."""
-    module = assert_parity(write(tmp_path, [node("Resize", "", "f", **attributes)], [constant("f", [1, 1, 2, 2])]))
-    (call,) = [step for step in module.graph.nodes if step.op == "call_function"]
-    assert function in call.args
-
-
-def test_resize_to_sizes_computed_from_the_shape(tmp_path):
-    """What the TorchScript exporter writes for `F.interpolate(x, scale_factor=2)`."""
-    nodes = [
-        node("Shape", outputs=("s",)),
-        helper.make_node("Slice", ["s", "zero", "two"], ["nc"]),
-        helper.make_node("Slice", ["s", "two", "four"], ["hw"]),
-        helper.make_node("Cast", ["hw"], ["real"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["real", "factor"], ["scaled"]),
-        helper.make_node("Floor", ["scaled"], ["floor"]),
-        helper.make_node("Cast", ["floor"], ["whole"], to=TensorProto.INT64),
-        helper.make_node("Concat", ["nc", "whole"], ["z"], axis=0),
-        helper.make_node("Resize", ["x", "", "", "z"], ["y"], mode="linear"),
-    ]
-    stored = [constant(name, [value], np.int64) for name, value in (("zero", 0), ("two", 2), ("four", 4))]
-    path = write(tmp_path, nodes, [*stored, constant("factor", 2.5)], shape=("n", 4, 8, 8))
-    assert_parity(path, shape=(4, 8, 8))
 
 
 def test_a_token_is_expanded_to_the_batch(tmp_path):
@@ -387,85 +278,9 @@ def test_layers_are_named_after_their_nodes(tmp_path):
     assert not module.training
 
 
-@pytest.mark.parametrize(
-    ("operation", "message"),
-    [
-        (helper.make_node("Det", ["x"], ["y"], name="up"), r"operator Det \(node 'up'\)"),
-        (helper.make_node("Det", ["x"], ["y"]), r"operator Det \(node 'Det_0'\)"),
-        (helper.make_node("LRN", ["x"], ["y"], size=2), r"operator LRN of an even number"),
-        (
-            helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[2, 2], dilations=[2, 2]),
-            r"operator AveragePool with dilations",
-        ),
-        (
-            helper.make_node("Resize", ["x", "r", "f"], ["y"], coordinate_transformation_mode="tf_crop_and_resize"),
-            r"operator Resize with coordinate_transformation_mode tf_crop_and_resize",
-        ),
-        (
-            helper.make_node("Slice", ["x", "s", "e", "a", "t"], ["y"], name="z"),
-            r"operator Slice backwards \(node 'z'\)",
-        ),
-    ],
-)
-def test_unsupported_names_operator_and_node(tmp_path, operation, message):
-    numbers = [constant(n, [v], np.int64) for n, v in (("s", -1), ("e", -9), ("a", 3), ("t", -1))]
-    numbers += [constant("r", [0, 0, 0, 0, 1, 1, 1, 1]), constant("f", [1, 1, 2, 2])]
-    path = write(tmp_path, [operation], numbers, opset=19)
-    with pytest.raises(ModelError, match=message):
-        onnx_to_module(path)
-
-
-def test_an_attribute_that_nobody_reads_is_named(tmp_path):
-    """Written for a newer opset than the file has: passed over, it would compute something else."""
-    path = write(tmp_path, [node("Relu")])
-    model = onnx.load(path)
-    model.graph.node[0].attribute.append(helper.make_attribute("leak", 0.5))
-    path.write_bytes(model.SerializeToString())
-    with pytest.raises(ModelError, match=r"operator Relu with attribute leak=0\.5 \(node"):
-        onnx_to_module(path)
-
-
-@pytest.mark.parametrize(
-    ("operation", "message"),
-    [
-        (helper.make_node("MaxPool", ["x"], ["v", "i"], kernel_shape=[2, 2]), r"operator MaxPool with output 1 \(node"),
-        (helper.make_node("Cast", ["x"], ["i"], to=TensorProto.UINT16), r"operator Cast on elements of type UINT16"),
-    ],
-)
-def test_unsupported_results_are_named(tmp_path, operation, message):
-    path = write(tmp_path, [operation, helper.make_node("Cast", ["i"], ["y"], to=TensorProto.FLOAT)])
-    with pytest.raises(ModelError, match=message):
-        onnx_to_module(path)
-
-
 def test_the_largest_element(tmp_path):
     nodes = [node("ArgMax", outputs=("i",), axis=1), helper.make_node("Cast", ["i"], ["y"], to=TensorProto.FLOAT)]
     assert_parity(write(tmp_path, nodes))
-
-
-def test_control_flow_is_named(tmp_path):
-    branch = helper.make_graph(
-        [helper.make_node("Relu", ["x"], ["o"])], "b", [], [helper.make_tensor_value_info("o", TensorProto.FLOAT, None)]
-    )
-    operation = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
-    path = write(tmp_path, [operation], [constant("c", True, bool)])
-    with pytest.raises(ModelError, match="operator If"):
-        onnx_to_module(path)
-
-
-def test_foreign_domain_is_named(tmp_path):
-    path = write(tmp_path, [node("Relu")])
-    model = onnx.load(path)
-    model.graph.node[0].domain = "com.vendor"
-    path.write_bytes(model.SerializeToString())
-    with pytest.raises(ModelError, match=r"operator com\.vendor\.Relu"):
-        onnx_to_module(path)
-
-
-def test_not_a_model(tmp_path):
-    (tmp_path / "a.onnx").write_bytes(b"hello world")
-    with pytest.raises(ModelError, match="is not a readable ONNX model"):
-        onnx_to_module(tmp_path / "a.onnx")
 
 
 @pytest.mark.parametrize(("name", "opset"), [("resnet18", 18), ("resnet18", 13), ("mobilenet_v3_small", 13)])
