@@ -1,7 +1,8 @@
 """What the Edge TPU compiler will do with a file, predicted from the published table: no compiler, no device.
 
-The compiler maps one contiguous part: everything that depends on an operator it cannot map stays on the host's CPU
-("More than one subgraph is not supported"), so one bad operator early on takes the rest of the network with it.
+The compiler maps one contiguous part ("More than one subgraph is not supported"). What it cannot map in front of that
+part (a CAST, a QUANTIZE of floats) stays on the host's CPU and costs nothing else; behind the first operator that it
+maps, one that it cannot map takes everything that depends on it along.
 Parameters are cached in what the 8 MiB on the chip leave; what does not fit is streamed from the host every time.
 """
 
@@ -9,11 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compress.edgetpu.rules import RULES
 from compress.edgetpu.table import NEWEST_RUNTIME, Entry, load_table
+from compress.errors import ModelError
 from compress.litert.network import Network, Operator, Tensor
+from compress.quiet import first_line
 
 __all__ = ["ON_CHIP_BYTES", "Preflight", "Unmapped", "preflight"]
 
@@ -33,12 +36,14 @@ class Unmapped:
         operator: `operator 12 LEAKY_RELU`.
         reason: in words; for one that is only behind another, which that is.
         fix: what to use instead; None where it would be mapped but for another.
+        in_front: nothing that is mapped comes before it, so it ends nothing.
     """
 
     operator: str
     kind: str
     reason: str
     fix: str | None
+    in_front: bool = False
 
     def __str__(self) -> str:
         return f"{self.operator}: {self.reason}" + (f"; use {self.fix}" if self.fix else "")
@@ -69,8 +74,14 @@ class Preflight:
 
     @property
     def break_at(self) -> Unmapped | None:
-        """The first operator that is not mapped for its own sake: it ends the part on the Edge TPU."""
-        return next((entry for entry in self.unmapped if entry.fix is not None), None)
+        """The first operator that is not mapped for its own sake and so ends the part on the Edge TPU."""
+        causes = (entry for entry in self.unmapped if entry.fix is not None)
+        return next((entry for entry in causes if not (entry.in_front and self.mapped)), None)
+
+    @property
+    def in_front(self) -> tuple[Unmapped, ...]:
+        """Those that the CPU computes before the Edge TPU begins."""
+        return tuple(entry for entry in self.unmapped if entry.in_front) if self.mapped else ()
 
     def summary(self) -> str:
         """One line for the report."""
@@ -79,8 +90,9 @@ class Preflight:
         memory = "fit on the chip" if high == 0 else f"{low:.1f} to {high:.1f} MiB are streamed in every inference"
         if 0 == low < high:
             memory = f"may not all fit: up to {high:.1f} MiB are streamed in every inference"
+        front = f"; on the CPU in front: {', '.join(entry.kind for entry in self.in_front)}" if self.in_front else ""
         broken = f"; breaks at {self.break_at}" if self.break_at else ""
-        return f"predicted: {self.mapped} of {self.operators} operators mapped{broken}; {size}, {memory}"
+        return f"predicted: {self.mapped} of {self.operators} operators mapped{front}{broken}; {size}, {memory}"
 
 
 def preflight(network: Network, *, runtime: int = NEWEST_RUNTIME) -> Preflight:
@@ -88,16 +100,24 @@ def preflight(network: Network, *, runtime: int = NEWEST_RUNTIME) -> Preflight:
 
     Args:
         runtime: Edge TPU runtime to compile for (`-m`).
+
+    Raises:
+        ModelError: an operator has not the inputs that its kind takes.
     """
-    left: dict[int, Unmapped] = {}  # by the tensors that come out of operators on the CPU
+    left: dict[int, Unmapped] = {}  # what comes out of the CPU after the Edge TPU, by tensor
+    mapped: set[int] = set()
     unmapped, stored = [], {}
     for operator in network.operators:
         entry = _own_reason(operator, runtime) or _behind(operator, left)
+        outputs = {tensor.index for tensor in operator.outputs}
         if entry is None:
+            mapped |= outputs
             stored.update({tensor.index: tensor for tensor in operator.inputs if tensor.constant is not None})
-        else:
-            unmapped.append(entry)
-            left.update((tensor.index, entry) for tensor in operator.outputs)
+            continue
+        in_front = not any(tensor.index in mapped or tensor.index in left for tensor in operator.inputs)
+        unmapped.append(replace(entry, in_front=in_front))
+        if not in_front:
+            left.update(dict.fromkeys(outputs, entry))
     size = _bytes(stored.values())
     low, high = ON_CHIP_BYTES
     return Preflight(
@@ -124,7 +144,12 @@ def _unsupported(operator: Operator, entry: Entry | None, runtime: int) -> str |
     if runtime < entry.since:
         return f"needs Edge TPU runtime {entry.since}, compiled for {runtime}"
     reasons = (RULES[use.rule](operator) for use in entry.rules if use.since <= runtime <= use.until)
-    return next((reason for reason in reasons if reason), None)
+    try:
+        return next((reason for reason in reasons if reason), None)
+    except (IndexError, ValueError) as error:  # a file holds any number of inputs and sizes
+        raise ModelError(
+            f"{operator.label} has not the inputs that its kind takes ({first_line(error)})", fix="convert it again"
+        ) from error
 
 
 def _bad_tensor(operator: Operator) -> str | None:

@@ -5,6 +5,7 @@ Source: https://coral.ai/docs/edgetpu/models-intro/#supported-operations (table 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,15 @@ Rule = Callable[["Operator"], "str | None"]
 
 _LONGEST_SOFTMAX = 16_000
 _CHANNEL_MULTIPLE = 4
+
+_LEAST_UNMAPPED_FACTOR = 15
+"""Enlargement of a side from which a resize stays on the CPU "to avoid loss in precision": in Coral's own compiled
+files, 1 to 33 (both deeplabv3_mnv2) and 33 to 513 (deeplab_mobilenet_edgetpu_slim) do, 2x (movenet) and 1x are mapped;
+what lies between is not known, and is taken to be mapped."""
+
+_CHIP_BYTES = 8 << 20
+"""What a resize reads and writes has to fit on the chip: 256x256x32 to 512x512x32 is not mapped, 64x64x32 to 128x128x32
+is (google-coral/edgetpu#31)."""
 
 
 def no_fused_activation(operator: Operator) -> str | None:
@@ -95,6 +105,15 @@ def no_half_pixel_centers(operator: Operator) -> str | None:
     return "it uses half-pixel centres" if operator.options.get("halfPixelCenters", False) else None
 
 
+def moderate_resize(operator: Operator) -> str | None:
+    old, new = operator.inputs[0].shape, operator.outputs[0].shape
+    if max(after / max(before, 1) for before, after in zip(old[1:3], new[1:3], strict=True)) >= _LEAST_UNMAPPED_FACTOR:
+        return f"it enlarges {list(old[1:3])} to {list(new[1:3])}, which the Edge TPU does not compute precisely enough"
+    if math.prod(old) + math.prod(new) > _CHIP_BYTES:
+        return f"{list(old)} and {list(new)} do not fit on the chip together"
+    return None
+
+
 def short_vector(operator: Operator) -> str | None:
     shape = operator.inputs[0].shape
     if sum(size > 1 for size in shape) > 1:
@@ -150,6 +169,7 @@ RULES: dict[str, Rule] = {
         pads_space_only,
         one_dimensional_alpha,
         no_half_pixel_centers,
+        moderate_resize,
         short_vector,
         no_batch_split,
         leading_ones,

@@ -7,6 +7,7 @@ import pytest
 
 from compress.edgetpu.preflight import ON_CHIP_BYTES, preflight
 from compress.edgetpu.table import load_table
+from compress.errors import ModelError
 from compress.litert.network import Network, Operator, Quantization, Tensor, read_network
 
 MIB = 1 << 20
@@ -78,6 +79,40 @@ def test_the_first_break_takes_what_depends_on_it_to_the_cpu():
     assert "breaks at operator 1 LEAKY_RELU" in result.summary()
 
 
+def test_operators_in_front_end_nothing():
+    """As in Coral's MoveNet: CAST and QUANTIZE of floats, then the network, then what the CPU does with its output."""
+    chain = Chain().add("CAST", dtype="float32").add("QUANTIZE", dtype="int8")
+    chain.add("CONV_2D", constants=[weight(4, 3, 3, 4)]).add("RELU6").add("ARG_MAX").add("RELU6")
+    result = preflight(chain.network())
+    assert result.mapped == 2
+    assert [(entry.kind, entry.in_front) for entry in result.unmapped] == [
+        ("CAST", True),
+        ("QUANTIZE", True),
+        ("ARG_MAX", False),
+        ("RELU6", False),
+    ]
+    assert result.break_at.kind == "ARG_MAX"
+    assert "2 of 6 operators mapped; on the CPU in front: CAST, QUANTIZE; breaks at operator 4" in result.summary()
+
+
+def test_what_joins_the_front_with_the_mapped_part_may_be_mapped():
+    """A second input that the CPU has to prepare: where it meets the rest, nothing was broken yet."""
+    chain = Chain()
+    source = chain.last
+    beside = chain.add("LEAKY_RELU").last
+    trunk = chain.add("RELU6", source=source).last
+    chain.add("ADD")
+    joined = chain.operators[-1]
+    chain.operators[-1] = Operator(joined.index, "ADD", 2, (trunk, beside), joined.outputs, {})
+    assert [entry.kind for entry in preflight(chain.network()).unmapped] == ["LEAKY_RELU"]
+
+
+def test_where_nothing_is_mapped_the_first_operator_says_why():
+    result = preflight(Chain(dtype="float32").add("CONV_2D", constants=[weight(4, 3, 3, 4)]).add("RELU").network())
+    assert (result.mapped, result.in_front) == (0, ())
+    assert result.break_at.operator == "operator 0 CONV_2D"
+
+
 @pytest.mark.parametrize(
     ("megabytes", "words"),
     [(6.0, "fit on the chip"), (7.0, "may not all fit: up to 0.8 MiB"), (11.0, "3.3 to 4.8 MiB are streamed")],
@@ -103,7 +138,13 @@ def test_parameters_that_do_not_fit(megabytes, words):
         (Chain().add("MEAN", constants=[np.array([0], np.int32)]), "it reduces the batch"),
         (Chain((1, 8, 8, 6)).add("MEAN", constants=[np.array([-1], np.int32)]), "it reduces 6 channels, not a mult"),
         (Chain().add("PAD", constants=[np.array([[1, 0], [0, 0], [0, 0], [0, 0]], np.int32)]), "it pads the batch"),
-        (Chain().add("RESIZE_BILINEAR", halfPixelCenters=True), "it uses half-pixel centres"),
+        (Chain().add("RESIZE_NEAREST_NEIGHBOR", halfPixelCenters=True), "it uses half-pixel centres"),
+        (Chain((1, 1, 1, 4)).add("RESIZE_BILINEAR", shape=(1, 33, 33, 4)), "it enlarges [1, 1] to [33, 33]"),
+        (Chain((1, 33, 33, 4)).add("RESIZE_BILINEAR", shape=(1, 513, 513, 4)), "it enlarges [33, 33] to [513, 513]"),
+        (
+            Chain((1, 256, 256, 32)).add("RESIZE_NEAREST_NEIGHBOR", shape=(1, 512, 512, 32)),
+            "[1, 256, 256, 32] and [1, 512, 512, 32] do not fit on the chip together",
+        ),
         (Chain().add("PACK", axis=0), "it packs the batch"),
         (Chain().add("SPLIT", constants=[np.array(0, np.int32)], constants_first=True), "it splits the batch"),
         (Chain().add("PRELU", constants=[weight(8, 8, 4)]), "its slopes [8, 8, 4] differ in space"),
@@ -130,10 +171,20 @@ def test_known_limitations(chain, reason):
         Chain().add("PAD", constants=[np.array([[0, 0], [1, 1], [1, 1], [0, 4]], np.int32)]),
         Chain((1, 8, 8, 8)).add("MEAN", constants=[np.array([3], np.int32)]),
         Chain((1, 12, 4)).add("RESHAPE", shape=(1, 48)),
+        Chain((1, 64, 64, 32)).add("RESIZE_BILINEAR", shape=(1, 128, 128, 32), version=3, halfPixelCenters=True),
+        Chain((1, 1, 1, 128)).add("TILE", shape=(1, 33, 33, 128), constants=[np.array([1, 33, 33, 1], np.int32)]),
     ],
 )
 def test_allowed_uses_are_mapped(chain):
     assert preflight(chain.network()).unmapped == ()
+
+
+@pytest.mark.parametrize("kind", ["CONV_2D", "PRELU", "SOFTMAX"])
+def test_an_operator_without_its_inputs_is_named(kind):
+    chain = Chain().add(kind)
+    chain.operators[0] = Operator(0, kind, 2, (), chain.operators[0].outputs, {})
+    with pytest.raises(ModelError, match=f"operator 0 {kind} has not the inputs that its kind takes"):
+        preflight(chain.network())
 
 
 def test_older_runtimes_map_less():
