@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,15 @@ from compress.config import RunConfig, build_stages, load_target, parse_config
 from compress.data import DigitsData
 from compress.errors import ConfigError
 from compress.loggers import require_logger
-from compress.models import DigitsModel, FactoryModel, ModelConfig, TorchvisionModel, source_format
+from compress.models import (
+    DigitsModel,
+    FactoryModel,
+    FileModel,
+    ModelConfig,
+    TorchvisionModel,
+    is_tflite,
+    source_format,
+)
 from compress.pipeline import Pipeline
 
 __all__ = ["Plan", "Request", "plan_run"]
@@ -47,6 +56,7 @@ def plan_run(request: Request) -> Plan:
     tree = compose_tree(request.overrides, request.config_folder)
     config = parse_config(tree)
     typed = override_keys(request.overrides)
+    _require_layers(config)
     _require_data(config, typed)
     trusted = _trusted_packages(config, typed)
     _require_typed_inventory(config, typed)
@@ -57,6 +67,21 @@ def plan_run(request: Request) -> Plan:
     pipeline = Pipeline.check(target, stages, source_format(config.model), asked)
     require_logger(config.logger)
     return Plan(tree, config, trusted, pipeline)
+
+
+def _require_layers(config: RunConfig) -> None:
+    """Say what can be done with a finished file, before anything is asked for that it has no use for.
+
+    Raises:
+        ConfigError: the model is a TFLite file.
+    """
+    if isinstance(config.model, FileModel) and is_tflite(config.model.path):
+        path = config.model.path
+        raise ConfigError(
+            f"{path} is a TFLite file, the end of a run: it has no layers left to prune or quantize; what it holds and "
+            f"what an Edge TPU maps of it says: python -m compress.preflight {shlex.quote(str(path))}",
+            fix="for a run, name what it was converted from: .pt2, TorchScript or .onnx",
+        )
 
 
 def _require_data(config: RunConfig, typed: frozenset[str]) -> None:

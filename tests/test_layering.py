@@ -45,7 +45,7 @@ LAYERS = [
     {"execute"},
     {"deliver", "device", "report", "cli", "compose", "config", "loggers"},
     {"request"},
-    {"run", "doctor"},
+    {"run", "doctor", "preflight"},
     {"__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

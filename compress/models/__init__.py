@@ -14,7 +14,7 @@ from compress.models.configs import (
     ModelConfig,
     TorchvisionModel,
 )
-from compress.models.load import load_model, model_digest, self_contained, source_format
+from compress.models.load import is_tflite, load_model, model_digest, self_contained, source_format
 
 __all__ = [
     "DigitsModel",
@@ -24,6 +24,7 @@ __all__ = [
     "ModelConfig",
     "TorchvisionModel",
     "class_names",
+    "is_tflite",
     "load_model",
     "model_digest",
     "self_contained",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from compress.stage import Progress, Split
     from compress.types import Artifact, Format
 
-__all__ = ["load_model", "model_digest", "self_contained", "source_format"]
+__all__ = ["is_tflite", "load_model", "model_digest", "self_contained", "source_format"]
 
 
 def load_model(
@@ -99,6 +99,17 @@ def source_format(config: ModelConfig) -> Format:
 
 def _is_onnx(config: ModelConfig) -> TypeGuard[FileModel]:
     return isinstance(config, FileModel) and config.path.suffix.lower() == ".onnx"
+
+
+def is_tflite(path: Path) -> bool:
+    """Whether a file is TFLite, by its suffix or by the mark in its first bytes; it may be missing."""
+    if path.suffix.lower() == ".tflite":
+        return True
+    try:
+        with path.open("rb") as stream:
+            return stream.read(8)[4:] == b"TFL3"  # file_identifier of LiteRT's schema.fbs
+    except OSError:
+        return False
 
 
 def self_contained(artifact: Artifact, folder: Path) -> Artifact:

@@ -1,0 +1,150 @@
+"""`python -m compress.preflight model.tflite`: what a file holds, and what the Edge TPU compiler would map of it.
+
+Any `.tflite` file, whoever made it; nothing is run, and neither the compiler nor a device is needed.
+
+Exit code 0: read; 2: a wrong request, or a file that is none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compress.edgetpu.table import NEWEST_RUNTIME, OLDEST_RUNTIME
+from compress.errors import CompressError, ConfigError, one_line
+from compress.types import Port
+
+if TYPE_CHECKING:
+    from compress.edgetpu.preflight import Preflight
+    from compress.litert.network import Network
+
+__all__ = ["Contents", "examine", "main"]
+
+_COMPILED = "edgetpu-custom-op"
+_SHOWN = 12  # operators that are told one by one; the number of all is given
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What can be said of a file.
+
+    Attributes:
+        operators: number of each kind, most first.
+        in_float: operators with a float result.
+        compiled: parts of it that are compiled for an Edge TPU already.
+        prediction: what the compiler maps; None for a file that went through it.
+    """
+
+    path: Path
+    size_bytes: int
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    operators: dict[str, int]
+    in_float: int
+    compiled: int
+    prediction: Preflight | None
+
+    def lines(self) -> list[str]:
+        """For a reader; names in the file are made harmless."""
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.operators.items())
+        total = sum(self.operators.values())
+        floats = f", {self.in_float} of them in float" if self.in_float else ""
+        text = [f"{self.path}  {self.size_bytes} bytes"]
+        text += [f"  input   {_described(port)}" for port in self.inputs]
+        text += [f"  output  {_described(port)}" for port in self.outputs]
+        text += [f"  {total} operators{floats}: {kinds}", f"  Edge TPU: {self._edge_tpu()}"]
+        text += [f"    {entry}" for entry in self._causes()[:_SHOWN]]
+        hidden = len(self._causes()) - _SHOWN
+        return [one_line(line) for line in (*text, *([f"    and {hidden} more"] if hidden > 0 else []))]
+
+    def _edge_tpu(self) -> str:
+        if self.prediction is None:
+            parts = f"{self.compiled} part{'' if self.compiled == 1 else 's'}"
+            left = sum(self.operators.values()) - self.compiled
+            return f"compiled for it already, {parts}; {left} operators are left to the CPU"
+        return self.prediction.summary()
+
+    def _causes(self) -> list[str]:
+        """Operators that stay on the CPU for their own sake."""
+        entries = self.prediction.unmapped if self.prediction else ()
+        return [str(entry) for entry in entries if entry.fix is not None]
+
+
+def examine(path: Path, runtime: int = NEWEST_RUNTIME) -> Contents:
+    """Read a file and predict.
+
+    Args:
+        runtime: oldest Edge TPU runtime it is to run on.
+
+    Raises:
+        ModelError: it is missing, damaged or not TFLite.
+        MissingExtra: `ai-edge-litert` is not installed.
+    """
+    from compress.edgetpu.preflight import preflight
+    from compress.litert.network import read_network
+
+    network = read_network(path)
+    kinds = Counter(operator.kind for operator in network.operators)
+    compiled = kinds[_COMPILED]
+    return Contents(
+        path=path,
+        size_bytes=path.stat().st_size,
+        inputs=tuple(tensor.port for tensor in network.inputs),
+        outputs=tuple(tensor.port for tensor in network.outputs),
+        operators=dict(kinds.most_common()),
+        in_float=_in_float(network),
+        compiled=compiled,
+        prediction=None if compiled else preflight(network, runtime=runtime),
+    )
+
+
+def _in_float(network: Network) -> int:
+    return sum(any(tensor.is_float for tensor in operator.outputs) for operator in network.operators)
+
+
+def _described(port: Port) -> str:
+    grid = "" if port.scale is None else f", real = {port.scale:.6g} (stored - {port.zero_point})"
+    return f"{port.name!r} {port.dtype} {list(port.shape)}{grid}"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]  # argparse exits; we raise one line
+        raise ConfigError(f"command line: {message}", fix="python -m compress.preflight --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code as above."""
+    try:
+        options = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
+        found = [examine(path, options.runtime) for path in options.files]
+    except CompressError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(_json(found) if options.json else "\n\n".join("\n".join(contents.lines()) for contents in found))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m compress.preflight", description=(__doc__ or "").strip(), allow_abbrev=False)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a .tflite file")
+    runtimes = range(OLDEST_RUNTIME, NEWEST_RUNTIME + 1)
+    text = f"oldest Edge TPU runtime it must run on, {OLDEST_RUNTIME} to {NEWEST_RUNTIME}; default the newest"
+    parser.add_argument("--runtime", type=int, choices=runtimes, default=NEWEST_RUNTIME, metavar="N", help=text)
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    return parser
+
+
+def _json(found: Sequence[Contents]) -> str:
+    files = [{**asdict(contents), "path": str(contents.path)} for contents in found]
+    return json.dumps({"schema": _SCHEMA, "files": files}, indent=2, allow_nan=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
