@@ -15,6 +15,7 @@ from torch import fx, nn
 
 from compress.graph import bind, call_nodes, constant
 from compress.litert.activations import expand_activations
+from compress.litert.strides import pool_strides
 from compress.quantization.operators import kind_of
 from compress.quantization.policy import OpKind
 
@@ -46,6 +47,7 @@ def lowered(captured: fx.GraphModule, *, expand_hardswish: bool) -> ChannelsLast
     """A captured graph ready for LiteRT's converter; `captured` is not changed."""
     graph = copy.deepcopy(captured)
     expand_activations(graph, hardswish=expand_hardswish)
+    pool_strides(graph)
     for node in [*graph.graph.nodes]:
         _signed(node)
         if node.target in _PAIRS and constant(graph, node.args[0]) is not None:
