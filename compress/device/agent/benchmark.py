@@ -24,6 +24,7 @@ sys.path[:] = [folder for folder in sys.path if os.path.realpath(folder) != HERE
 # ruff: noqa: E402  what follows is looked for only after that
 import argparse
 import ctypes
+import errno
 import functools
 import glob
 import hashlib
@@ -79,13 +80,14 @@ def read_manifest(folder: str) -> Tuple[Json, str]:
         version = manifest["schema_version"]
         files, models, golden = manifest["files"], manifest["models"], manifest["golden"]
         names = [record["path"] for record in files] + [model["path"] for model in models] + [golden["path"]]
+        later = [model["compiled"] for model in models if model.get("compiled")]
     except (OSError, IOError) as error:
         raise Problem("cannot read %s: %s" % (path, error.strerror), "run this in the bundle's folder", 2)
     except (ValueError, KeyError, TypeError) as error:
         raise Problem("%s is not a bundle's manifest: %r" % (path, error), "copy the bundle again", 2)
     if version != MANIFEST_SCHEMA:
         raise Problem("the manifest has schema %s, this agent reads %d" % (version, MANIFEST_SCHEMA), code=2)
-    for name in names:
+    for name in names + later:
         require_inside(folder, name)
     listed = set(record["path"] for record in files)
     for name in names:
@@ -269,8 +271,11 @@ def require_flags(model: Json, device: Json) -> None:
 # --- runtimes: a runner has name, family, batch (None: any), prepare, run and logits ----------------------------------
 
 
+INSTALL = "pip install -r requirements.txt"
+
+
 def missing_runtime(package: str, error: object, install: Optional[str] = None) -> Problem:
-    return Problem("%s cannot be imported: %s" % (package, error), install or "pip install -r requirements.txt")
+    return Problem("%s cannot be imported: %s" % (package, error), install or INSTALL)
 
 
 def require_version(version: str, family: str, model: Json) -> None:
@@ -335,17 +340,21 @@ class OnnxRunner(object):
         return outputs
 
 
+def holds_edgetpu_code(path: str) -> bool:
+    """Whether the Edge TPU compiler mapped something of a file: its one operator has this name."""
+    with open(path, "rb") as stream:
+        return b"edgetpu-custom-op" in stream.read()
+
+
 class LiteRtRunner(object):
     """LiteRT / TensorFlow Lite on the CPU (XNNPACK), or on an Edge TPU when the file was compiled for one."""
 
     family = "litert"
 
     def __init__(self, path: str, model: Json, threads: int) -> None:
-        with open(path, "rb") as stream:
-            self.compiled = b"edgetpu-custom-op" in stream.read()
-        self.family = "edgetpu" if self.compiled else "litert"
+        self.family = "edgetpu" if holds_edgetpu_code(path) else "litert"
         try:
-            self.interpreter, self.name = (edgetpu if self.compiled else litert)(path, threads)
+            self.interpreter, self.name = (edgetpu if self.family == "edgetpu" else litert)(path, threads)
             self.interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise Problem("cannot load %s: %s" % (model["path"], str(error).strip().splitlines()[0]))
@@ -380,6 +389,18 @@ class LiteRtRunner(object):
         return (values - zero_point) * scale if scale else values
 
 
+class EdgeTpuRunner(LiteRtRunner):
+    """A compiled file on an Edge TPU; one that nothing was mapped of is not timed under this name."""
+
+    family = "edgetpu"
+
+    def __init__(self, path: str, model: Json, threads: int) -> None:
+        if not holds_edgetpu_code(path):
+            reason = "%s holds nothing that runs on an Edge TPU" % os.path.basename(path)
+            raise Problem(reason, "compile it: edgetpu_compiler on x86-64 Linux")
+        LiteRtRunner.__init__(self, path, model, threads)
+
+
 def litert(path: str, threads: int) -> Tuple[Any, str]:
     """An interpreter from whichever package the device has, newest first."""
     for package in ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite"):
@@ -406,13 +427,14 @@ def edgetpu(path: str, threads: int) -> Tuple[Any, str]:
         try:
             from pycoral.utils.edgetpu import make_interpreter
 
-            return make_interpreter(path), "pycoral"
+            return make_interpreter(path), "edgetpu (pycoral %s)" % package_version("pycoral")
         except ImportError:
             try:
                 from tflite_runtime.interpreter import Interpreter, load_delegate
             except ImportError:
                 from ai_edge_litert.interpreter import Interpreter, load_delegate
-            return Interpreter(path, experimental_delegates=[load_delegate("libedgetpu.so.1")]), "libedgetpu.so.1"
+            delegate = load_delegate("libedgetpu.so.1")
+            return Interpreter(path, experimental_delegates=[delegate]), "edgetpu (libedgetpu.so.1)"
     except ImportError as error:
         raise missing_runtime("pycoral or a LiteRT interpreter", error)
     except (ValueError, OSError) as error:
@@ -607,6 +629,7 @@ class Cuda(object):
 RUNNERS = {
     "onnx": OnnxRunner,
     "tflite": LiteRtRunner,
+    "edgetpu": EdgeTpuRunner,
     "torchscript": TorchScriptRunner,
     "tensorrt": TensorRtRunner,
 }
@@ -617,6 +640,8 @@ def load(folder: str, model: Json, threads: int) -> Any:
     path = os.path.join(folder, model["path"])
     engine = os.path.splitext(path)[0] + ".engine"
     kind = model["format"]
+    if model.get("compiled"):
+        path = compiled_later(folder, model)
     if kind == "onnx" and model.get("runtime") == "tensorrt" and os.path.exists(engine):
         kind, path = "tensorrt", engine
     elif model.get("runtime") == "tensorrt" and importlib.util.find_spec("onnxruntime") is None:
@@ -624,6 +649,16 @@ def load(folder: str, model: Json, threads: int) -> Any:
     if kind not in RUNNERS:
         raise Problem("%s has the format %r; this agent runs %s" % (path, kind, ", ".join(sorted(RUNNERS))))
     return RUNNERS[kind](path, model, threads)
+
+
+def compiled_later(folder: str, model: Json) -> str:
+    """What was compiled of a model after the bundle was made; the file it comes from is not run in its place."""
+    path = os.path.join(folder, model["compiled"])
+    if not os.path.exists(path):
+        script = "%s_compile.sh" % os.path.splitext(model["path"])[0]
+        fix = "sh %s on x86-64 Linux with edgetpu_compiler, then copy %s here" % (script, model["compiled"])
+        raise Problem("%s is not compiled for the Edge TPU yet" % model["path"], fix)
+    return path
 
 
 # --- golden outputs ---------------------------------------------------------------------------------------------------
@@ -880,24 +915,68 @@ def crash(number: int) -> str:
 # --- the program ------------------------------------------------------------------------------------------------------
 
 
+MOST = 1 << 16  # threads, or images at a time: more than any board has or takes
+
+
 def numbers(text: str) -> List[int]:
-    values = [int(part) for part in text.split(",")]
-    if min(values) < 1:
-        raise ValueError(text)
+    """`1,4`; argparse shows the error of any other."""
+    try:
+        values = [int(part) for part in text.split(",")]
+    except ValueError:
+        values = [0]
+    if min(values) < 1 or max(values) > MOST:
+        raise argparse.ArgumentTypeError("%r is not whole numbers from 1 to %d, such as 1,4" % (text, MOST))
     return values
 
 
+def positive_seconds(text: str) -> float:
+    """A finite time above 0; argparse shows the error of any other."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError("%r is not a number of seconds above 0, such as 30" % text)
+    return value
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everything here does."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]  # argparse exits
+        raise Problem("command line: %s" % message, "python3 %s --help" % os.path.basename(sys.argv[0]), 2)
+
+
+def require_writable(path: Optional[str]) -> None:
+    """Find out now, and not after minutes of measuring, that a result cannot be written."""
+    if not path:
+        return
+    temporary = path + ".part"
+    try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        with open(temporary, "w"):
+            pass
+        os.unlink(temporary)
+    except (OSError, IOError) as error:
+        raise Problem("--json %s cannot be written: %s" % (path, error.strerror), "name a file in a folder of yours", 2)
+
+
 def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="check and time the models of this bundle on this device")
+    parser = Parser(description="check and time the models of this bundle on this device")
     parser.add_argument("--bundle", default=os.path.dirname(os.path.abspath(__file__)), help="folder of the bundle")
     parser.add_argument("--models", metavar="A,B", help="only these stages; default: all in the bundle")
     parser.add_argument("--threads", type=numbers, metavar="1,4", help="thread counts; default: 1 and all cores")
     parser.add_argument("--batch", type=numbers, default=[1, 8], metavar="1,8", help="where the model takes any batch")
-    parser.add_argument("--seconds", type=float, default=30.0, help="longest time for one figure; default 30")
+    text = "longest time for one figure; default 30"
+    parser.add_argument("--seconds", type=positive_seconds, default=30.0, help=text)
     parser.add_argument("--json", metavar="FILE", help="write the results there as well")
     parser.add_argument("--resume", action="store_true", help="keep figures that FILE of --json already has")
     parser.add_argument("--any-device", action="store_true", help="run on another architecture than the bundle's")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.resume and not options.json:
+        parser.error("--resume keeps figures of the file that --json names, and none is named")
+    return options
 
 
 def chosen(manifest: Json, names: Optional[str]) -> List[Json]:
@@ -911,30 +990,32 @@ def chosen(manifest: Json, names: Optional[str]) -> List[Json]:
     return [model for model in models if model["stage"] in names.split(",")]
 
 
+def asked(manifest: Json, device: Json, options: argparse.Namespace) -> List[Tuple[Json, int]]:
+    """Every chosen model with every thread count."""
+    counts = options.threads or sorted({1, device["cores"]})
+    return [(model, threads) for model in chosen(manifest, options.models) for threads in counts]
+
+
 def run_all(
     folder: str,
     manifest: Json,
-    device: Json,
+    work: List[Tuple[Json, int]],
     options: argparse.Namespace,
     report: Json,
     save: Callable[[Json], None],
 ) -> None:
-    """Measure every chosen model with every thread count into `report`, saving after each."""
-    done = set((result["stage"], result["threads"]) for result in report["results"])
-    for model in chosen(manifest, options.models):
-        for threads in options.threads or sorted({1, device["cores"]}):
-            if (model["stage"], threads) in done:
-                continue
-            facts = {name: model.get(name) for name in ("stage", "path", "format", "precision")}
-            try:
-                require_flags(model, device)
-                found = isolated(lambda: benchmark_model(folder, manifest, model, threads, options))
-            except Problem as error:
-                found = [{"threads": threads, "batch": 1, "problem": str(error)}]
-            for result in found:
-                report["results"].append(dict(facts, **result))
-                print(row(report["results"][-1]), flush=True)
-            save(report)
+    """Measure the models of `work` with their thread counts into `report`, saving after each."""
+    for model, threads in work:
+        facts = {name: model.get(name) for name in ("stage", "path", "format", "precision")}
+        try:
+            require_flags(model, report["device"])
+            found = isolated(lambda: benchmark_model(folder, manifest, model, threads, options))
+        except Problem as error:
+            found = [{"threads": threads, "batch": 1, "problem": str(error)}]
+        for result in found:
+            report["results"].append(dict(facts, **result))
+            print(row(report["results"][-1]), flush=True)
+        save(report)
     report["finished"] = True
 
 
@@ -943,8 +1024,10 @@ def settings(options: argparse.Namespace) -> Json:
     return {"batch": options.batch, "seconds": options.seconds}
 
 
-def resumable(options: argparse.Namespace, digest: str) -> List[Json]:
-    """Figures of an interrupted run of the same bundle since the same boot."""
+def resumable(options: argparse.Namespace, digest: str) -> Tuple[List[Json], bool]:
+    """Figures of a run of the same bundle since the same boot, and whether that run went to its end."""
+    if not options.resume:
+        return [], False
     try:
         with open(options.json) as stream:
             earlier = json.load(stream)
@@ -953,9 +1036,10 @@ def resumable(options: argparse.Namespace, digest: str) -> List[Json]:
             boot(),
             settings(options),
         )
-        return [result for result in earlier["results"] if not result["problem"]] if same else []
+        kept = [result for result in earlier["results"] if not result["problem"]] if same else []
+        return kept, bool(same and earlier["finished"])
     except (OSError, IOError, ValueError, KeyError, TypeError):
-        return []
+        return [], False
 
 
 def boot() -> Optional[str]:
@@ -976,14 +1060,15 @@ def saver(path: Optional[str]) -> Callable[[Json], None]:
     return save
 
 
-HEADER = "%-16s %-10s %3s %3s  %9s %9s %9s %9s %7s  %8s %8s  %s" % (
-    ("model", "precision", "thr", "bat", "median ms", "p90", "p99", "min", "n", "per s", "RSS MiB", "golden")
+HEADER = "%-16s %-10s %-26s %3s %3s  %9s %9s %9s %9s %7s  %8s %8s  %s" % (
+    ("model", "precision", "runtime", "thr", "bat", "median ms", "p90", "p99", "min", "n", "per s", "RSS MiB", "golden")
 )
 
 
 def row(result: Json) -> str:
     """One line of the table."""
-    start = "%-16s %-10s %3d %3d  " % ((result["stage"], result["precision"], result["threads"], result["batch"]))
+    names = (result["stage"], result["precision"], result.get("runtime") or "-")
+    start = "%-16s %-10s %-26s %3d %3d  " % (names + (result["threads"], result["batch"]))
     if result["problem"]:
         return "%sNOT VALID: %s" % (start, result["problem"])
     latency, golden = result["latency"], result["golden"]
@@ -1007,17 +1092,34 @@ def banner(manifest: Json, device: Json, state: Json) -> str:
     return "\n".join(lines)
 
 
+def numpy_version() -> str:
+    """For a child: an import that crashes, as one built for another CPU does, is an answer too."""
+    try:
+        import numpy
+    except ImportError as error:
+        raise Problem((str(error).strip().splitlines() or ["no reason given"])[0])
+    return str(numpy.__version__)
+
+
 def benchmark(options: argparse.Namespace) -> int:
     """Verify, check, measure, print; the exit code."""
     folder = os.path.abspath(options.bundle)
+    require_writable(options.json)
     manifest, digest = read_manifest(folder)
     verify(folder, manifest)
     device = describe_device()
     require_device(manifest, device, options.any_device)
+    work = asked(manifest, device, options)
+    kept, finished = resumable(options, digest)
+    done = set((result["stage"], result["threads"]) for result in kept)
+    left = [(model, threads) for model, threads in work if (model["stage"], threads) not in done]
+    if finished and not left:
+        reason = "nothing is left to measure: %s has every figure that is asked for" % options.json
+        raise Problem(reason, "leave --resume out to measure again", 2)
     try:
-        import_numpy = isolated(lambda: __import__("numpy").__version__)
+        version = isolated(numpy_version)
     except Problem as error:
-        raise Problem("numpy cannot be imported: %s" % error, "pip install -r requirements.txt", 2)
+        raise Problem("numpy cannot be imported: %s" % error, "%s; README.md has the lines to type" % INSTALL, 2)
     report = {
         "schema_version": RESULT_SCHEMA,
         "manifest_sha256": digest,
@@ -1025,14 +1127,14 @@ def benchmark(options: argparse.Namespace) -> int:
         "boot": boot(),
         "settings": settings(options),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "device": dict(device, numpy=import_numpy),
-        "results": resumable(options, digest) if options.resume and options.json else [],
+        "device": dict(device, numpy=version),
+        "results": kept,
         "finished": False,
     }
     print(banner(manifest, device, read_state()))
     print(HEADER, flush=True)
     save = saver(options.json)
-    run_all(folder, manifest, device, options, report, save)
+    run_all(folder, manifest, left, options, report, save)
     save(report)
     return 1 if any(result["problem"] for result in report["results"]) else 0
 

@@ -33,6 +33,7 @@ sys.path.insert(0, HERE)
 from benchmark import (
     Cuda,
     Json,
+    Parser,
     Problem,
     TensorRtRunner,
     boot,
@@ -40,9 +41,11 @@ from benchmark import (
     isolated,
     measure,
     missing_runtime,
+    positive_seconds,
     read_golden,
     read_manifest,
     read_text,
+    require_writable,
     saver,
     verify,
     version_numbers,
@@ -550,7 +553,7 @@ def batches(text: str) -> Tuple[int, int, int]:
 
 
 def parse_arguments(arguments: Optional[List[str]]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="build the TensorRT engines of this bundle on this device")
+    parser = Parser(description="build the TensorRT engines of this bundle on this device")
     parser.add_argument("--bundle", default=os.path.dirname(os.path.abspath(__file__)), help="folder of the bundle")
     parser.add_argument("--models", metavar="A,B", help="only these stages; default: every ONNX file of the bundle")
     parser.add_argument("--onnx", metavar="FILE", help="build this file instead; outputs are not checked")
@@ -562,7 +565,9 @@ def parse_arguments(arguments: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument("--dla-core", type=int, choices=(0, 1), help="run on this DLA (Xavier), the rest on the GPU")
     parser.add_argument("--sparse", action="store_true", help="allow kernels for 2:4 sparse weights (Ampere and later)")
     parser.add_argument("--tactics", action="append", default=[], metavar="NAME", help="only these tactic sources")
-    parser.add_argument("--seconds", type=float, default=10.0, help="longest time for one latency; default 10")
+    parser.add_argument(
+        "--seconds", type=positive_seconds, default=10.0, help="longest time for one latency; default 10"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the results there as well")
     parser.add_argument("--any-device", action="store_true", help="try files that are too new for this TensorRT")
     return parser.parse_args(arguments)
@@ -640,6 +645,7 @@ def refused(engine: Json, gpu: Json) -> bool:
 def main(arguments: Optional[List[str]] = None) -> int:
     try:
         options = parse_arguments(arguments)
+        require_writable(options.json)
         return build_file(options) if options.onnx else build_bundle(options)
     except Problem as error:
         print("error: %s" % error, file=sys.stderr)
