@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from compress import __version__, runtimes
 from compress.device.bundle import Content, write_bundle
+from compress.edgetpu.script import SCRIPT_SUFFIX
 from compress.engine.plan import CALIBRATION_SUFFIX
 from compress.errors import DeviceMissing
 from compress.execute import Result
@@ -30,7 +31,7 @@ from compress.serialize import from_json, to_json
 from compress.stage import Splits
 from compress.store import StageStore
 from compress.target import Target
-from compress.types import PLAN_SUFFIX, Artifact, Format, InputSpec, Port, Precision
+from compress.types import PLAN_SUFFIX, Artifact, Format, InputSpec, Port, Precision, is_segment
 
 __all__ = ["BUNDLE", "FileRecord", "Manifest", "copy_artifacts", "copy_reports", "delivered_files"]
 __all__ += ["update_files", "write_device_bundle", "write_golden", "write_manifest"]
@@ -86,8 +87,8 @@ def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifac
             continue
         path = folder / artifact.delivered_name
         copy_new(artifact.path, path)
-        if artifact.deferred:
-            continue  # the bundle takes it along; there is nothing to run here
+        if artifact.path.name.endswith(PLAN_SUFFIX) or is_segment(artifact.path):
+            continue  # the bundle takes it along; there is nothing to run on its own
         delivered[result.measurement.stage] = artifact.after(result.measurement.stage, path)
     return delivered
 
@@ -116,9 +117,10 @@ def write_golden(folder: Path, source: Artifact, delivered: dict[str, Artifact],
     }
     logits = arrays["reference"]
     for stage, artifact in delivered.items():
-        with suppress(DeviceMissing):  # then those of the file it was compiled from, the one before: the same integers
-            logits = runtimes.load(artifact, threads=1)(batch.images)
-        arrays[stage] = logits
+        if not artifact.deferred:
+            with suppress(DeviceMissing):
+                logits = runtimes.load(artifact, threads=1)(batch.images)
+        arrays[stage] = logits  # of what only its device runs: those of the file it is compiled from, the one before
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_bytes(folder / GOLDEN, buffer.getvalue())
@@ -136,9 +138,14 @@ def write_device_bundle(
         for stage, artifact in delivered.items()
         if artifact.format is not Format.ONNX or artifact.precision is not Precision.INT8 or int8_exact(artifact, host)
     )
-    extra = tuple(sorted(path for path in folder.iterdir() if path.name.endswith((PLAN_SUFFIX, CALIBRATION_SUFFIX))))
+    extra = tuple(sorted(path for path in folder.iterdir() if _for_the_device(path)))
     content = Content(target, source.input, splits.classes, delivered, folder / GOLDEN, exact, extra)
     write_bundle(content, folder / BUNDLE)
+
+
+def _for_the_device(path: Path) -> bool:
+    """Whether a file that is no model is needed where the models run."""
+    return path.name.endswith((PLAN_SUFFIX, CALIBRATION_SUFFIX, SCRIPT_SUFFIX)) or is_segment(path)
 
 
 def delivered_files(folder: Path) -> list[Path]:
@@ -149,7 +156,7 @@ def delivered_files(folder: Path) -> list[Path]:
 
 def write_manifest(folder: Path, target: str, source: Artifact, delivered: dict[str, Artifact], splits: Splits) -> None:
     """Write `manifest.json` over all files in `folder`, last."""
-    by_path = {artifact.path: (stage, artifact) for stage, artifact in delivered.items()}
+    by_path = {artifact.path: (stage, artifact) for stage, artifact in delivered.items() if not artifact.deferred}
     files = tuple(_record(folder, path, *by_path.get(path, (None, None))) for path in delivered_files(folder))
     manifest = Manifest(
         schema_version=1,

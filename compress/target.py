@@ -17,6 +17,9 @@ _STRICT = ConfigDict(frozen=True, extra="forbid")
 TARGET_NAME = r"[a-z][a-z0-9_]{0,63}"
 """A pattern: files and folders are named after targets."""
 
+_PACKAGE = r'^[A-Za-z0-9._-]+==[A-Za-z0-9.+]+(; python_version (<|==|>=) "3\.\d+")?$'
+"""A pinned requirement as pip reads it, with at most one bound on Python (PEP 508)."""
+
 
 class Fact(BaseModel, Generic[T]):
     """A value and where it comes from.
@@ -89,12 +92,15 @@ class Deployment(BaseModel):
 
     Attributes:
         runtime: as the device's agent calls it.
-        packages: pinned for the device's Python and architecture (`numpy==2.2.6`); none where the system brings it.
+        packages: pinned for the device's architecture, with the Pythons they are for where that matters
+            (`numpy==1.21.6; python_version == "3.7"`); none where the system brings it.
+        glibc: oldest version that their wheels run with.
     """
 
     model_config = _STRICT
     runtime: Literal["onnxruntime", "litert", "edgetpu", "tensorrt", "torchscript"]
-    packages: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9.+]+$")], ...] = ()
+    packages: tuple[Annotated[str, Field(pattern=_PACKAGE)], ...] = ()
+    glibc: Annotated[str, Field(pattern=r"^2\.\d+$")] | None = None
     source: Annotated[str, Field(min_length=8)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "COMPILED_SUFFIX",
     "PLAN_SUFFIX",
     "Accuracy",
     "Artifact",
@@ -26,11 +28,18 @@ __all__ = [
     "Precision",
     "Race",
     "Sparsity",
+    "is_segment",
 ]
 
 
 PLAN_SUFFIX = ".plan.json"
 """Name's end of a file that says how the device builds what no other machine can build for it."""
+
+COMPILED_SUFFIX = "_edgetpu.tflite"
+"""Name's end of what the Edge TPU compiler writes (https://coral.ai/docs/edgetpu/compiler/#usage)."""
+
+_SEGMENT = re.compile(r"_segment_\d+_of_\d+_edgetpu\.tflite")
+"""Name's end of one part of several that the compiler was asked for (`--num_segments`)."""
 
 
 class Format(str, Enum):
@@ -133,8 +142,13 @@ class Artifact:
 
     @property
     def deferred(self) -> bool:
-        """Whether the file is a plan by which the device makes its own: it cannot be run, and nothing is measured."""
-        return isinstance(self.model, Path) and self.model.name.endswith(PLAN_SUFFIX)
+        """Whether the file cannot be run as it is, and nothing is measured: what runs is made of it elsewhere (a plan,
+        a file for the Edge TPU compiler), or it is one segment of several.
+        """
+        if not isinstance(self.model, Path):
+            return False
+        uncompiled = self.format is Format.EDGETPU and not self.model.name.endswith(COMPILED_SUFFIX)
+        return uncompiled or self.model.name.endswith(PLAN_SUFFIX) or is_segment(self.model)
 
     @property
     def path(self) -> Path:
@@ -170,6 +184,11 @@ class Artifact:
             notes=notes or {},
             attachments=attachments,
         )
+
+
+def is_segment(path: Path) -> bool:
+    """Whether a file is one of several that only work in a row, each on an Edge TPU of its own."""
+    return _SEGMENT.search(path.name) is not None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ _LEVEL = 6
 def pack(folder: Path, archive: Path) -> None:
     """Write every file of `folder` below its name, sorted, with owner, times and permissions fixed.
 
-    The same files give the same bytes: times are 0 (the epoch), owner is root, and Python scripts are executable.
+    The same files give the same bytes: times are 0 (the epoch), owner is root, and scripts are executable.
 
     Raises:
         StageError: the archive cannot be written.
@@ -31,6 +31,6 @@ def pack(folder: Path, archive: Path) -> None:
         for path in paths:
             entry = tarfile.TarInfo(f"{folder.name}/{path.relative_to(folder).as_posix()}")
             entry.size = path.stat().st_size
-            entry.mode = 0o755 if path.suffix == ".py" else 0o644
+            entry.mode = 0o755 if path.suffix in (".py", ".sh") else 0o644
             with path.open("rb") as content:
                 tar.addfile(entry, content)

@@ -29,14 +29,21 @@ from compress.device.manifest import (
     Manifest,
 )
 from compress.device.tolerance import tolerances
+from compress.edgetpu.script import SCRIPT_SUFFIX
 from compress.files import copy_file, copy_new, make_folder, sha256_file, write_bytes
 from compress.serialize import to_json
-from compress.target import Target
-from compress.types import Artifact, Format, InputSpec
+from compress.target import Deployment, Target
+from compress.types import COMPILED_SUFFIX, Artifact, Format, InputSpec
 
 __all__ = ["Content", "write_bundle"]
 
-_RUNTIMES = {"onnx": "onnxruntime", "torchscript": "torchscript", "tflite": "litert", "tensorrt": "tensorrt"}
+_RUNTIMES = {
+    Format.ONNX: "onnxruntime",
+    Format.TORCHSCRIPT: "torchscript",
+    Format.TFLITE: "litert",
+    Format.EDGETPU: "edgetpu",
+    Format.TENSORRT: "tensorrt",
+}
 """What runs a format where the device's profile names nothing else."""
 
 _CPU_FLAGS = {"aarch64": ("asimd",), "armv7l": ("neon",)}
@@ -54,6 +61,31 @@ _SCRIPTS = {"benchmark.py": None, "build_engine.py": "tensorrt"}
 
 _ENGINES = """Engines first: `python3 build_engine.py` builds them here, on the device they run on, checks them, and
 says which is fastest. `benchmark.py` then times those, each under the name of its ONNX file.
+
+"""
+
+
+_VENV_COMMANDS = """\
+    python3 -m venv venv
+    venv/bin/python -m pip install --upgrade pip
+    venv/bin/python -m pip install -r requirements.txt
+    venv/bin/python benchmark.py --json result.json
+
+If the first line fails: `sudo apt install python3-venv`. The second matters on Debian 10 (Mendel), whose pip is too old
+to find the wheels. Without the virtual environment, Debian 12 and later refuse to install packages (PEP 668)."""
+
+_SYSTEM_COMMANDS = """\
+    python3 benchmark.py --json result.json
+
+The runtime comes with the device's system; nothing has to be installed."""
+
+_COMPILE = """The Edge TPU first: `$path` is not compiled yet. In this folder, on x86-64 Linux with
+[edgetpu_compiler](https://coral.ai/docs/edgetpu/compiler/):
+
+    sh $script
+
+writes `$compiled` here. Copy the folder to the device with it, or let `python -m compress.device bench` do that.
+`$stage` is measured with that file only; until it is there, its line says so.
 
 """
 
@@ -119,7 +151,7 @@ def _models(content: Content) -> tuple[BundleModel, ...]:
 
 
 def _model(stage: str, artifact: Artifact, content: Content, golden: NDArray[np.float32]) -> BundleModel:
-    here = _RUNTIMES[artifact.format.value]
+    here = _RUNTIMES[artifact.format]
     deployment = content.target.deployment.get(artifact.format)
     opset = _opset(artifact)
     return BundleModel(
@@ -130,6 +162,7 @@ def _model(stage: str, artifact: Artifact, content: Content, golden: NDArray[np.
         runtime=deployment.runtime if deployment else here,
         dynamic_batch=artifact.dynamic_batch,
         sample_shape=content.input.shape,
+        compiled=artifact.path.stem + COMPILED_SUFFIX if artifact.deferred else None,
         tolerance=tolerances(artifact.precision, here, golden, exact=stage in content.exact),
         opset=opset,
         needs=_needs(opset),
@@ -152,11 +185,21 @@ def _needs(opset: int | None) -> dict[str, str]:
     return {"onnxruntime": release} if release else {}
 
 
+def _deployments(content: Content) -> list[Deployment]:
+    """What the device's profile says about the formats of the bundle's models."""
+    formats = {artifact.format for artifact in content.models.values()}
+    return [entry for kind, entry in content.target.deployment.items() if kind in formats]
+
+
 def _packages(content: Content) -> tuple[str, ...]:
     """Pinned packages of the runtimes that the bundle's models need, as the device's profile lists them."""
-    formats = {artifact.format for artifact in content.models.values()}
-    deployments = (entry for kind, entry in content.target.deployment.items() if kind in formats)
-    return tuple(sorted({package for entry in deployments for package in entry.packages}))
+    return tuple(sorted({package for entry in _deployments(content) for package in entry.packages}))
+
+
+def _glibc(content: Content) -> str | None:
+    """The oldest version that all those packages run with."""
+    needed = (entry.glibc for entry in _deployments(content) if entry.glibc)
+    return max(needed, key=lambda version: [int(part) for part in version.split(".")], default=None)
 
 
 def _requirements(target: Target, packages: Sequence[str]) -> str:
@@ -169,7 +212,11 @@ def _requirements(target: Target, packages: Sequence[str]) -> str:
 def _readme(content: Content, models: Sequence[BundleModel]) -> str:
     target, spec = content.target, content.input
     rows = (f"| `{model.stage}` | `{model.path}` | {model.precision} | {model.runtime} |" for model in models)
+    glibc = _glibc(content)
     return Template((AGENT / "README.md").read_text(encoding="utf-8")).substitute(
+        commands=_VENV_COMMANDS if _packages(content) else _SYSTEM_COMMANDS,
+        glibc=f" with glibc {glibc} or later (`ldd --version`)" if glibc else "",
+        compile=_compile_section(models),
         target=target.name,
         title=target.title,
         python=target.python.value,
@@ -182,6 +229,20 @@ def _readme(content: Content, models: Sequence[BundleModel]) -> str:
         channel_order=spec.channel_order,
         mean=list(spec.mean),
         std=list(spec.std),
+    )
+
+
+def _compile_section(models: Sequence[BundleModel]) -> str:
+    """How to compile what is not yet."""
+    return "".join(
+        Template(_COMPILE).substitute(
+            path=model.path,
+            script=f"{Path(model.path).stem}{SCRIPT_SUFFIX}",
+            compiled=model.compiled,
+            stage=model.stage,
+        )
+        for model in models
+        if model.compiled
     )
 
 

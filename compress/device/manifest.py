@@ -7,7 +7,7 @@ added here may be missing there: give it a default on both sides, or raise `SCHE
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +40,8 @@ class BundleModel:
     Attributes:
         stage: that wrote it; also the name of its outputs in the golden file.
         runtime: what is expected to run it on the device.
+        compiled: name under which the device looks for what a compiler made of `path` after the bundle was written;
+            only that is run. None where `path` itself is.
         opset: of an ONNX file.
         sample_shape: `(channels, height, width)` of one golden input.
         needs: oldest version that can load the file, by runtime.
@@ -57,6 +59,7 @@ class BundleModel:
     sample_shape: tuple[int, int, int]
     tolerance: Mapping[str, Mapping[str, float]]
     opset: int | None = None
+    compiled: str | None = None
     needs: Mapping[str, str] = field(default_factory=dict)
     cpu_flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     history: tuple[str, ...] = ()
@@ -108,9 +111,15 @@ class Bundle:
 
     @property
     def files(self) -> tuple[BundleFile, ...]:
-        """Every file, the manifest last: a device that has it has everything."""
+        """Every file and what was compiled since, the manifest last: a device that has it has everything."""
         own = BundleFile(MANIFEST, self.digest, (self.folder / MANIFEST).stat().st_size)
-        return (*self.manifest.files, own)
+        return (*self.manifest.files, *self._compiled(), own)
+
+    def _compiled(self) -> Iterator[BundleFile]:
+        names = (model.compiled for model in self.manifest.models if model.compiled)
+        for path in (inside(self.folder, name) for name in names):
+            if path.is_file():
+                yield BundleFile(path.name, sha256_file(path), path.stat().st_size)
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -124,7 +133,8 @@ def read_bundle(folder: Path) -> Bundle:
         manifest = from_json(Manifest, content)
         for name in (*(file.path for file in manifest.files), *(model.path for model in manifest.models)):
             inside(folder, name)
-        inside(folder, manifest.golden.path)
+        for name in (manifest.golden.path, *(model.compiled for model in manifest.models if model.compiled)):
+            inside(folder, name)
     except OSError as error:
         reason = f"no bundle in {folder}: {error.strerror}"
         raise ConfigError(reason, fix="give the folder that holds manifest.json") from error

@@ -115,7 +115,7 @@ def compile_model(compiler: Compiler, model: Path, options: Options) -> Compiled
     if len(paths) != options.segments:
         raise StageError(
             f"the Edge TPU compiler wrote {len(paths)} of {options.segments} file(s): {_tail(output)}",
-            fix="read what it says; compile.sh runs the same command by hand",
+            fix=f"read what it says; by hand: {PROGRAM} {' '.join(options.arguments(model.name))}",
         )
     logs = sorted(model.parent.glob(f"{model.stem}_*edgetpu.log"))
     table = "" if _has_table(output) else "\n".join(path.read_text(errors="replace") for path in logs)

@@ -1,4 +1,4 @@
-"""`compile.sh`, for the machine that has the compiler when this one has not."""
+"""`<stage>_compile.sh`, for the machine that has the compiler when this one has not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import shlex
 
 from compress.edgetpu.compiler import PROGRAM, VARIABLE, Options
 
-__all__ = ["compile_script"]
+__all__ = ["SCRIPT_SUFFIX", "compile_script"]
+
+SCRIPT_SUFFIX = "_compile.sh"
 
 _TEMPLATE = """\
 #!/bin/sh

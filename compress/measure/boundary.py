@@ -134,8 +134,10 @@ def _read_only(artifact: Artifact, stage: str, notes: dict[str, str], missing: D
 
 
 def _deferred(artifact: Artifact, stage: str) -> Measurement:
-    """The row of something that only the device can make."""
+    """The row of something that is made elsewhere before it can run."""
     reason = "nothing to measure here: it is made on the device"
+    if artifact.format is Format.EDGETPU:
+        reason = "nothing to measure here: only what the Edge TPU compiler makes of it runs, on the device"
     return Measurement(
         stage=stage,
         format=artifact.format,

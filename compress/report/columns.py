@@ -147,6 +147,7 @@ DRIFT = (
 DEVICES = (
     Head("device", words=True),
     Head("model", words=True),
+    Head("runtime", words=True),
     *map(Head, ("threads", "batch", "ms p50 (p90)", "n", "peak RSS")),
     Head("golden outputs", words=True),
 )
@@ -182,7 +183,8 @@ def device_rows(runs: Sequence[DeviceRun]) -> Iterator[tuple[Cell, ...]]:
     for run in runs:
         for row in run.result.results:
             name = Cell(run.name, mark="emulated" if run.result.device.emulated else "")
-            yield name, Cell(row.stage), Cell(str(row.threads)), Cell(str(row.batch)), *_figures(row)
+            asked = (row.stage, row.runtime or DASH, str(row.threads), str(row.batch))
+            yield name, *map(Cell, asked), *_figures(row)
 
 
 def run_cells(report: Report) -> Cell:

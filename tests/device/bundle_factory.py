@@ -56,6 +56,51 @@ def onnx_network(path: Path, *, opset: int = 17, dynamic: bool = False, seed: in
     return path
 
 
+def tflite_network(path: Path) -> Path:
+    """INT8 MAX_POOL_2D -> RESHAPE -> FULLY_CONNECTED, NHWC, random weights; written without the converter."""
+    from compress.litert.flatbuffer import new_code, new_constant, pack, schema
+
+    generated = schema()
+    random = np.random.default_rng(0)
+    model, graph = generated.ModelT(), generated.SubGraphT()
+    model.version, model.buffers, model.operatorCodes, model.subgraphs = 3, [generated.BufferT()], [], [graph]
+    graph.tensors, graph.operators = [], []
+
+    def tensor(shape, constant=None, scale=0.05, kind="INT8"):
+        entry = generated.TensorT()
+        entry.name, entry.shape = f"t{len(graph.tensors)}".encode(), list(shape)
+        entry.type = getattr(generated.TensorType, kind)
+        entry.buffer = 0 if constant is None else new_constant(model, constant)
+        entry.quantization = generated.QuantizationParametersT()
+        entry.quantization.scale, entry.quantization.zeroPoint = [scale], [0]
+        graph.tensors.append(entry)
+        return len(graph.tensors) - 1
+
+    def operator(kind, version, inputs, output, options, **fields):
+        entry = generated.OperatorT()
+        entry.opcodeIndex, entry.inputs, entry.outputs = new_code(model, kind, version), inputs, [output]
+        entry.builtinOptionsType = getattr(generated.BuiltinOptions, options)
+        entry.builtinOptions = getattr(generated, f"{options}T")()
+        for name, value in fields.items():
+            setattr(entry.builtinOptions, name, value)
+        graph.operators.append(entry)
+
+    channels, height, width = SPEC.shape
+    given, pooled = tensor((1, height, width, channels)), tensor((1, height // 2, width // 2, channels))
+    size = height // 2 * (width // 2) * channels
+    flat, taken = tensor((1, size)), tensor((1, len(CLASSES)), scale=1.0)
+    shape = tensor((2,), np.array([1, size], np.int32), kind="INT32")
+    weight = tensor((len(CLASSES), size), random.integers(-127, 128, (len(CLASSES), size), np.int8), scale=0.01)
+    bias = tensor((len(CLASSES),), np.zeros(len(CLASSES), np.int32), scale=0.05 * 0.01, kind="INT32")
+    sides = {"strideW": 2, "strideH": 2, "filterWidth": 2, "filterHeight": 2}
+    operator("MAX_POOL_2D", 2, [given], pooled, "Pool2DOptions", padding=1, **sides)
+    operator("RESHAPE", 1, [pooled, shape], flat, "ReshapeOptions", newShape=[1, size])
+    operator("FULLY_CONNECTED", 4, [flat, weight, bias], taken, "FullyConnectedOptions")
+    graph.inputs, graph.outputs = [given], [taken]
+    path.write_bytes(pack(model))
+    return path
+
+
 def images(count: int = 4) -> np.ndarray:
     return np.random.default_rng(1).normal(size=(count, *SPEC.shape)).astype(np.float32)
 
@@ -75,6 +120,27 @@ def make_bundle(folder: Path, *, target: str = "raspberry_pi_4", opset: int = 17
     artifact = Artifact(Format.ONNX, model, Precision.FP32, SPEC, dynamic_batch=dynamic, history=("net",))
     content = Content(load_target(target, []), SPEC, CLASSES, {"net": artifact}, golden, frozenset({"net"}))
     write_bundle(content, folder / "bundle")
+    return folder / "bundle"
+
+
+def make_tflite_bundle(folder: Path, *, target: str = "coral") -> Path:
+    """`folder/bundle` with an INT8 model `net`, and `tpu`, the same, which `tpu_compile.sh` compiles for the Edge TPU."""
+    from compress.edgetpu.compiler import Options
+    from compress.edgetpu.script import compile_script
+    from compress.runtimes.tflite import open_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    net, tpu = tflite_network(folder / "net.tflite"), tflite_network(folder / "tpu.tflite")
+    inputs, golden, script = images(), folder / "golden.npz", folder / "tpu_compile.sh"
+    script.write_text(compile_script(tpu.name, sha256_file(tpu), Options(14, 1, 60)))
+    logits = open_file(net, threads=1)(inputs)
+    np.savez_compressed(golden, inputs=inputs, labels=np.zeros(len(inputs), np.int64), net=logits, tpu=logits)
+    models = {
+        "net": Artifact(Format.TFLITE, net, Precision.INT8, SPEC, dynamic_batch=False, history=("net",)),
+        "tpu": Artifact(Format.EDGETPU, tpu, Precision.INT8, SPEC, dynamic_batch=False, history=("net", "tpu")),
+    }
+    exact = frozenset(models)
+    write_bundle(Content(load_target(target, []), SPEC, CLASSES, models, golden, exact, (script,)), folder / "bundle")
     return folder / "bundle"
 
 

@@ -163,7 +163,8 @@ def setup(request: Json) -> Json:
     install(environment, python, requirements)
     wrong = imports(python, modules)
     if wrong is not None:
-        raise Refused("%s after installing the requirements: %s" % (environment, wrong), "pip install " + packages[-1])
+        fix = "%s -m pip install -r %s" % (python, requirements)
+        raise Refused("%s after installing the requirements: %s" % (environment, wrong), fix)
     return {"python": python, "how": "a new virtual environment"}
 
 
@@ -182,11 +183,13 @@ def install(environment: str, python: str, requirements: str) -> None:
     if wrong is not None:
         shutil.rmtree(environment, ignore_errors=True)
         raise Refused("no virtual environment can be made: %s" % wrong, "sudo apt install python3-venv")
+    # Debian 10's pip is too old to find the wheels (PEP 599); where a newer one cannot be had, the old one may do.
+    tool(python, "-m", "pip", "install", "--quiet", "--no-input", "--upgrade", "pip")
     wrong = tool(python, "-m", "pip", "install", "--quiet", "--no-input", "-r", requirements)
     if wrong is not None:
         shutil.rmtree(environment, ignore_errors=True)
-        packages = " ".join(line for line in open(requirements).read().split("\n") if line and line[0] != "#")
-        raise Refused("pip cannot install the runtime here: %s" % wrong, "on the device: pip install " + packages)
+        fix = "on the device: python3 -m venv venv && venv/bin/python -m pip install -r " + requirements
+        raise Refused("pip cannot install the runtime here: %s" % wrong, fix)
 
 
 def tool(*command: str) -> Optional[str]:

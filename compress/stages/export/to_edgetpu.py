@@ -108,15 +108,16 @@ class ToEdgetpu(Stage):
         )
 
     def _handed_over(self, artifact: Artifact, model: Path, prediction: Preflight, context: Context) -> Artifact:
-        from compress.edgetpu.script import compile_script
+        from compress.edgetpu.script import SCRIPT_SUFFIX, compile_script
 
         if prediction.share < self.min_mapped:
             raise self._too_few(prediction.share, _listed(prediction))
-        script = context.folder / f"{context.name}_compile.sh"
+        script = context.folder / f"{context.name}{SCRIPT_SUFFIX}"
         write_bytes(script, compile_script(model.name, sha256_file(model), self._options()).encode())
         context.progress.log(f"{context.name}: not compiled, no edgetpu_compiler here: run {script.name} where it is")
         note = f"not compiled (no edgetpu_compiler on the PATH): {script.name} does it. {prediction.summary()}"
-        return artifact.after(context.name, model, notes={"edge tpu": note}, attachments=(script,))
+        notes = {"edge tpu": note}
+        return artifact.after(context.name, model, format=Format.EDGETPU, notes=notes, attachments=(script,))
 
     def _options(self) -> Options:
         from compress.edgetpu.compiler import Options
