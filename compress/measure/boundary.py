@@ -26,6 +26,12 @@ __all__ = ["MeasureConfig", "RecordedLogits", "int8_exact", "measure"]
 
 _SKIPPED = "measure=quick: the source and the files are run, the modules in between are not"
 
+_OPAQUE = {
+    Format.TENSORRT: "an engine does not show its weights; see the ONNX file it was built from",
+    Format.EDGETPU: "what is compiled for an Edge TPU does not show its weights; see the TFLite file it was made of",
+}
+"""Formats that only their device reads."""
+
 _HALF_ZERO = 0.4
 """Fewer zeros than this are no 2:4 pattern: a layer or two stay dense, the others have one half."""
 
@@ -194,8 +200,8 @@ def _readers(artifact: Artifact, run: Runner) -> _Readers:
         return _module_readers(artifact, run)
     if artifact.format is Format.TFLITE:
         return _tflite_readers(artifact)
-    if artifact.format is Format.TENSORRT:
-        return _engine_readers(artifact)
+    if artifact.format in _OPAQUE:
+        return _opaque_readers(artifact)
     return _onnx_readers(artifact) if artifact.format is Format.ONNX else _script_readers(artifact, run)
 
 
@@ -271,9 +277,9 @@ def _pattern_note(artifact: Artifact, sparsity: Sparsity) -> dict[str, str]:
     }
 
 
-def _engine_readers(artifact: Artifact) -> _Readers:
+def _opaque_readers(artifact: Artifact) -> _Readers:
     def opaque() -> NoReturn:
-        raise NotMeasured("an engine does not show its weights; see the ONNX file it was built from")
+        raise NotMeasured(_OPAQUE[artifact.format])
 
     return _Readers(size=lambda: file_size([artifact.path]), parameters=opaque, sparsity=opaque, macs=opaque)
 

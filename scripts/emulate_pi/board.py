@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -12,12 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from emulate_pi.debian import closure, fetch, read_index, unpack
 
-__all__ = ["BOARDS", "Board", "UserSpace", "build", "dress"]
+__all__ = ["BOARDS", "Board", "UserSpace", "build", "dress", "for_the_board", "pip_for_the_board"]
 
 PYTHON = "3.11"
-_PACKAGES = ("dash", "coreutils", "openssh-server", f"python{PYTHON}-minimal", f"libpython{PYTHON}-stdlib")
+_PACKAGES = ("dash", "coreutils", "openssh-server", f"python{PYTHON}-minimal", f"python{PYTHON}-venv")
 _LIBRARIES = ("libstdc++6", "libgomp1")  # what the wheels link to
 _UNUSED = frozenset(
     {"adduser", "debconf", "debconf-2.0", "dpkg", "init-system-helpers", "lsb-base", "openssh-client", "passwd"}
@@ -87,12 +90,19 @@ def build(folder: Path, wheels: Sequence[str]) -> UserSpace:
         OSError: a registry cannot be reached.
         subprocess.CalledProcessError: pip cannot fetch the wheels; its output is in `stderr`.
     """
-    stamp = folder / "built"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # test processes start together, and two builds would lay the same files
+        return _built(UserSpace(folder), wheels)
+
+
+def _built(space: UserSpace, wheels: Sequence[str]) -> UserSpace:
+    stamp = space.folder / "built"
     content = hashlib.sha256(repr((_PACKAGES, _LIBRARIES, sorted(wheels))).encode() + _own_source()).hexdigest()
     if stamp.is_file() and stamp.read_text() == content:
-        return UserSpace(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    space = UserSpace(folder)
+        return space
+    if space.folder.exists():
+        shutil.rmtree(space.folder)
     _lay_links(space.root)
     with ThreadPoolExecutor(4) as pool:
         emulator = pool.submit(_fetch_qemu, space)
@@ -181,19 +191,31 @@ def _fetch_qemu(space: UserSpace) -> None:
     shutil.rmtree(scratch)
 
 
-def _fetch_wheels(space: UserSpace, wheels: Sequence[str]) -> None:
+def for_the_board(wheels: Sequence[str]) -> list[str]:
+    """The requirements that hold for the board's Python. Asked for another one, pip still judges them by its own."""
+    wanted = map(Requirement, wheels)
+    return [
+        f"{one.name}{one.specifier}"
+        for one in wanted
+        if one.marker is None or one.marker.evaluate({"python_version": PYTHON})
+    ]
+
+
+def pip_for_the_board(action: str, *arguments: str) -> None:
+    """Let this machine's pip fetch (`download`) or lay out (`install`) wheels that the board's would take.
+
+    Raises:
+        subprocess.CalledProcessError: pip cannot; its output is in `stderr`.
+    """
     platforms = ("2014", *(f"_2_{minor}" for minor in (17, 27, 28, 31, 34, 35, 36)))
     only = ["--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp", "--abi=cp311", "--abi=abi3"]
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"),
-            *(*only, "--abi=none", *(f"--platform=manylinux{name}_aarch64" for name in platforms)),
-            *("--target", str(space.site), *wheels),
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    only += ["--abi=none", *(f"--platform=manylinux{name}_aarch64" for name in platforms)]
+    command = [sys.executable, "-m", "pip", action, "--quiet", "--no-deps", *only, *arguments]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def _fetch_wheels(space: UserSpace, wheels: Sequence[str]) -> None:
+    pip_for_the_board("install", "--no-compile", "--target", str(space.site), *for_the_board(wheels))
 
 
 def _compile(space: UserSpace) -> None:

@@ -124,7 +124,7 @@ def make_bundle(folder: Path, *, target: str = "raspberry_pi_4", opset: int = 17
 
 
 def make_tflite_bundle(folder: Path, *, target: str = "coral") -> Path:
-    """`folder/bundle` with an INT8 model `net`, and `tpu`, the same, which `tpu_compile.sh` compiles for the Edge TPU."""
+    """`folder/bundle` with an INT8 model `net`, and `tpu`, the same, which `tpu_compile.sh` compiles."""
     from compress.edgetpu.compiler import Options
     from compress.edgetpu.script import compile_script
     from compress.runtimes.tflite import open_file
@@ -142,6 +142,14 @@ def make_tflite_bundle(folder: Path, *, target: str = "coral") -> Path:
     exact = frozenset(models)
     write_bundle(Content(load_target(target, []), SPEC, CLASSES, models, golden, exact, (script,)), folder / "bundle")
     return folder / "bundle"
+
+
+def first_commands(bundle: Path) -> list[str]:
+    """The first block of code in a bundle's README, line by line."""
+    lines = (bundle / "README.md").read_text().splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("    "))
+    end = next(index for index in range(start, len(lines)) if not lines[index].startswith("    "))
+    return [line.strip() for line in lines[start:end]]
 
 
 def edit_manifest(bundle: Path, change) -> None:

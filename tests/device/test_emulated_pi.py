@@ -5,6 +5,7 @@ The user space is fetched from the Debian and Python registries once (see script
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from bundle_factory import make_bundle
+from bundle_factory import first_commands, make_bundle
 from onnx import TensorProto, helper, numpy_helper
 from platformdirs import user_cache_path
 
@@ -29,7 +30,7 @@ from compress.types import Format
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from emulate_pi.board import build, dress
+from emulate_pi.board import build, dress, for_the_board, pip_for_the_board
 from emulate_pi.server import start
 
 pytestmark = pytest.mark.emulated
@@ -210,6 +211,37 @@ def test_a_key_that_is_not_accepted_is_explained(server, tmp_path):
     )
     with pytest.raises(DeviceError, match=r"accepts none of your keys; passwords are not used .* ssh-copy-id pi"):
         check_device(find_devices(["pi"], inventory=None, target=None, ssh_config=config)["pi"])
+
+
+@pytest.mark.slow
+def test_the_readme_of_a_bundle_typed_on_the_board_leads_to_figures(server, space, tmp_path):
+    """Debian 12 as it comes: its Python refuses to install packages outside a virtual environment (PEP 668).
+
+    pip's index is a folder of the very wheels that its own index has for an aarch64 board.
+    """
+    bundle = make_bundle(tmp_path)
+    home = space.root / "home/pi"
+    wheels = [line for line in (bundle / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    shutil.copytree(bundle, home / "bundle")
+    try:
+        pip_for_the_board("download", "--dest", str(home / "wheels"), "pip", *for_the_board(wheels))
+        subprocess.run(["chown", "-R", "1000:1000", str(home)], check=os.geteuid() == 0)
+        offline = "export PIP_NO_INDEX=1 PIP_FIND_LINKS=/home/pi/wheels; cd bundle"
+
+        def typed(line):
+            command = ["ssh", "-F", str(server.config), "pi", f"{offline}; {line}"]
+            return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+
+        bare = typed("ls /usr/lib/python3.11")
+        assert "EXTERNALLY-MANAGED" in bare.stdout
+        for line in first_commands(bundle):
+            done = typed(line + (" --seconds 1 --threads 1" if "benchmark.py" in line else ""))
+            assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+        (row,) = json.loads((home / "bundle/result.json").read_text())["results"]
+        assert (row["problem"], row["runtime"]) == (None, "onnxruntime 1.31.1")
+    finally:
+        for name in ("bundle", "wheels"):
+            shutil.rmtree(home / name, ignore_errors=True)
 
 
 def test_the_whole_way_over_ssh(server, tmp_path):

@@ -278,7 +278,7 @@ def test_a_missing_runtime_that_cannot_be_installed_says_what_to_do(bundle, home
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     with pytest.raises(
         DeviceError,
-        match=r"pip cannot install the runtime here: .* fix: on the device: python3 -m venv venv && .* -r .*requirements\.txt",
+        match=r"pip cannot install the runtime here: .* fix: on the device: python3 -m venv .* -r .*requirements\.txt",
     ):
         deploy(LocalTransport(), bundle, silent)
     assert not list((home / "venvs").iterdir())

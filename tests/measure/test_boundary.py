@@ -16,6 +16,7 @@ from torch import nn
 from compress.measure import boundary
 from compress.measure.boundary import MeasureConfig, RecordedLogits, measure
 from compress.measure.host import describe_host
+from compress.measure.unmeasured import NotMeasured
 from compress.types import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
@@ -151,3 +152,30 @@ def test_int8_accuracy_on_a_cpu_that_saturates_is_not_trusted(tmp_path):
     )
     assert boundary._caveats(artifact(63), old) == {}
     assert boundary._caveats(artifact(127), replace(old, isa=("avx512_vnni",))) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "deferred"),
+    [
+        ("to_edgetpu.tflite", True),
+        ("to_edgetpu_edgetpu.tflite", False),
+        ("to_edgetpu_segment_0_of_2_edgetpu.tflite", True),
+    ],
+)
+def test_of_files_for_the_edge_tpu_only_a_compiled_and_whole_one_is_measured(tmp_path, name, deferred):
+    artifact = Artifact(Format.EDGETPU, tmp_path / name, Precision.INT8, SPEC, history=("to_edgetpu",))
+    assert artifact.deferred is deferred
+    if deferred:
+        row = measure(artifact, stage="to_edgetpu", reference=None, splits=None, config=MeasureConfig(), progress=Log())
+        assert (row.runtime, row.latency, row.size_bytes) == ("edgetpu, on the device", None, None)
+        assert "only what the Edge TPU compiler makes of it runs" in row.notes["latency"]
+
+
+def test_a_compiled_file_that_runs_here_is_not_read_as_another_format(tmp_path):
+    """Where an Edge TPU is plugged in."""
+    path = tmp_path / "net_edgetpu.tflite"
+    path.write_bytes(b"compiled")
+    readers = boundary._readers(Artifact(Format.EDGETPU, path, Precision.INT8, SPEC), run=None)
+    assert readers.size().size_bytes == 8
+    with pytest.raises(NotMeasured, match="see the TFLite file it was made of"):
+        readers.macs()

@@ -41,6 +41,8 @@ def test_numbers_and_failures_stand_side_by_side():
     shown = text(devices_table([run()]))
     assert "12.3 (13.1)" in shown
     assert "identical" in shown
+    assert "runtime" in shown.splitlines()[0]
+    assert "onnxruntime" in shown
     assert "64.00 MiB" in shown
     assert "golden outputs do not match" in shown
     assert not run().valid
