@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from compress import __version__, runtimes
 from compress.device.bundle import Content, write_bundle
-from compress.edgetpu.script import SCRIPT_SUFFIX
 from compress.engine.plan import CALIBRATION_SUFFIX
 from compress.errors import DeviceMissing
 from compress.execute import Result
@@ -31,7 +30,7 @@ from compress.serialize import from_json, to_json
 from compress.stage import Splits
 from compress.store import StageStore
 from compress.target import Target
-from compress.types import PLAN_SUFFIX, Artifact, Format, InputSpec, Port, Precision, is_segment
+from compress.types import PLAN_SUFFIX, SCRIPT_SUFFIX, Artifact, Format, InputSpec, Port, Precision, is_segment
 
 __all__ = ["BUNDLE", "FileRecord", "Manifest", "copy_artifacts", "copy_reports", "delivered_files"]
 __all__ += ["update_files", "write_device_bundle", "write_golden", "write_manifest"]
@@ -89,7 +88,8 @@ def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifac
         copy_new(artifact.path, path)
         if artifact.path.name.endswith(PLAN_SUFFIX) or is_segment(artifact.path):
             continue  # the bundle takes it along; there is nothing to run on its own
-        delivered[result.measurement.stage] = artifact.after(result.measurement.stage, path)
+        beside = tuple(folder / attached.name for attached in artifact.attachments)
+        delivered[result.measurement.stage] = artifact.after(result.measurement.stage, path, attachments=beside)
     return delivered
 
 

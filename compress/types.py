@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMPILED_SUFFIX",
     "PLAN_SUFFIX",
+    "SCRIPT_SUFFIX",
     "Accuracy",
     "Artifact",
     "Fidelity",
@@ -34,6 +35,9 @@ __all__ = [
 
 PLAN_SUFFIX = ".plan.json"
 """Name's end of a file that says how the device builds what no other machine can build for it."""
+
+SCRIPT_SUFFIX = "_compile.sh"
+"""Name's end of a script beside a file that has to be compiled before it runs."""
 
 COMPILED_SUFFIX = "_edgetpu.tflite"
 """Name's end of what the Edge TPU compiler writes (https://coral.ai/docs/edgetpu/compiler/#usage)."""
@@ -147,8 +151,8 @@ class Artifact:
         """
         if not isinstance(self.model, Path):
             return False
-        uncompiled = self.format is Format.EDGETPU and not self.model.name.endswith(COMPILED_SUFFIX)
-        return uncompiled or self.model.name.endswith(PLAN_SUFFIX) or is_segment(self.model)
+        compiled_later = any(path.name.endswith(SCRIPT_SUFFIX) for path in self.attachments)
+        return compiled_later or self.model.name.endswith(PLAN_SUFFIX) or is_segment(self.model)
 
     @property
     def path(self) -> Path:

@@ -29,11 +29,10 @@ from compress.device.manifest import (
     Manifest,
 )
 from compress.device.tolerance import tolerances
-from compress.edgetpu.script import SCRIPT_SUFFIX
 from compress.files import copy_file, copy_new, make_folder, sha256_file, write_bytes
 from compress.serialize import to_json
 from compress.target import Deployment, Target
-from compress.types import COMPILED_SUFFIX, Artifact, Format, InputSpec
+from compress.types import COMPILED_SUFFIX, SCRIPT_SUFFIX, Artifact, Format, InputSpec
 
 __all__ = ["Content", "write_bundle"]
 

@@ -6,9 +6,7 @@ import shlex
 
 from compress.edgetpu.compiler import PROGRAM, VARIABLE, Options
 
-__all__ = ["SCRIPT_SUFFIX", "compile_script"]
-
-SCRIPT_SUFFIX = "_compile.sh"
+__all__ = ["compile_script"]
 
 _TEMPLATE = """\
 #!/bin/sh

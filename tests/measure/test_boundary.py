@@ -155,15 +155,15 @@ def test_int8_accuracy_on_a_cpu_that_saturates_is_not_trusted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "deferred"),
+    ("name", "beside", "deferred"),
     [
-        ("to_edgetpu.tflite", True),
-        ("to_edgetpu_edgetpu.tflite", False),
-        ("to_edgetpu_segment_0_of_2_edgetpu.tflite", True),
+        ("to_edgetpu.tflite", "to_edgetpu_compile.sh", True),
+        ("to_edgetpu_edgetpu.tflite", "to_edgetpu.tflite", False),
+        ("to_edgetpu_segment_0_of_2_edgetpu.tflite", "to_edgetpu_segment_1_of_2_edgetpu.tflite", True),
     ],
 )
-def test_of_files_for_the_edge_tpu_only_a_compiled_and_whole_one_is_measured(tmp_path, name, deferred):
-    artifact = Artifact(Format.EDGETPU, tmp_path / name, Precision.INT8, SPEC, history=("to_edgetpu",))
+def test_of_files_for_the_edge_tpu_only_a_compiled_and_whole_one_is_measured(tmp_path, name, beside, deferred):
+    artifact = Artifact(Format.EDGETPU, tmp_path / name, Precision.INT8, SPEC, attachments=(tmp_path / beside,))
     assert artifact.deferred is deferred
     if deferred:
         row = measure(artifact, stage="to_edgetpu", reference=None, splits=None, config=MeasureConfig(), progress=Log())

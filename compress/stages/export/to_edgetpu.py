@@ -11,7 +11,7 @@ from compress.edgetpu.table import NEWEST_RUNTIME, OLDEST_RUNTIME
 from compress.errors import Refusal, StageError
 from compress.files import copy_file, sha256_file, write_bytes
 from compress.stage import Context, Stage
-from compress.types import Artifact, Format, Precision
+from compress.types import SCRIPT_SUFFIX, Artifact, Format, Precision
 
 if TYPE_CHECKING:
     from compress.edgetpu.compiler import Compiler, Options
@@ -108,7 +108,7 @@ class ToEdgetpu(Stage):
         )
 
     def _handed_over(self, artifact: Artifact, model: Path, prediction: Preflight, context: Context) -> Artifact:
-        from compress.edgetpu.script import SCRIPT_SUFFIX, compile_script
+        from compress.edgetpu.script import compile_script
 
         if prediction.share < self.min_mapped:
             raise self._too_few(prediction.share, _listed(prediction))
