@@ -137,9 +137,7 @@ def make_tflite_bundle(folder: Path, *, target: str = "coral") -> Path:
     np.savez_compressed(golden, inputs=inputs, labels=np.zeros(len(inputs), np.int64), net=logits, tpu=logits)
     models = {
         "net": Artifact(Format.TFLITE, net, Precision.INT8, SPEC, dynamic_batch=False, history=("net",)),
-        "tpu": replace(
-            Artifact(Format.EDGETPU, tpu, Precision.INT8, SPEC, False, ("net", "tpu")), attachments=(script,)
-        ),
+        "tpu": Artifact(Format.EDGETPU, tpu, Precision.INT8, SPEC, False, ("net", "tpu"), attachments=(script,)),
     }
     exact = frozenset(models)
     write_bundle(Content(load_target(target, []), SPEC, CLASSES, models, golden, exact, (script,)), folder / "bundle")
