@@ -36,7 +36,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 TARGETS = ["raspberry_pi_4", *(name for name in describe_choices(conf_folder() / "target") if name != "raspberry_pi_4")]
 OVERRIDE = re.compile(r"-m|[+~]?[a-z_]+(@[a-z_.]+)?(\.\w+)*(=.*)?")
 OPTION_IN_PROSE = re.compile(r"(?<![\w.+@])stage\.\w+\.[\w.]+=(?:\[[^\]]*\]|[^\s`);,]+)")
-ELSEWHERE = ("pip ", "pytest", "tar ", "cd ", "python3 ", "docker:")
+ELSEWHERE = ("pip ", "pytest", "tar ", "cd ", "python3 ", "venv/bin/python ", "docker:")
 """Commands of other programs, and of the board."""
 
 
@@ -238,7 +238,7 @@ def test_what_other_programs_are_given_is_there(line):
     words = line.words
     if words[:2] == ["pip", "install"]:
         assert {name for word in words for name in re.findall(r"\[(\w+)\]", word)} <= set(extras)
-    if words[0] == "python3":
+    if words[0] in ("python3", "venv/bin/python") and words[1] != "-m":
         assert (ROOT / "compress" / "device" / "agent" / words[1]).is_file()
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from compress.litert.flatbuffer import pack
-from compress.preflight import examine, main
+from compress.preflight.__main__ import main
+from compress.preflight.contents import examine
 
 
 @pytest.fixture

@@ -1,34 +1,24 @@
-"""`python -m compress.preflight model.tflite`: what a file holds, and what the Edge TPU compiler would map of it.
-
-Any `.tflite` file, whoever made it; nothing is run, and neither the compiler nor a device is needed.
-
-Exit code 0: read; 2: a wrong request, or a file that is none.
-"""
+"""What a `.tflite` file holds, and what the Edge TPU compiler would map of it."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.edgetpu.table import NEWEST_RUNTIME, OLDEST_RUNTIME
-from compress.errors import CompressError, ConfigError, one_line
+from compress.edgetpu.table import NEWEST_RUNTIME
+from compress.errors import one_line
 from compress.types import Port
 
 if TYPE_CHECKING:
     from compress.edgetpu.preflight import Preflight
     from compress.litert.network import Network
 
-__all__ = ["Contents", "examine", "main"]
+__all__ = ["Contents", "examine"]
 
 _COMPILED = "edgetpu-custom-op"
 _SHOWN = 12  # operators that are told one by one; the number of all is given
-_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -112,39 +102,3 @@ def _in_float(network: Network) -> int:
 def _described(port: Port) -> str:
     grid = "" if port.scale is None else f", real = {port.scale:.6g} (stored - {port.zero_point})"
     return f"{port.name!r} {port.dtype} {list(port.shape)}{grid}"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]  # argparse exits; we raise one line
-        raise ConfigError(f"command line: {message}", fix="python -m compress.preflight --help")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code as above."""
-    try:
-        options = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
-        found = [examine(path, options.runtime) for path in options.files]
-    except CompressError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(_json(found) if options.json else "\n\n".join("\n".join(contents.lines()) for contents in found))
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m compress.preflight", description=(__doc__ or "").strip(), allow_abbrev=False)
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a .tflite file")
-    runtimes = range(OLDEST_RUNTIME, NEWEST_RUNTIME + 1)
-    text = f"oldest Edge TPU runtime it must run on, {OLDEST_RUNTIME} to {NEWEST_RUNTIME}; default the newest"
-    parser.add_argument("--runtime", type=int, choices=runtimes, default=NEWEST_RUNTIME, metavar="N", help=text)
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    return parser
-
-
-def _json(found: Sequence[Contents]) -> str:
-    files = [{**asdict(contents), "path": str(contents.path)} for contents in found]
-    return json.dumps({"schema": _SCHEMA, "files": files}, indent=2, allow_nan=False)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

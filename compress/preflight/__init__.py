@@ -1,0 +1,1 @@
+"""Any `.tflite` file, described and held against the Edge TPU."""
