@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from bundle_factory import edit_manifest, first_commands, make_bundle, make_tflite_bundle
 from packaging.requirements import Requirement
+from pydantic import ValidationError
 
 from compress.config import load_target
 from compress.resources import describe_choices, targets_folder
+from compress.target import Deployment
 from compress.types import Format
 
 TARGETS = sorted(describe_choices(targets_folder()))
@@ -56,6 +58,21 @@ def test_tflite_runtime_comes_with_the_numpy_it_was_built_with(target):
         found = {one.name: str(one.specifier) for one in packages(target, python)}
         if "tflite-runtime" in found:
             assert found["numpy"].startswith("==1.")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_is_installed_says_which_glibc_it_needs(target):
+    for entry in load_target(target, []).deployment.values():
+        assert bool(entry.packages) == bool(entry.glibc)
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["numpy", "numpy>=1.2", "numpy==1 --index-url=x", "numpy==1\n", 'numpy==1; os_name == "nt"', "numpy @ https://x"],
+)
+def test_a_profile_pins_packages_and_says_nothing_else_to_pip(package):
+    with pytest.raises(ValidationError, match="packages"):
+        Deployment(runtime="litert", packages=(package,), source="made for this test")
 
 
 def test_the_readme_names_environment_and_glibc(tmp_path):
