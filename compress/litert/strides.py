@@ -36,17 +36,19 @@ def _skips_pixels(node: fx.Node) -> bool:
     if node.target is not aten.slice.Tensor or not isinstance(node.args[0], fx.Node):
         return False
     source = node.args[0].meta.get("val")
-    axis, *_, step = _range(node)
+    axis, _, _, step = _range(node)
     return isinstance(source, torch.Tensor) and source.ndim == 4 and axis % 4 in _SPACE and step > 1
 
 
 def _range(node: fx.Node) -> tuple[int, int, int, int]:
     """`(axis, start, end, step)` of a slice, with its defaults; a step of 0 where one of them is not a number."""
-    axis, start, end, step = (*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :])
-    values = (axis, start or 0, _END if end is None else end, step)
-    if not all(isinstance(value, int) for value in values):
-        return 0, 0, 0, 0
-    return values  # type: ignore[return-value]  # just looked at
+    given: list[object] = list(node.args[1:])
+    defaults: list[object] = [0, None, None, 1]
+    axis, start, end, step = [*given, *defaults[len(given) :]]
+    start, end = 0 if start is None else start, _END if end is None else end
+    if isinstance(axis, int) and isinstance(start, int) and isinstance(end, int) and isinstance(step, int):
+        return axis, start, end, step
+    return 0, 0, 0, 0
 
 
 def _pooled(graph: fx.GraphModule, node: fx.Node) -> fx.Node:

@@ -570,7 +570,8 @@ def parse_arguments(arguments: Optional[List[str]]) -> argparse.Namespace:
     )
     parser.add_argument("--json", metavar="FILE", help="write the results there as well")
     parser.add_argument("--any-device", action="store_true", help="try files that are too new for this TensorRT")
-    return parser.parse_args(arguments)
+    options: argparse.Namespace = parser.parse_args(arguments)
+    return options
 
 
 def build_file(options: argparse.Namespace) -> int:
