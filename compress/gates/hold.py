@@ -10,13 +10,12 @@ wrong pad constant. What fails names the first layer that differs.
 from __future__ import annotations
 
 import filecmp
-import os
 from typing import TYPE_CHECKING
 
 from compress.errors import DeviceMissing, ParityError
-from compress.gates.form import images_for, outputs, problem, require_equal, worst
+from compress.gates.form import outputs, problem, require_equal, worst
 from compress.gates.fused import first_wrong_kernel, judgeable
-from compress.parity import Tolerance
+from compress.parity import Tolerance, first_images
 from compress.types import Format, Precision
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def hold(stage: Stage, before: Artifact, after: Artifact, context: Context, *, e
     samples = stage.equal_on()
     if not samples or before.deferred or after.deferred or _same_file(before, after):
         return
-    images = images_for(before, after, context.splits.calibration, samples)
+    images = list(first_images(context.splits.calibration, samples))
     try:
         require_equal(before, after, images)
         if _runs_on_onnxruntime(after, context.target):
@@ -63,12 +62,13 @@ def hold(stage: Stage, before: Artifact, after: Artifact, context: Context, *, e
 
 
 def _require_equal_when_fused(artifact: Artifact, images: list[NDArray[np.float32]], *, exact_int8: bool) -> None:
+    from compress.runtimes import usable_cores
     from compress.runtimes.onnx import OnnxRunner, open_session
 
-    threads = os.cpu_count() or 1
     model = judgeable(artifact.path, exact_int8=exact_int8)
     expected, computed = (
-        outputs(OnnxRunner(open_session(model, threads=threads, fused=fused)), images) for fused in (False, True)
+        outputs(OnnxRunner(open_session(model, threads=usable_cores(), fused=fused, timed=False)), images)
+        for fused in (False, True)
     )
     found = problem(expected, computed, _FUSED)
     if found is None:

@@ -81,7 +81,7 @@ class PtqStatic(StaticOptions):
         reason = single_image_reason(graph, artifact)
         settings = self._settings(graph, context)
         notes = log_float_layers(graph, settings.recipe, context)
-        made = self._made(graph, settings, 1 if reason else self.batch_size, context)
+        made = self._made(graph, settings, 1 if reason else artifact.fitting(self.batch_size), context)
         if made.did:
             notes["recovery"] = ", ".join(made.did)
             context.progress.log(f"{context.name}: {notes['recovery']}")
@@ -141,7 +141,7 @@ class PtqStatic(StaticOptions):
             graph=graph,
             recipe=made.settings.recipe,
             judge=judged,
-            images=CalibrationImages(context.splits.calibration, 1 if single else self.batch_size),
+            images=CalibrationImages(context.splits.calibration, 1 if single else artifact.fitting(self.batch_size)),
             single=single,
             splits=context.splits,
             search=load_observer(self.observer),
