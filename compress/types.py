@@ -234,12 +234,14 @@ class LatencyRatio:
         ratio: median over pairs of calls; below 1 means that the first is faster.
         low, high: 95 % interval.
         pairs: number of pairs of calls.
+        doubt: what the machine did to the clock, and what the ratio is of then; empty where nothing did.
     """
 
     ratio: float
     low: float
     high: float
     pairs: int
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
