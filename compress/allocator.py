@@ -1,5 +1,5 @@
-"""What the process settles with the C library before PyTorch is loaded: memory that is freed is kept for the next tensor
-instead of going back to the system page by page, and threads without work sleep."""
+"""Settled before PyTorch is loaded: memory that is freed is kept for the next tensor instead of going back to the system
+page by page, and threads without work sleep."""
 
 from __future__ import annotations
 

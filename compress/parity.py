@@ -11,7 +11,7 @@ import numpy as np
 
 from compress.errors import ParityError
 from compress.runtimes import load_for_answers
-from compress.types import Fidelity, Format, Precision
+from compress.types import Fidelity, Precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

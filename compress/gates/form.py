@@ -28,8 +28,11 @@ _WITHIN_TORCH = Tolerance(relative_error=1e-4)
 _GRAPH_SAMPLES = 8
 
 
-def require_equal(before: Artifact, after: Artifact, images: list[NDArray[np.float32]]) -> None:
+def require_equal(before: Artifact, after: Artifact, images: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
     """Compare `after`, made from `before` by something that is not meant to change what is computed.
+
+    Returns:
+        What `after` gives for every batch.
 
     Raises:
         ParityError: they differ; names the first layer that does.
@@ -41,7 +44,7 @@ def require_equal(before: Artifact, after: Artifact, images: list[NDArray[np.flo
     torch_only = before.format is after.format is Format.TORCH and before.precision is Precision.FP32
     found = problem(expected, computed, _WITHIN_TORCH if torch_only else TOLERANCES[before.precision])
     if found is None:
-        return
+        return computed
     layer = first_difference(before, after, worst(expected, computed, images))
     raise ParityError(
         f"the {after.format} {'module' if after.format is Format.TORCH else 'file'} does not compute what its source "

@@ -152,10 +152,7 @@ def _patches(layer: Layer, image: torch.Tensor, most: int, generator: torch.Gene
     windows = _windows(padded, kernel, stride, dilation)  # [in, outH, outW, kH, kW]
     high, wide = windows.shape[1:3]
     drawn = _draw(high * wide, most, generator)
-    if isinstance(drawn, torch.Tensor):
-        windows = windows[:, drawn // wide, drawn % wide]
-    else:
-        windows = windows.flatten(1, 2)
+    windows = windows.flatten(1, 2) if isinstance(drawn, slice) else windows[:, drawn // wide, drawn % wide]
     columns: torch.Tensor = windows.permute(0, 2, 3, 1).flatten(0, 2)
     return columns
 
