@@ -1,5 +1,5 @@
-"""Settled before PyTorch is loaded: memory that is freed is kept for the next tensor instead of going back to the system
-page by page, and threads without work sleep."""
+"""Settled before PyTorch is loaded: freed memory is kept for the next tensor instead of going back to the system page
+by page, and threads without work sleep."""
 
 from __future__ import annotations
 

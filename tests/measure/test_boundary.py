@@ -16,7 +16,7 @@ from torch import nn
 from compress.measure import boundary
 from compress.measure.boundary import MeasureConfig, RecordedLogits, measure
 from compress.measure.host import describe_host
-from compress.types import Artifact, Format, InputSpec, Precision
+from compress.types import BATCH_BYTES, Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
 CONFIG = MeasureConfig(batch_size=8, latency_runs=5, latency_warmup=1, latency_seconds=0.5)
@@ -151,3 +151,12 @@ def test_int8_accuracy_on_a_cpu_that_saturates_is_not_trusted(tmp_path):
     )
     assert boundary._caveats(artifact(63), old) == {}
     assert boundary._caveats(artifact(127), replace(old, isa=("avx512_vnni",))) == {}
+
+
+def test_a_large_network_is_evaluated_on_few_images_at_a_time(source, tmp_path):
+    evaluation = noise(20, SPEC.shape, name="evaluation")
+    large = replace(source, activation_bytes=BATCH_BYTES // 3)
+    recorded = RecordedLogits.compute(large, evaluation, tmp_path / "logits.npy", CONFIG, Log())
+    splits = SimpleNamespace(evaluation=evaluation)
+    measure(large, stage="source", reference=recorded, splits=splits, config=CONFIG, progress=Log())
+    assert max(evaluation.sizes) == 3
