@@ -65,4 +65,5 @@ def widest_node(model: onnx.ModelProto) -> int | None:
 
 def _bytes(value: onnx.ValueInfoProto) -> int:
     """Of one image: a size that is free, the batch's, counts as one."""
-    return _FLOAT_BYTES * math.prod(max(dim.dim_value, 1) for dim in value.type.tensor_type.shape.dim)
+    sizes = [max(int(dim.dim_value), 1) for dim in value.type.tensor_type.shape.dim]
+    return _FLOAT_BYTES * math.prod(sizes)
