@@ -68,11 +68,12 @@ def _show_config(command: cli.Command) -> int:
 
 
 def _run(command: cli.Command) -> int:
-    from compress.allocator import keep_freed_memory
+    from compress.allocator import keep_freed_memory, let_idle_threads_sleep
     from compress.report.progress import RichProgress, Verbosity, details_to
     from compress.report.terminal import console as make_console
 
     keep_freed_memory()
+    let_idle_threads_sleep()
     verbosity = Verbosity.QUIET if command.quiet else Verbosity.VERBOSE if command.verbose else Verbosity.NORMAL
     console = make_console()
     progress = RichProgress(console, verbosity)

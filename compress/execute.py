@@ -289,7 +289,8 @@ def _raced(result: Result, earlier: Sequence[Result], run: Run) -> Result:
             seconds=run.measure.latency_seconds,
         )
         run.store.save_document(result.output.digest, name, found)
-    return Result(replace(row, race=Race(base.stage, found)), result.output)
+    notes = {**row.notes, "race": f"{found.doubt} (against {base.stage})"} if found.doubt else row.notes
+    return Result(replace(row, race=Race(base.stage, found), notes=notes), result.output)
 
 
 def _handed_on(step: Step, output: Output, cost: _Cost, fed: Measurement) -> Result:

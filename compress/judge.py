@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,7 +133,7 @@ def _batch_size(model: Artifact) -> int:
 
         if isinstance(model.module, fx.GraphModule) and static_batch_reason(model.module) is not None:
             return 1
-    return _BATCH if model.dynamic_batch else 1
+    return model.fitting(_BATCH) if model.dynamic_batch else 1
 
 
 def _in_batches(
@@ -146,6 +145,6 @@ def _in_batches(
 
 
 def _runner(model: Artifact) -> Runner:
-    from compress import runtimes
+    from compress.runtimes import load_for_answers
 
-    return runtimes.load(model, threads=os.cpu_count() or 1)
+    return load_for_answers(model)

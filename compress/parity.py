@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress import runtimes
 from compress.errors import ParityError
-from compress.types import Fidelity, Format, Precision
+from compress.runtimes import load_for_answers
+from compress.types import Fidelity, Precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -191,23 +190,18 @@ def check_export(
         ParityError: as `check_parity`.
         StageError: the file's runtime refuses it.
     """
-    threads = os.cpu_count() or 1
     return check_parity(
-        reference_runner(source, threads),
-        reference_runner(exported, threads),
+        reference_runner(source),
+        reference_runner(exported),
         first_images(split, samples),
         tolerance or TOLERANCES[source.precision],
         f"the {exported.format} file",
     )
 
 
-def reference_runner(artifact: Artifact, threads: int) -> Runner:
+def reference_runner(artifact: Artifact) -> Runner:
     """What the file says, not what fused INT8 kernels make of it (see `TOLERANCES`)."""
-    if artifact.format is Format.ONNX and artifact.precision is Precision.INT8:
-        from compress.runtimes.onnx import load
-
-        return load(artifact, threads=threads, fused=False)
-    return runtimes.load(artifact, threads=threads)
+    return load_for_answers(artifact, as_written=True)
 
 
 def first_images(split: Split, samples: int) -> Iterator[NDArray[np.float32]]:

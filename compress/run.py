@@ -295,12 +295,9 @@ def _exact_runner(artifact: Artifact) -> Runner | None:
     """Where 8-bit products saturate on this processor: every operator as specified, as the device would compute it."""
     if artifact.format is not Format.ONNX or artifact.precision is not Precision.INT8:
         return None
-    host = describe_host()
-    if int8_exact(artifact, host):
+    if int8_exact(artifact, describe_host()):
         return None
-    from compress.runtimes.onnx import load
-
-    return load(artifact, threads=host.cores, fused=False)
+    return runtimes.load_for_answers(artifact, as_written=True)
 
 
 def _misses(budget: tuple[Outcome, ...]) -> Iterator[BudgetMissed]:

@@ -51,6 +51,7 @@ class _Entry:
     peak_rss_bytes: int | None
     notes: Mapping[str, str] = field(default_factory=dict)
     attachments: Mapping[str, str] = field(default_factory=dict)
+    activation_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class StageStore:
             peak_rss_bytes=peak_rss_bytes,
             notes=artifact.notes,
             attachments={str(path.relative_to(folder)): sha256_file(path) for path in artifact.attachments},
+            activation_bytes=artifact.activation_bytes,
         )
         write_bytes(folder / "entry.json", to_json(entry))
         return Found(seconds, peak_rss_bytes, restorable=file is not None)
@@ -151,6 +153,7 @@ class StageStore:
             entry.history,
             entry.notes,
             tuple(inside(self.folder(key), name) for name in entry.attachments),
+            entry.activation_bytes,
         )
 
     def attachments(self, key: str) -> tuple[Path, ...]:

@@ -1,8 +1,8 @@
 """Whether anything wrong leaves in silence: the default command on real networks, judged on images it has not seen.
 
-    python scripts/bench_honesty.py [--json PATH] [--data FOLDER] [--sections budget gates imports padding]
+    python scripts/bench_honesty.py [--json PATH] [--data FOLDER] [--sections budget gates imports padding cost]
 
-Every section is a function that gives bars; `gates`, `imports` and `padding` are those of `honesty_*.py`. `budget` runs
+Every section is a function that gives bars; all but `budget` are those of `honesty_*.py`. `budget` runs
 `python -m compress target=raspberry_pi_4` as anyone types it on each network (`--nets resnet20 dscnn`) and holds what
 it delivers against the FP32 source on the test images: the top-1 that is lost is within the budget, as far as the
 95 % interval of the paired difference tells, or the command ended with exit code 1.
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from bench_common import Bar, arguments, report
+from honesty_cost import cost_bars
 from honesty_gates import gate_costs
 from honesty_import import bars as import_bars
 from honesty_import import forms
@@ -198,6 +199,7 @@ SECTIONS: dict[str, Callable[[Path, Sequence[str], Path], list[Bar]]] = {
     "gates": lambda data, nets, folder: gate_costs(data),
     "imports": lambda data, nets, folder: import_bars([judge_form(form) for form in forms()]),
     "padding": lambda data, nets, folder: padding_bars(),
+    "cost": lambda data, nets, folder: cost_bars(data),
 }
 
 

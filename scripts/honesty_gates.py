@@ -1,4 +1,4 @@
-"""What the gates cost: seconds in `compress.gates` as a share of a whole run.
+"""What the gates cost: processor time in `compress.gates` as a share of a whole run's.
 
     python scripts/honesty_gates.py [--json PATH] [--data FOLDER]
 
@@ -34,7 +34,7 @@ _GATES = (
 
 
 def gate_costs(data: Path) -> list[Bar]:
-    """Share of a run's wall time that its gates take, for each network."""
+    """Share of a run's processor time that its gates take, for each network."""
     runs = {"digits": ["target=raspberry_pi_4"]}
     if data.is_dir():
         runs["resnet44"] = [
@@ -52,24 +52,28 @@ def gate_costs(data: Path) -> list[Bar]:
 
 def _cost(name: str, overrides: list[str]) -> Bar:
     with tempfile.TemporaryDirectory() as folder, _timed() as spent:
-        started = time.perf_counter()
+        started = time.process_time()
         code = main([*overrides, "-q", "resume=false", f"output={folder}"])
-        share = sum(spent) / (time.perf_counter() - started)
+        share = sum(spent) / (time.process_time() - started)
     return at_most(f"gates, {name}", share if code == 0 else None, _LIMIT, "of a run")
 
 
 @contextmanager
 def _timed() -> Iterator[list[float]]:
-    """Seconds of every call of a gate."""
+    """Processor seconds of every call of a gate, all threads; one that another gate makes is part of that one's."""
     spent: list[float] = []
+    depth = 0
 
     def timed(function: Callable[..., object]) -> Callable[..., object]:
         def call(*args: object, **options: object) -> object:
-            started = time.perf_counter()
+            nonlocal depth
+            started, depth = time.process_time(), depth + 1
             try:
                 return function(*args, **options)
             finally:
-                spent.append(time.perf_counter() - started)
+                depth -= 1
+                if not depth:
+                    spent.append(time.process_time() - started)
 
         return call
 

@@ -1,11 +1,14 @@
-"""Freed memory is used again: the kernel hands out no new pages for it."""
+"""Freed memory is used again: the kernel hands out no new pages for it. Idle threads sleep."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from compress.allocator import let_idle_threads_sleep
 
 PROGRAM = """
 import resource, sys
@@ -30,3 +33,12 @@ def page_faults(how: str) -> int:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
 def test_freed_blocks_are_not_given_back():
     assert page_faults("keep") < page_faults("default") / 10
+
+
+@pytest.mark.parametrize(
+    ("own", "policy"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active"), ({"GOMP_SPINCOUNT": "9"}, None)]
+)
+def test_idle_threads_sleep_unless_the_user_says_otherwise(monkeypatch, own, policy):
+    monkeypatch.setattr(os, "environ", dict(own))
+    let_idle_threads_sleep()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 from compress.budget import Budget
 from compress.errors import DataError
 from compress.judge import Judge
-from compress.types import Artifact, Format, InputSpec, Precision
+from compress.types import BATCH_BYTES, Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((2, 1, 1), "planes", mean=(0.0, 0.0), std=(1.0, 1.0))
 
@@ -90,3 +91,12 @@ def test_without_validation_images_calibration_images_show_the_noise():
 def test_a_label_beyond_the_outputs():
     with pytest.raises(DataError, match="label 7, but the model gives 2 classes"):
         judge([[1, 0]], [7])(artifact(nn.Identity()))
+
+
+def test_images_go_through_as_many_at_a_time_as_fit():
+    validation = split([[1, 0], [0, 1]] * 8, [0, 1] * 8)
+    splits = SimpleNamespace(validation=validation, calibration=split([[1, 0]], [0], "calibration"))
+    large = replace(artifact(nn.Identity()), activation_bytes=BATCH_BYTES // 5)
+    verdict = Judge(large, splits, Budget())(large)
+    assert verdict.samples == 16
+    assert max(validation.sizes) == 5

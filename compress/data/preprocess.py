@@ -35,12 +35,25 @@ class Preprocess:
 
     def __call__(self, picture: Image.Image | NDArray[np.float32], name: str) -> NDArray[np.float32]:
         """float32 `[C, H, W]`, normalised. Raises `DataError` naming the image when it does not fit."""
+        return self.normalise(self.pixels(picture, name))
+
+    def pixels(self, picture: Image.Image | NDArray[np.float32], name: str) -> NDArray[np.uint8] | NDArray[np.float32]:
+        """Planes `[C, H, W]` of the network's size: uint8 as decoded, or float32 where the picture is an array.
+
+        Raises:
+            DataError: the picture does not fit; names it.
+        """
         planes = self._planes(picture, name)
-        scaled = [self._scale(plane) for plane in planes]
-        pixels = np.stack([np.asarray(plane, dtype=np.float32) for plane in scaled])
-        if isinstance(picture, Image.Image):
-            pixels /= np.float32(255)
-        return self._normalise(self._crop(pixels, name))
+        return self._crop(np.stack([np.asarray(self._scale(plane)) for plane in planes]), name)
+
+    def normalise(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the network takes, of `pixels`; float32 of the same shape."""
+        mean = np.asarray(self.input.mean, dtype=np.float32)[:, None, None]
+        std = np.asarray(self.input.std, dtype=np.float32)[:, None, None]
+        values = pixels.astype(np.float32)
+        if pixels.dtype == np.uint8:
+            values /= np.float32(255)
+        return (values - mean) / std
 
     def describe(self) -> str:
         """One line that changes whenever the pixels would."""
@@ -79,7 +92,9 @@ class Preprocess:
             target = (int(self.resize * width / short), int(self.resize * height / short))
         return plane if target == plane.size else plane.resize(target, Image.Resampling.BILINEAR)
 
-    def _crop(self, pixels: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    def _crop(
+        self, pixels: NDArray[np.uint8] | NDArray[np.float32], name: str
+    ) -> NDArray[np.uint8] | NDArray[np.float32]:
         _, height, width = self.input.shape
         spare_height, spare_width = pixels.shape[1] - height, pixels.shape[2] - width
         if spare_height < 0 or spare_width < 0:
@@ -89,11 +104,6 @@ class Preprocess:
             )
         top, left = round(spare_height / 2), round(spare_width / 2)
         return pixels[:, top : top + height, left : left + width]
-
-    def _normalise(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        mean = np.asarray(self.input.mean, dtype=np.float32)[:, None, None]
-        std = np.asarray(self.input.std, dtype=np.float32)[:, None, None]
-        return (pixels - mean) / std
 
 
 def _split(pixels: NDArray[np.float32]) -> list[Image.Image]:

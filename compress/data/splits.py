@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from compress.data.configs import SplitOptions
+from compress.data.decoded import Decoded
 from compress.data.preprocess import Preprocess
 from compress.data.source import FileSource, Source
 from compress.errors import DataError
@@ -26,12 +27,17 @@ _HELD_OUT = 0.2
 
 @dataclass(frozen=True, eq=False)
 class SampleSplit:
-    """Some samples of a source, in a fixed order, decoded as they are read."""
+    """Some samples of a source, in a fixed order, decoded as they are read.
+
+    Attributes:
+        decoded: what is kept of them; each split has a share of its own, as training reads one over and over.
+    """
 
     name: str
     source: Source
     indices: tuple[int, ...]
     preprocess: Preprocess
+    decoded: Decoded = field(default_factory=Decoded)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -56,7 +62,10 @@ class SampleSplit:
         return digest.hexdigest()
 
     def _image(self, index: int) -> NDArray[np.float32]:
-        return self.preprocess(self.source.picture(index), self.source.name(index))
+        return self.preprocess.normalise(self.decoded.pixels(index, self._pixels))
+
+    def _pixels(self, index: int) -> NDArray[np.uint8] | NDArray[np.float32]:
+        return self.preprocess.pixels(self.source.picture(index), self.source.name(index))
 
 
 @dataclass(frozen=True)

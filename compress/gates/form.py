@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from compress.stage import Split
     from compress.types import Artifact
 
-__all__ = ["images_for", "outputs", "problem", "require_equal", "require_equal_graph", "worst"]
+__all__ = ["outputs", "problem", "require_equal", "require_equal_graph", "worst"]
 
 _WITHIN_TORCH = Tolerance(relative_error=1e-4)
 """Same kernels on both sides: folding rounds weights once more, 2e-6 to 1e-5 measured (`optimize.equivalence`)."""
@@ -30,21 +28,23 @@ _WITHIN_TORCH = Tolerance(relative_error=1e-4)
 _GRAPH_SAMPLES = 8
 
 
-def require_equal(before: Artifact, after: Artifact, images: list[NDArray[np.float32]]) -> None:
+def require_equal(before: Artifact, after: Artifact, images: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
     """Compare `after`, made from `before` by something that is not meant to change what is computed.
+
+    Returns:
+        What `after` gives for every batch.
 
     Raises:
         ParityError: they differ; names the first layer that does.
         StageError: a runtime refuses a file.
     """
-    threads = os.cpu_count() or 1
     # One after the other: idle threads of a runtime look for work for a while, on the cores that the other needs.
-    expected = outputs(reference_runner(before, threads), images)
-    computed = outputs(reference_runner(after, threads), images)
+    expected = outputs(reference_runner(before), images)
+    computed = outputs(reference_runner(after), images)
     torch_only = before.format is after.format is Format.TORCH and before.precision is Precision.FP32
     found = problem(expected, computed, _WITHIN_TORCH if torch_only else TOLERANCES[before.precision])
     if found is None:
-        return
+        return computed
     layer = first_difference(before, after, worst(expected, computed, images))
     raise ParityError(
         f"the {after.format} {'module' if after.format is Format.TORCH else 'file'} does not compute what its source "
@@ -67,19 +67,7 @@ def require_equal_graph(before: Artifact, graph: fx.GraphModule, split: Split) -
         dynamic_batch=before.dynamic_batch and static_batch_reason(graph) is None,
     )
     if len(split):  # an empty one is the calibration's to refuse
-        require_equal(before, made, images_for(before, made, split, _GRAPH_SAMPLES))
-
-
-def images_for(before: Artifact, after: Artifact, split: Split, samples: int) -> list[NDArray[np.float32]]:
-    """The first `samples` images of `split`, one by one where one of the two takes no batches."""
-    batches = first_images(split, samples)
-    if before.dynamic_batch and after.dynamic_batch:
-        return list(batches)
-    return [image for batch in batches for image in _one_by_one(batch)]
-
-
-def _one_by_one(batch: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    return (batch[position : position + 1] for position in range(len(batch)))
+        require_equal(before, made, list(first_images(split, _GRAPH_SAMPLES)))
 
 
 def outputs(run: Runner, images: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:

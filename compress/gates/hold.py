@@ -10,13 +10,12 @@ wrong pad constant. What fails names the first layer that differs.
 from __future__ import annotations
 
 import filecmp
-import os
 from typing import TYPE_CHECKING
 
 from compress.errors import DeviceMissing, ParityError
-from compress.gates.form import images_for, outputs, problem, require_equal, worst
+from compress.gates.form import outputs, problem, require_equal, worst
 from compress.gates.fused import first_wrong_kernel, judgeable
-from compress.parity import Tolerance
+from compress.parity import Tolerance, first_images
 from compress.types import Format, Precision
 
 if TYPE_CHECKING:
@@ -50,11 +49,11 @@ def hold(stage: Stage, before: Artifact, after: Artifact, context: Context, *, e
     samples = stage.equal_on()
     if not samples or before.deferred or after.deferred or _same_file(before, after):
         return
-    images = images_for(before, after, context.splits.calibration, samples)
+    images = list(first_images(context.splits.calibration, samples))
     try:
-        require_equal(before, after, images)
+        as_written = require_equal(before, after, images)
         if _runs_on_onnxruntime(after, context.target):
-            _require_equal_when_fused(after, images, exact_int8=exact_int8)
+            _require_equal_when_fused(after, images, as_written, exact_int8=exact_int8)
     except DeviceMissing:
         return
     except ParityError as error:
@@ -62,14 +61,16 @@ def hold(stage: Stage, before: Artifact, after: Artifact, context: Context, *, e
         raise ParityError(f"stage {context.name!r}: {error.problem}", fix=error.fix) from error
 
 
-def _require_equal_when_fused(artifact: Artifact, images: list[NDArray[np.float32]], *, exact_int8: bool) -> None:
-    from compress.runtimes.onnx import OnnxRunner, open_session
-
-    threads = os.cpu_count() or 1
+def _require_equal_when_fused(
+    artifact: Artifact,
+    images: list[NDArray[np.float32]],
+    as_written: list[NDArray[np.float32]],
+    *,
+    exact_int8: bool,
+) -> None:
     model = judgeable(artifact.path, exact_int8=exact_int8)
-    expected, computed = (
-        outputs(OnnxRunner(open_session(model, threads=threads, fused=fused)), images) for fused in (False, True)
-    )
+    expected = as_written if exact_int8 else _answers(model, images, fused=False)
+    computed = _answers(model, images, fused=True)
     found = problem(expected, computed, _FUSED)
     if found is None:
         return
@@ -79,6 +80,13 @@ def _require_equal_when_fused(artifact: Artifact, images: list[NDArray[np.float3
         f"{f'; first at {kernel}' if kernel else ''}; it was not kept",
         fix="leave that layer in float: stage.<the stage that quantizes>.keep_float=[<layer>]",
     )
+
+
+def _answers(model: bytes, images: list[NDArray[np.float32]], *, fused: bool) -> list[NDArray[np.float32]]:
+    from compress.runtimes import usable_cores
+    from compress.runtimes.onnx import OnnxRunner, open_session
+
+    return outputs(OnnxRunner(open_session(model, threads=usable_cores(), fused=fused, timed=False)), images)
 
 
 def _runs_on_onnxruntime(artifact: Artifact, target: Target) -> bool:

@@ -183,13 +183,13 @@ def _evaluate(
     progress: Progress,
     stage: str,
 ) -> Evaluation:
-    from compress.runtimes import load
+    from compress.runtimes import load_for_answers
 
     return evaluate(
-        runner or load(artifact, threads=describe_host().cores),
+        runner or load_for_answers(artifact),
         splits.evaluation,
         None if reference is None else reference.open(),
-        batch_size=config.batch_size,
+        batch_size=artifact.fitting(config.batch_size),
         progress=progress,
         description=f"evaluate {stage}",
     )

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from compress import runtimes
 from compress.errors import StageError
-from compress.measure.host import describe_host
+from compress.runtimes import load_for_answers
 from compress.stage import Progress, Split, Splits
 from compress.types import Artifact, Format
 
@@ -79,9 +78,9 @@ def measure_drift(
     Raises:
         StageError: a file does not load or run, or gives other classes than the reference.
     """
-    images = list(_images(splits.evaluation, samples))
+    images = list(_images(splits.evaluation, samples, reference.fitting(_BATCH)))
     if recorded is None:
-        run = runtimes.load(reference, threads=describe_host().cores)
+        run = load_for_answers(reference)
         tracked = progress.track(images, "INT8 reference outputs", len(images))
         exact = np.concatenate([run(batch) for batch in tracked])
     else:
@@ -112,9 +111,9 @@ def _operator(node: fx.Node) -> str:
     return str(getattr(node.target, "overloadpacket", node.target)).rpartition(".")[2]
 
 
-def _images(split: Split, samples: int) -> Iterator[NDArray[np.float32]]:
+def _images(split: Split, samples: int, batch_size: int) -> Iterator[NDArray[np.float32]]:
     left = samples
-    for batch in split.batches(min(samples, _BATCH)):
+    for batch in split.batches(min(samples, batch_size)):
         yield batch.images[:left]
         left -= len(batch.images)
         if left <= 0:
@@ -137,7 +136,7 @@ def _compare(
     *,
     from_scale: bool,
 ) -> Drift:
-    run = runtimes.load(artifact, threads=describe_host().cores)
+    run = load_for_answers(artifact)
     given = np.concatenate([run(batch) for batch in images])
     if given.shape != exact.shape:
         raise StageError(f"{name!r} gives outputs {list(given.shape)}, its reference {list(exact.shape)}")

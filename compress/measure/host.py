@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from compress.runtimes import usable_cores
 
 __all__ = ["Host", "describe_host", "int8_trusted", "isa_levels"]
 
@@ -66,7 +67,7 @@ def describe_host() -> Host:
         cpu=cpu or platform.processor() or platform.machine() or "unknown CPU",
         architecture=platform.machine(),
         isa=isa_levels(flags),
-        cores=_usable_cores(),
+        cores=usable_cores(),
         memory_bytes=psutil.virtual_memory().total,
         os=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
@@ -101,7 +102,3 @@ def _cpu_info(path: Path) -> tuple[str, list[str]]:
         fields.setdefault(key.strip(), value.strip())
     name = fields.get("model name") or fields.get("Model") or fields.get("Hardware") or ""
     return name, (fields.get("flags") or fields.get("Features") or "").split()
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -33,6 +33,7 @@ class PairedLatency:
         low, high: 95 % order-statistic interval of that median.
         pairs: number of pairs.
         times_ns: of each pair, in order.
+        cpu_ns: processor time of this process during the calls of each pair, in the same order.
     """
 
     ratio: float
@@ -42,6 +43,7 @@ class PairedLatency:
     first: Latency
     second: Latency
     times_ns: tuple[tuple[int, int], ...] = ()
+    cpu_ns: tuple[tuple[int, int], ...] = ()
 
 
 def latency(
@@ -65,7 +67,7 @@ def latency(
     """
     with undisturbed(), _no_garbage_collection():
         warmed = _warm_up([run], images, warmup, seconds / 2)
-        times = [_time_ns(run, images) for _ in _until(runs, seconds, fewest=_FEWEST_RUNS)]
+        times = [_spent(run, images).wall_ns for _ in _until(runs, seconds, fewest=_FEWEST_RUNS)]
     return summarize(times, warmup=warmed, threads=threads, batch=len(images), device=device)
 
 
@@ -84,22 +86,24 @@ def paired_latency(
 
     `seconds` limits both together; at least 6 pairs are timed.
     """
-    pairs: list[tuple[int, int]] = []
+    pairs: list[tuple[_Spent, _Spent]] = []
     with undisturbed(), _no_garbage_collection():
         warmed = _warm_up([first, second], images, warmup, seconds / 2)
         for index in _until(runs, seconds, fewest=_FEWEST_PAIRS):
             if index % 2:
-                late, early = _time_ns(second, images), _time_ns(first, images)
+                late, early = _spent(second, images), _spent(first, images)
                 pairs.append((early, late))
             else:
-                pairs.append((_time_ns(first, images), _time_ns(second, images)))
-    ratios = [one / other for one, other in pairs]
+                pairs.append((_spent(first, images), _spent(second, images)))
+    times = tuple((one.wall_ns, other.wall_ns) for one, other in pairs)
+    ratios = [one / other for one, other in times]
     low, high = median_interval(ratios)
     one, other = (
-        summarize(times, warmup=warmed, threads=threads, batch=len(images), device=device)
-        for times in zip(*pairs, strict=True)
+        summarize(own, warmup=warmed, threads=threads, batch=len(images), device=device)
+        for own in zip(*times, strict=True)
     )
-    return PairedLatency(float(np.median(ratios)), low, high, len(pairs), one, other, tuple(pairs))
+    cpu = tuple((one.cpu_ns, other.cpu_ns) for one, other in pairs)
+    return PairedLatency(float(np.median(ratios)), low, high, len(times), one, other, times, cpu)
 
 
 def one_sample(spec: InputSpec) -> NDArray[np.float32]:
@@ -159,10 +163,19 @@ def _until(count: int, seconds: float, *, fewest: int) -> Iterator[int]:
         index += 1
 
 
-def _time_ns(run: Callable[[NDArray[np.float32]], object], images: NDArray[np.float32]) -> int:
-    start = time.perf_counter_ns()
+@dataclass(frozen=True)
+class _Spent:
+    """On one call."""
+
+    wall_ns: int
+    cpu_ns: int
+
+
+def _spent(run: Callable[[NDArray[np.float32]], object], images: NDArray[np.float32]) -> _Spent:
+    cpu, start = time.process_time_ns(), time.perf_counter_ns()
     run(images)
-    return time.perf_counter_ns() - start
+    stop = time.perf_counter_ns()
+    return _Spent(stop - start, time.process_time_ns() - cpu)
 
 
 @contextmanager

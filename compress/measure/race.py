@@ -1,22 +1,37 @@
-"""Two artifacts against each other in one runtime, opened anew for every round."""
+"""Two artifacts against each other in one runtime, opened anew for every round.
+
+Beside the clock on the wall runs that of the processor. Where other processes take turns with this one, the wall's
+ratio says as much about them as about the files, and intervals of medians do not see it: what waits waits for long.
+"""
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from compress.measure.host import describe_host
-from compress.measure.latency import PairedLatency, one_sample, paired_latency
+from compress.measure.latency import PairedLatency, median_interval, one_sample, paired_latency
 from compress.runtimes import load
-from compress.types import Artifact, LatencyRatio
+from compress.types import Artifact, Format, LatencyRatio
 
-__all__ = ["race"]
+__all__ = ["race", "settled"]
 
 _WARMUP = 5
 _RUNS = 200
 _ROUNDS = 4
 _FEWEST_ROUNDS = 2  # of slow models: one each way round
+
+_UNDISTURBED = 0.9
+"""Share of the wall's time that a process alone on its core computes: 0.98 and more, measured on calls of 0.1 ms."""
+
+_APART = 0.03
+"""By which two clocks may differ beyond the interval: each round alone is only good to 1.2 %."""
+
+_ON_ACCELERATORS = (Format.TENSORRT, Format.EDGETPU)
+"""The processor waits there; its time is not that of the model."""
 
 
 def race(first: Artifact, second: Artifact, *, threads: int, seconds: float) -> LatencyRatio:
@@ -32,12 +47,62 @@ def race(first: Artifact, second: Artifact, *, threads: int, seconds: float) -> 
     until = time.perf_counter() + seconds
     while len(rounds) < _FEWEST_ROUNDS or (len(rounds) < _ROUNDS and time.perf_counter() < until):
         rounds.append(_round(first, second, threads, seconds / _ROUNDS, swapped=bool(len(rounds) % 2)))
+    return settled(rounds, threads=threads, on_cpu=first.format not in _ON_ACCELERATORS)
+
+
+def settled(rounds: Sequence[PairedLatency], *, threads: int, on_cpu: bool) -> LatencyRatio:
+    """The ratio of the wall's times; where the machine was busy that of the processor's, and where that says little, as
+    with several threads, an interval that holds both.
+
+    Args:
+        on_cpu: processor time is what the models take.
+    """
+    wall = _joined(rounds, lambda one: one.times_ns)
+    if not on_cpu or any(min(pair) <= 0 for one in rounds for pair in one.cpu_ns):  # a clock too coarse to say
+        return wall
+    cpu, share = _joined(rounds, lambda one: one.cpu_ns), _share_computed(rounds)
+    busy = _busy(share, threads)
+    agree = wall.low * (1 - _APART) <= cpu.ratio <= wall.high * (1 + _APART)
+    if agree and not busy:
+        return wall
+    reason = busy or "processor time and the clock on the wall do not agree"
+    if busy and threads == 1:
+        text = f"{reason}: ratio of processor times, {cpu.ratio:.2f}; by the clock on the wall {wall.ratio:.2f}"
+        return LatencyRatio(cpu.ratio, cpu.low, cpu.high, cpu.pairs, text)
+    text = f"{reason}: the ratio is {wall.ratio:.2f} by the clock on the wall and {cpu.ratio:.2f} by processor time"
+    return LatencyRatio(wall.ratio, min(wall.low, cpu.low), max(wall.high, cpu.high), wall.pairs, text)
+
+
+def _joined(
+    rounds: Sequence[PairedLatency], pairs: Callable[[PairedLatency], tuple[tuple[int, int], ...]]
+) -> LatencyRatio:
+    """Over all rounds, by one clock: the median round, and the widest interval."""
+    ratios = [[one / other for one, other in pairs(part)] for part in rounds]
+    intervals = [median_interval(part) for part in ratios]
     return LatencyRatio(
-        ratio=float(np.median([one.ratio for one in rounds])),
-        low=min(one.low for one in rounds),
-        high=max(one.high for one in rounds),
-        pairs=sum(one.pairs for one in rounds),
+        ratio=float(np.median([np.median(part) for part in ratios])),
+        low=min(low for low, _ in intervals),
+        high=max(high for _, high in intervals),
+        pairs=sum(map(len, ratios)),
     )
+
+
+def _share_computed(rounds: Sequence[PairedLatency]) -> float:
+    """Processor time over the wall's."""
+    return sum(sum(pair) for one in rounds for pair in one.cpu_ns) / sum(
+        sum(pair) for one in rounds for pair in one.times_ns
+    )
+
+
+def _busy(share: float, threads: int) -> str | None:
+    """What other processes took, in words. Threads that wait for a thread without a core compute, too, as it were: the
+    load tells there."""
+    if share < _UNDISTURBED:
+        return f"the machine was busy, this process computed {share:.0%} of the time"
+    load, cores = os.getloadavg()[0], describe_host().cores
+    if threads > 1 and load > cores:
+        return f"the machine was busy, {load:.1f} processes on {cores} cores"
+    return None
 
 
 def _round(first: Artifact, second: Artifact, threads: int, seconds: float, *, swapped: bool) -> PairedLatency:

@@ -124,7 +124,9 @@ def _activations(
     graph: fx.GraphModule, artifact: Artifact, split: Split, samples: int, seconds: float
 ) -> Iterator[TensorRange]:
     """Every tensor that a quantize operator takes, once."""
-    seen, met = _passing(graph, split, samples, seconds, batch_size=_BATCH if artifact.dynamic_batch else 1)
+    seen, met = _passing(
+        graph, split, samples, seconds, batch_size=artifact.fitting(_BATCH) if artifact.dynamic_batch else 1
+    )
     for node, histogram in seen.items():
         (scale, zero), bounds, _ = _grid(graph, node)
         clipped, power, noise = _losses(histogram, float(scale), float(zero), bounds)

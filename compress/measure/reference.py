@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from compress.errors import DataError
 from compress.files import atomic_path
 from compress.measure.accuracy import answers
-from compress.measure.host import describe_host
 from compress.measure.settings import MeasureConfig
+from compress.runtimes import load_for_answers
 from compress.runtimes.base import Runner
 from compress.stage import Progress, Split
 from compress.types import Artifact
@@ -48,10 +48,8 @@ class RecordedLogits:
         if len(split) == 0:
             raise DataError(f"the {split.name} split is empty: there is nothing to measure on")
         if not path.exists():
-            from compress.runtimes import load
-
-            run = load(artifact, threads=describe_host().cores)
-            _write(run, split, path, config.batch_size, progress, description)
+            run = load_for_answers(artifact)
+            _write(run, split, path, artifact.fitting(config.batch_size), progress, description)
         return cls(path)
 
     def open(self) -> NDArray[np.float32]:

@@ -41,6 +41,7 @@ def load_model(
     Raises:
         ModelError: missing, truncated, unsafe, or not a classifier of the declared input.
     """
+    from compress.models.activation_bytes import widest_operator
     from compress.models.probe import probe_module
     from compress.models.sound import refuse_unsound
     from compress.types import Artifact, Format, Precision
@@ -56,8 +57,10 @@ def load_model(
         progress.log(line)
     refuse_unsound(module)
     dynamic = probe_module(module, spec)
-    notes = {"weights": "; ".join(told)} if told else {}
-    return Artifact(Format.TORCH, module, Precision.FP32, spec, dynamic_batch=dynamic, notes=notes)
+    notes, widest = {"weights": "; ".join(told)} if told else {}, widest_operator(module, spec)
+    return Artifact(
+        Format.TORCH, module, Precision.FP32, spec, dynamic_batch=dynamic, notes=notes, activation_bytes=widest
+    )
 
 
 def _module(

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from compress.errors import ModelError
+from compress.models.activation_bytes import widest_node
 from compress.models.probe import probe
 from compress.models.sound import refuse_unsound_graph
 from compress.onnxfile.external_data import check_external_data
@@ -34,7 +35,8 @@ def load_onnx(path: Path, input: InputSpec) -> Artifact:
     dynamic = _check_input(model.graph, input, path)
     refuse_unsound_graph(model.graph)
     dynamic = _probe(path, input) and dynamic
-    return Artifact(Format.ONNX, path, graph_precision(model.graph), input, dynamic_batch=dynamic)
+    precision, widest = graph_precision(model.graph), widest_node(model)
+    return Artifact(Format.ONNX, path, precision, input, dynamic_batch=dynamic, activation_bytes=widest)
 
 
 def _read(path: Path) -> onnx.ModelProto:

@@ -23,9 +23,6 @@ __all__ = ["Fitted", "fit_amount"]
 _BISECTIONS = 6
 """The amount is found to a 64th of what was asked for."""
 
-_SCAN_IMAGES = 32
-"""The order of the layers' noises needs few images: every layer is tried on them, and the result is judged on all."""
-
 
 @dataclass(frozen=True)
 class Fitted:
@@ -50,14 +47,17 @@ def fit_amount(
     judge: Callable[[int | None], Verdict],
     met_by: Callable[[Verdict], bool],
     shown: Callable[[Sequence[Weights]], Iterable[Weights]],
+    scan_images: int,
 ) -> Fitted:
     """Prune, in place, as many weights as `met_by` allows, at most `amount` of all.
 
     Args:
         judge: the network as it is now, on so many images; None for all.
         shown: yields the layers behind a bar.
+        scan_images: that every layer is tried on alone. The order of the layers' noises needs few, and the result is
+            judged on all.
     """
-    scales = _scales(shown([Weights(weight) for weight in weights]), amount, judge)
+    scales = _scales(shown([Weights(weight) for weight in weights]), amount, lambda: judge(scan_images))
     original = [weight.tensor.detach().clone() for weight in weights]
 
     def attempt(share: float) -> Verdict:
@@ -81,7 +81,7 @@ def fit_amount(
     return Fitted(best, verdict, len(weights), verdicts)
 
 
-def _scales(layers: Iterable[Weights], amount: float, judge: Callable[[int | None], Verdict]) -> list[float]:
+def _scales(layers: Iterable[Weights], amount: float, judge: Callable[[], Verdict]) -> list[float]:
     """Square root of each layer's noise at the output for the energy removed from it."""
     prices = []
     for layer in layers:
@@ -89,7 +89,7 @@ def _scales(layers: Iterable[Weights], amount: float, judge: Callable[[int | Non
         before = tensor.detach().double().square().sum()
         with layer.pruned(amount):
             removed = float(before - tensor.detach().double().square().sum())
-            prices.append(10 ** (-judge(_SCAN_IMAGES).sqnr_db / 10) / removed if removed > 0 else math.nan)
+            prices.append(10 ** (-judge().sqnr_db / 10) / removed if removed > 0 else math.nan)
     positive = [price for price in prices if price > 0 and math.isfinite(price)]
     if not positive:
         return [1.0] * len(prices)

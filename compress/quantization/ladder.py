@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from torch import fx
 
@@ -26,6 +27,10 @@ class Settings:
 
     recipe: Recipe
     recovery: Recovery
+
+    def with_rounding(self, rounding: Literal["nearest", "adaptive"]) -> Settings:
+        """The same with weights rounded so."""
+        return replace(self, recovery=replace(self.recovery, rounding=rounding))
 
 
 @dataclass(frozen=True)

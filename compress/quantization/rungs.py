@@ -114,7 +114,7 @@ def _equalize_bias(bench: Bench, settings: Settings) -> Made:
 
 
 def _rounding(bench: Bench, settings: Settings) -> Made:
-    return bench.made(replace(settings, recovery=replace(settings.recovery, rounding="adaptive")))
+    return bench.made(settings.with_rounding("adaptive"))
 
 
 def _mixed_precision(bench: Bench, settings: Settings) -> Made:
@@ -124,7 +124,7 @@ def _mixed_precision(bench: Bench, settings: Settings) -> Made:
     chosen is rounded adaptively if that is among the settings, unless that breaks what was found without.
     """
     rows = _sensitivities(bench, settings)
-    nearest = replace(settings, recovery=replace(settings.recovery, rounding="nearest"))
+    nearest = settings.with_rounding("nearest")
 
     def loss(names: frozenset[str]) -> float:
         if len(names) == len(rows):
@@ -155,7 +155,7 @@ def _keeping(settings: Settings, names: frozenset[str]) -> Settings:
 
 def _qat(bench: Bench, settings: Settings) -> Made:
     """Train from the best settings, all weights free again: rounding to nearest is what training simulates."""
-    settings = replace(settings, recovery=replace(settings.recovery, rounding="nearest"))
+    settings = settings.with_rounding("nearest")
     calibrated = bench.calibrated(settings, trainable=True)
     start(calibrated.prepared)
     finetune, validation = Samples(bench.splits.finetune), Samples(bench.splits.validation)

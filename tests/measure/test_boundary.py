@@ -17,7 +17,7 @@ from compress.measure import boundary
 from compress.measure.boundary import MeasureConfig, RecordedLogits, measure
 from compress.measure.host import describe_host
 from compress.measure.unmeasured import NotMeasured
-from compress.types import Artifact, Format, InputSpec, Precision
+from compress.types import BATCH_BYTES, Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
 CONFIG = MeasureConfig(batch_size=8, latency_runs=5, latency_warmup=1, latency_seconds=0.5)
@@ -179,3 +179,12 @@ def test_a_compiled_file_that_runs_here_is_not_read_as_another_format(tmp_path):
     assert readers.size().size_bytes == 8
     with pytest.raises(NotMeasured, match="see the TFLite file it was made of"):
         readers.macs()
+
+
+def test_a_large_network_is_evaluated_on_few_images_at_a_time(source, tmp_path):
+    evaluation = noise(20, SPEC.shape, name="evaluation")
+    large = replace(source, activation_bytes=BATCH_BYTES // 3)
+    recorded = RecordedLogits.compute(large, evaluation, tmp_path / "logits.npy", CONFIG, Log())
+    splits = SimpleNamespace(evaluation=evaluation)
+    measure(large, stage="source", reference=recorded, splits=splits, config=CONFIG, progress=Log())
+    assert max(evaluation.sizes) == 3

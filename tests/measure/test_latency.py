@@ -23,6 +23,9 @@ class Clock:
     def perf_counter_ns(self):
         return self.now_ns
 
+    def process_time_ns(self):
+        return self.now_ns
+
     def perf_counter(self):
         return self.now_ns / 1e9
 

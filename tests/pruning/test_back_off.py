@@ -42,7 +42,7 @@ def fitted(least_db, amount=0.4):
     module = two_layers()
     judge, calls = judge_of(module)
     weights = compute_weights(module)
-    result = fit_amount(weights, amount, judge, lambda verdict: verdict.sqnr_db >= least_db, lambda layers: layers)
+    result = fit_amount(weights, amount, judge, lambda verdict: verdict.sqnr_db >= least_db, lambda layers: layers, 32)
     return result, [weight.zeros() / weight.tensor.numel() for weight in weights], judge, calls
 
 
@@ -76,6 +76,6 @@ def test_a_silent_layer_and_an_empty_one_do_not_upset_the_order():
         module[0].weight.zero_()
     judge, _ = judge_of(module)
     weights = compute_weights(module)
-    result = fit_amount(weights, 0.4, judge, lambda verdict: verdict.sqnr_db >= 20, lambda layers: layers)
+    result = fit_amount(weights, 0.4, judge, lambda verdict: verdict.sqnr_db >= 20, lambda layers: layers, 32)
     assert result.amount == 0.4
     assert weights[0].zeros() == 200

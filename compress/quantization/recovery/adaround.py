@@ -10,7 +10,7 @@ and weights left in float 31.2 dB. With float activations: nearest 37.8 dB, this
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 
 import torch
@@ -81,7 +81,7 @@ def round_adaptively(
         prepared: calibrated.
         batches: the calibration images `[N, C, H, W]`, afresh each time.
         options: see the class.
-        progress: shows a bar, and names the layers that are left as they are.
+        progress: shows a bar of all layers, and names the layers that are left as they are.
 
     Returns:
         One gain for each layer rounded, in execution order.
@@ -95,14 +95,17 @@ def round_adaptively(
     for line in skipped + large:
         progress.log(line)
     generator = torch.Generator().manual_seed(options.seed)
-    gains: list[LayerGain] = []
-    for share in shares:
-        seen = progress.track(batches(), "adaptive rounding: inputs of the layers")
-        with switched(prepared, Mode.SIMULATE):
-            found = gather_moments(prepared, share, seen, patches=options.patches, generator=generator)
-        pairs = list(zip(share, found, strict=True))
-        gains += [_round(prepared, *pair, options) for pair in progress.track(pairs, "adaptive rounding")]
-    return tuple(gains)
+    total = len(batches) if isinstance(batches, Sized) else None
+
+    def seen() -> Iterator[tuple[Layer, Moments]]:
+        for share in shares:
+            shown = progress.track(batches(), "adaptive rounding: inputs of the layers", total)
+            with switched(prepared, Mode.SIMULATE):
+                moments = gather_moments(prepared, share, shown, patches=options.patches, generator=generator)
+            yield from zip(share, moments, strict=True)
+
+    shown = progress.track(seen(), "adaptive rounding: layers", sum(map(len, shares)))
+    return tuple(_round(prepared, layer, moments, options) for layer, moments in shown)
 
 
 def _shares(layers: Sequence[Layer], memory_bytes: int) -> tuple[list[list[Layer]], list[str]]:

@@ -145,12 +145,28 @@ def _columns(layer: Layer, values: torch.Tensor, patches: int, generator: torch.
 
 
 def _patches(layer: Layer, image: torch.Tensor, most: int, generator: torch.Generator) -> torch.Tensor:
-    """Patches `[in kH kW, n]` of one image `[in, H, W]`."""
+    """Patches `[in kH kW, n]` of one image `[in, H, W]`; only those that are drawn are copied."""
     kernel = layer.weight.shape[-2:]
     stride, dilation = (_pair(_argument(layer.node, index, 1)) for index in (3, 5))
-    padded = F.pad(image[None], _padding(_argument(layer.node, 4, 0), kernel, dilation))
-    columns = F.unfold(padded, kernel, dilation, stride=stride)[0]
-    return columns[:, _draw(columns.shape[-1], most, generator)]
+    padded = F.pad(image, _padding(_argument(layer.node, 4, 0), kernel, dilation))
+    windows = _windows(padded, kernel, stride, dilation)  # [in, outH, outW, kH, kW]
+    high, wide = windows.shape[1:3]
+    drawn = _draw(high * wide, most, generator)
+    windows = windows.flatten(1, 2) if isinstance(drawn, slice) else windows[:, drawn // wide, drawn % wide]
+    columns: torch.Tensor = windows.permute(0, 2, 3, 1).flatten(0, 2)
+    return columns
+
+
+def _windows(
+    image: torch.Tensor, kernel: Sequence[int], stride: tuple[int, int], dilation: tuple[int, int]
+) -> torch.Tensor:
+    """A view `[C, outH, outW, kH, kW]` of an image `[C, H, W]`: what the kernel sees at each of its places."""
+    image = image.contiguous()
+    area = [step * (size - 1) + 1 for step, size in zip(dilation, kernel, strict=True)]
+    places = [(size - seen) // step + 1 for size, seen, step in zip(image.shape[1:], area, stride, strict=True)]
+    channel, row, column = image.stride()
+    strides = (channel, row * stride[0], column * stride[1], row * dilation[0], column * dilation[1])
+    return image.as_strided((len(image), *places, *kernel), strides)
 
 
 def _draw(size: int, most: int, generator: torch.Generator) -> torch.Tensor | slice:

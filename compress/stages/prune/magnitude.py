@@ -28,6 +28,10 @@ __all__ = ["Magnitude"]
 _SHARE = 0.5
 """Of the run's budget, its points and its noise: quantization follows and needs the other half."""
 
+_SCAN_IMAGES, _FEWEST = 32, 4
+"""On which each layer is tried alone to find their order; half a batch where the network is large. 5 of 224 x 224
+pixels have 5000 logits: the noise that 53 layers of MobileNetV2 make there is known within 1 dB."""
+
 Ratio = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
 
@@ -121,7 +125,8 @@ class Magnitude(Stage):
 
         weights = prunable_weights(module, self.exclude, context.name)
         shown = partial(context.progress.track, description=f"{context.name}: layers alone", total=len(weights))
-        fitted = fit_amount(weights, self.amount, judged, _limits(judge).met_by, shown)
+        images = max(_FEWEST, artifact.fitting(2 * _SCAN_IMAGES) // 2)
+        fitted = fit_amount(weights, self.amount, judged, _limits(judge).met_by, shown, images)
         cost = f"{fitted.scanned} layers tried alone, {fitted.verdicts} amounts"
         if fitted.verdict is None:
             return f"none fit, so nothing was pruned ({cost})"

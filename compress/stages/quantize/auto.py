@@ -161,7 +161,7 @@ class Auto(StaticOptions):
             graph=graph,
             recipe=replace(self.recipe(context), activation_observer=MinMax),
             judge=self._judge(exact, context),
-            images=CalibrationImages(context.splits.calibration, 1 if single else self.batch_size),
+            images=CalibrationImages(context.splits.calibration, 1 if single else artifact.fitting(self.batch_size)),
             single=single,
             splits=context.splits,
             search=load_observer(self.observer),

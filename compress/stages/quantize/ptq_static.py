@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from compress.budget import Budget
 from compress.errors import Refusal
 from compress.quantization.options import StaticOptions, log_float_layers, single_image_reason
 from compress.stage import Context
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from compress.budget import Verdict
     from compress.quantization.hold import Held
     from compress.quantization.ladder import Made, Settings
+    from compress.quantization.static import CalibrationImages
     from compress.stage import BudgetJudge
 
 __all__ = ["PtqStatic"]
@@ -41,11 +44,12 @@ class PtqStatic(StaticOptions):
             (Meller et al. 2019), for networks with depthwise convolutions and one weight scale per channel; or `none`.
         smooth: for transformers, how much of the activations' spread moves into the weights (Xiao et al. 2023), from 0
             to 1, usually 0.5; null for none.
-        rounding: of weights: `nearest`, or `adaptive` to each layer's output (Nagel et al. 2020).
+        rounding: of weights: `nearest`, or `adaptive` to each layer's output (Nagel et al. 2020), which is kept where
+            validation images do not tell otherwise.
         bias_correction: undo the shift of each channel's mean (Nagel et al. 2019), as far as the images agree on it.
     """
 
-    data_used: ClassVar[tuple[str, ...]] = ("calibration",)
+    data_used: ClassVar[tuple[str, ...]] = ("calibration", "validation")
     held: ClassVar[bool] = True
 
     batch_size: Annotated[int, Field(ge=1)] = 32
@@ -76,12 +80,16 @@ class PtqStatic(StaticOptions):
         """
         import torch
 
+        from compress.quantization.static import CalibrationImages
+
         torch.manual_seed(context.seed)
         graph = self.float_graph(artifact, context)
         reason = single_image_reason(graph, artifact)
         settings = self._settings(graph, context)
         notes = log_float_layers(graph, settings.recipe, context)
-        made = self._made(graph, settings, 1 if reason else self.batch_size, context)
+        images = CalibrationImages(context.splits.calibration, 1 if reason else artifact.fitting(self.batch_size))
+        made, kept = self._made(graph, settings, images, artifact, context)
+        notes |= kept
         if made.did:
             notes["recovery"] = ", ".join(made.did)
             context.progress.log(f"{context.name}: {notes['recovery']}")
@@ -107,15 +115,32 @@ class PtqStatic(StaticOptions):
         recipe = replace(recipe, keep_float=layers_matching(graph, recipe, self.keep_float))
         return Settings(recipe, Recovery(self.equalize, self.smooth, self.rounding, self.bias_correction))
 
-    def _made(self, graph: fx.GraphModule, settings: Settings, batch_size: int, context: Context) -> Made:
-        """Quantized as asked for. Changes `graph`."""
+    def _made(
+        self, graph: fx.GraphModule, settings: Settings, images: CalibrationImages, artifact: Artifact, context: Context
+    ) -> tuple[Made, dict[str, str]]:
+        """Quantized as asked for, and what is to be said about it. Changes `graph`.
+
+        Adaptive rounding fits each layer to calibration images, which is no promise about the network: what it gives is
+        only kept where validation images do not tell otherwise.
+        """
+        from compress.judge import Judge
         from compress.quantization.ladder import Made
         from compress.quantization.ptq import convert
-        from compress.quantization.static import CalibrationImages, quantize
+        from compress.quantization.rounding_choice import better_rounding
+        from compress.quantization.static import quantize
 
-        images = CalibrationImages(context.splits.calibration, batch_size)
-        calibrated = quantize(graph, settings.recipe, settings.recovery, images, context.progress)
-        return Made(convert(calibrated.prepared), settings, calibrated.did)
+        def made(graph: fx.GraphModule, settings: Settings) -> Made:
+            calibrated = quantize(graph, settings.recipe, settings.recovery, images, context.progress)
+            return Made(convert(calibrated.prepared), settings, calibrated.did)
+
+        if settings.recovery.rounding == "nearest":
+            return made(graph, settings), {}
+        judge = Judge(artifact, context.splits, Budget())
+        both = made(copy.deepcopy(graph), settings), made(graph, settings.with_rounding("nearest"))
+        asked = replace(artifact, format=Format.TORCH, model=graph, dynamic_batch=images.batch_size > 1)
+        kept, text = better_rounding(*both, lambda graph: judge(replace(asked, model=graph)))
+        context.progress.log(f"{context.name}: {text}")
+        return kept, {"rounding": text}
 
     def _held(self, made: Made, judge: BudgetJudge, artifact: Artifact, single: str | None, context: Context) -> Held:
         """What is within the budget of the run, or comes nearest to it.
@@ -141,7 +166,7 @@ class PtqStatic(StaticOptions):
             graph=graph,
             recipe=made.settings.recipe,
             judge=judged,
-            images=CalibrationImages(context.splits.calibration, 1 if single else self.batch_size),
+            images=CalibrationImages(context.splits.calibration, 1 if single else artifact.fitting(self.batch_size)),
             single=single,
             splits=context.splits,
             search=load_observer(self.observer),

@@ -19,6 +19,7 @@ from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy
 from compress.quantization.ptq import calibrate, convert, float_graph, prepare, quantizers
 from compress.quantization.recovery.adaround import AdaRoundOptions, round_adaptively
+from compress.quantization.recovery.layer_inputs import find_layers, gather_moments
 from compress.quantization.recovery.rounding_search import rounding_error, search_rounding
 from compress.quantization.simulation import switched
 from compress.quantization.tensor_quantizer import Mode
@@ -242,3 +243,33 @@ def cifar(shared_data, folder, count):
     pixels = np.stack([np.asarray(Image.open(path).convert("RGB"), dtype=np.float32) / 255 for path in paths])
     mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
     return torch.from_numpy((pixels - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+
+def test_the_bar_counts_the_layers_of_all_passes_and_the_batches_of_each():
+    class Batches:
+        def __call__(self):
+            return iter(images().split(16))
+
+        def __len__(self):
+            return 3
+
+    prepared, _ = prepared_net(make_net())
+    log = Log()
+    round_adaptively(prepared, Batches(), AdaRoundOptions(memory_bytes=4 * 2 * 36**2), log)
+    layers, *passes = log.tracked
+    assert layers == ("adaptive rounding: layers", 5)
+    assert len(passes) > 1
+    assert {total for _, total in passes} == {3}
+
+
+@pytest.mark.parametrize("options", [{"stride": 2, "padding": 1}, {"dilation": (2, 1), "padding": (0, 2)}])
+def test_patches_are_those_of_im2col(options):
+    torch.manual_seed(3)
+    module = nn.Sequential(nn.Conv2d(4, 6, (3, 2), **options))
+    prepared, _ = prepared_net(module)
+    (layer,), _ = find_layers(prepared)
+    (moments,) = gather_moments(prepared, [layer], [images()], patches=1000, generator=torch.Generator())
+    with torch.no_grad():
+        columns = nn.functional.unfold(images(), (3, 2), **options).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(moments.product[0], columns @ columns.T, rtol=1e-4, atol=1e-2)
+    assert moments.samples == columns.shape[1]

@@ -38,7 +38,14 @@ def run(**options):
     layers = {"stem": nn.Conv2d(3, 8, 3), "act": nn.ReLU(), "body": nn.Conv2d(8, 8, 3)}
     module = nn.Sequential(OrderedDict(**layers, flat=nn.Flatten(), head=nn.Linear(128, 5))).eval()
     log = Log()
-    context = Context("ptq", target(), SimpleNamespace(calibration=noise(20, SPEC.shape)), Path(), 0, log)
+    context = Context(
+        "ptq",
+        target(),
+        SimpleNamespace(calibration=noise(20, SPEC.shape), validation=noise(12, SPEC.shape, seed=1)),
+        Path(),
+        0,
+        log,
+    )
     return PtqStatic(**options).run(Artifact(Format.TORCH, module, Precision.FP32, SPEC), context), log
 
 
@@ -51,6 +58,13 @@ def test_what_recovery_did_is_logged_and_noted():
     assert log.lines == [f"ptq: {result.notes['recovery']}"]
     assert result.notes["recovery"] == "equalized the weights of 3 layers, corrected the biases of 3 layers"
     assert run()[0].notes == {}
+
+
+def test_adaptive_rounding_says_whether_it_was_kept():
+    result, log = run(rounding="adaptive")
+    assert "rounding is kept: adaptive" in result.notes["rounding"]
+    assert f"ptq: {result.notes['rounding']}" in log.lines
+    assert ("adaptively" in result.notes.get("recovery", "")) == result.notes["rounding"].startswith("adaptive")
 
 
 def test_layers_kept_in_float_stay_float():
