@@ -21,9 +21,10 @@ from compress.quantization.operators import (
     groups_of,
     kind_of,
     output_axis,
+    pads_with_another_value,
     weight_of,
 )
-from compress.quantization.policy import FixedRange, Guard, OpKind, OpRule, Policy
+from compress.quantization.policy import FixedRange, Guard, OpKind, OpRule, Output, Policy
 from compress.quantization.pt2e import (
     Q_ANNOTATION_KEY,
     QuantizationAnnotation,
@@ -34,7 +35,7 @@ from compress.quantization.pt2e import (
 )
 from compress.quantization.tensor_quantizer import BiasQuantizer, TensorQuantizer
 
-__all__ = ["PlacementQuantizer", "Recipe", "float_operators", "fused_activations", "guarded_operators"]
+__all__ = ["PlacementQuantizer", "Recipe", "float_operators", "fused_activations", "guarded_operators", "output_of"]
 
 _TWO_TENSORS = frozenset({OpKind.ADD, OpKind.MUL, OpKind.MATMUL})
 """Kinds with a kernel for two tensors only; a tensor and a number stay in float."""
@@ -112,7 +113,7 @@ class PlacementQuantizer(Quantizer):
         if not sources or (rule.inputs == "none" and rule.output == "none"):
             return
         specs = _annotation(node).input_qspec_map
-        shared = _first_edge(node, sources) if rule.output == "shared" else None
+        shared = _first_edge(node, sources) if output_of(node, self._recipe.policy) == "shared" else None
         if node.target is not operator.getitem:
             specs.update(dict.fromkeys(sources, self._activation()))
         if shared:
@@ -159,6 +160,14 @@ class PlacementQuantizer(Quantizer):
 
 
 _BIAS = QuantizationSpec(torch.int32, BiasQuantizer)
+
+
+def output_of(node: fx.Node, policy: Policy) -> Output:
+    """Whose scale an operator's output has. A padding by a number joins that number to its input."""
+    rule = policy.rule(kind_of(node))
+    if rule is None:
+        return "none"
+    return "joined" if rule.output == "shared" and pads_with_another_value(node) else rule.output
 
 
 def _has_several_results(node: fx.Node) -> bool:
