@@ -124,7 +124,9 @@ def _readers(prepared: fx.GraphModule) -> Counter[TensorQuantizer]:
     for place in prepared.graph.find_nodes(op="call_module"):
         quantizer = _quantizer(prepared, place)
         if quantizer is not None:
-            rearranged = [user for user in place.users if any(_quantizer(prepared, after) is quantizer for after in user.users)]
+            rearranged = [
+                user for user in place.users if any(_quantizer(prepared, after) is quantizer for after in user.users)
+            ]
             readers[quantizer] += len(place.users) - len(rearranged)
     return readers
 

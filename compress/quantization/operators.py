@@ -55,7 +55,16 @@ _KINDS: dict[OpKind, tuple[torch._ops.OpOverloadPacket, ...]] = {
     OpKind.RESHAPE: (aten.view, aten.reshape, aten.flatten, aten.unflatten, aten.squeeze, aten.unsqueeze),
     OpKind.TRANSPOSE: (
         *(aten.transpose, aten.permute, aten.contiguous, aten.channel_shuffle, aten.pixel_shuffle),
-        *(aten.pixel_unshuffle, aten.movedim, aten.moveaxis, aten.swapaxes, aten.swapdims, aten.numpy_T, aten.mT, aten.t),
+        *(
+            aten.pixel_unshuffle,
+            aten.movedim,
+            aten.moveaxis,
+            aten.swapaxes,
+            aten.swapdims,
+            aten.numpy_T,
+            aten.mT,
+            aten.t,
+        ),
     ),
     OpKind.SLICE: (aten.slice, aten.select, aten.expand, aten.narrow),
     OpKind.SPLIT: (aten.chunk, aten.split, aten.split_with_sizes, aten.tensor_split, aten.unbind),

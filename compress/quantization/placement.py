@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx
 
-from compress.graph import call_nodes, layer_name, only_user
+from compress.graph import call_nodes, constant, layer_name, only_user
 from compress.quantization.grid import activation_grid, weight_grid
 from compress.quantization.observers.base import RangeObserver
 from compress.quantization.observers.min_max import MinMax
@@ -35,7 +35,15 @@ from compress.quantization.pt2e import (
 )
 from compress.quantization.tensor_quantizer import BiasQuantizer, TensorQuantizer
 
-__all__ = ["PlacementQuantizer", "Recipe", "float_operators", "fused_activations", "guarded_operators", "output_of"]
+__all__ = [
+    "PlacementQuantizer",
+    "Recipe",
+    "float_operators",
+    "float_weights",
+    "fused_activations",
+    "guarded_operators",
+    "output_of",
+]
 
 _TWO_TENSORS = frozenset({OpKind.ADD, OpKind.MUL, OpKind.MATMUL})
 """Kinds with a kernel for two tensors only; a tensor and a number stay in float."""
@@ -221,6 +229,22 @@ def float_operators(graph: fx.GraphModule, quantizer: PlacementQuantizer) -> Cou
     fused = {other for node, rule in rules.items() if rule for other in fused_activations(node, rule)}
     left = [node for node, rule in rules.items() if rule is None and node not in fused and _computes(node)]
     return Counter(_operator_name(node) for node in left)
+
+
+def float_weights(graph: fx.GraphModule, quantizer: PlacementQuantizer) -> dict[str, float]:
+    """Layers with weights (recurrent ones, say) that the policy leaves in float, and their share of all weights."""
+    sizes: dict[fx.Node, int] = {}
+    for node in graph.graph.find_nodes(op="get_attr"):
+        value = constant(graph, node)
+        sizes[node] = 0 if value is None else value.numel()
+    rules = {node: quantizer.rule_of(node) for node in call_nodes(graph)}
+    shares: dict[str, float] = {}
+    for node, rule in rules.items():
+        stored = sum(sizes.get(source, 0) for source in node.all_input_nodes)
+        if rule is None and stored and _computes(node):
+            name = layer_name(node)
+            shares[name] = shares.get(name, 0.0) + stored / max(sum(sizes.values()), 1)
+    return shares
 
 
 def _computes(node: fx.Node) -> bool:

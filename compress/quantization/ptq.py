@@ -25,6 +25,7 @@ from compress.quantization.placement import (
     PlacementQuantizer,
     Recipe,
     float_operators,
+    float_weights,
     guarded_operators,
     output_of,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "prepare",
     "quantizers",
     "set_mode",
+    "weights_in_float",
 ]
 
 
@@ -81,6 +83,11 @@ def float_graph(module: nn.Module, input: InputSpec, policy: Policy | None = Non
 def layers_in_float(graph: fx.GraphModule, recipe: Recipe) -> Counter[str]:
     """Names and numbers of the operators of a `float_graph` that `recipe` leaves in float."""
     return float_operators(graph, PlacementQuantizer(recipe))
+
+
+def weights_in_float(graph: fx.GraphModule, recipe: Recipe) -> dict[str, float]:
+    """Layers of a `float_graph` whose weights `recipe` leaves in float, and their share of all weights."""
+    return float_weights(graph, PlacementQuantizer(recipe))
 
 
 def guard_reasons(graph: fx.GraphModule, recipe: Recipe) -> dict[str, str]:

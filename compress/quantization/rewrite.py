@@ -78,7 +78,9 @@ def _stack_as_cat(graph: fx.GraphModule, node: fx.Node) -> None:
             parts = [_with_axis(graph, part, axis) for part in parts if isinstance(part, fx.Node)]
         else:
             axis = _STACKS[packet]
-        joined = graph.graph.create_node("call_function", aten.cat.default, (list(parts), axis), name=f"{node.name}_cat")
+        joined = graph.graph.create_node(
+            "call_function", aten.cat.default, (list(parts), axis), name=f"{node.name}_cat"
+        )
     joined.meta = dict(node.meta)
     node.replace_all_uses_with(joined)
     graph.graph.erase_node(node)
