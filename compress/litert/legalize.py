@@ -55,9 +55,15 @@ def legalize(model: ModelEntry) -> None:
 def _pad_with_zero_point(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry) -> None:
     if kind_name(model.operatorCodes[operator.opcodeIndex]) != "PADV2":
         return
-    data, filler = graph.tensors[operator.inputs[0]], graph.tensors[operator.inputs[2]]
-    value, quantization = constant_of(model, filler), data.quantization
-    if value is None or quantization is None or quantization.zeroPoint is None or data.type != schema().TensorType.INT8:
+    # PAD fills with the zero point of its output
+    result, filler = graph.tensors[operator.outputs[0]], graph.tensors[operator.inputs[2]]
+    value, quantization = constant_of(model, filler), result.quantization
+    if (
+        value is None
+        or quantization is None
+        or quantization.zeroPoint is None
+        or result.type != schema().TensorType.INT8
+    ):
         return
     padding, zero = int(value.view(np.int8)[0]), int(quantization.zeroPoint[0])
     if padding == zero or (padding < zero and _pads_maximum(model, graph, operator)):

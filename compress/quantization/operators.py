@@ -149,8 +149,15 @@ def pads_with_another_value(node: fx.Node) -> bool:
     value = _padding_value(node)
     if value in (0.0, None) or math.isinf(value):
         return False
-    pools = [user for user in node.users if kind_of(user) is OpKind.MAX_POOL]
-    return value > 0 or len(pools) < len(node.users) or not all(_sees_input(node, pool) for pool in pools)
+    readers = _readers(node)
+    pools = [reader for reader in readers if kind_of(reader) is OpKind.MAX_POOL]
+    return value > 0 or len(pools) < len(readers) or not all(_sees_input(node, pool) for pool in pools)
+
+
+def _readers(node: fx.Node) -> list[fx.Node]:
+    """The operators that read a tensor, be a quantizer in between or not."""
+    nested = [_readers(user) if user.op == "call_module" else [user] for user in node.users]
+    return [reader for readers in nested for reader in readers]
 
 
 def _padding_value(node: fx.Node) -> float | None:
