@@ -97,12 +97,16 @@ class PlacementQuantizer(Quantizer):
         guards = [guard for guard in self._guards if guard.operator is kind]
         return next((guard for guard in guards if _arguments(node).items() >= guard.when.items()), None)
 
+    def keeps(self, layer: str) -> bool:
+        """Whether the recipe asks for that layer in float."""
+        return layer in self._recipe.keep_float
+
     def rule_of(self, node: fx.Node) -> OpRule | None:
         """The rule an operator follows; None when it stays in float."""
         kind = kind_of(node)
         if self.guard_of(node) is not None:
             return None
-        if layer_name(node) in self._recipe.keep_float or not activations(node):
+        if self.keeps(layer_name(node)) or not activations(node):
             return None
         if kind is not OpKind.SPLIT and _has_several_results(node):
             return None
@@ -232,7 +236,10 @@ def float_operators(graph: fx.GraphModule, quantizer: PlacementQuantizer) -> Cou
 
 
 def float_weights(graph: fx.GraphModule, quantizer: PlacementQuantizer) -> dict[str, float]:
-    """Layers with weights (recurrent ones, say) that the policy leaves in float, and their share of all weights."""
+    """Layers with weights (recurrent ones, say) that the policy leaves in float, and their share of all weights.
+
+    Without those that the caller asked for, and those of less than a hundredth.
+    """
     sizes: dict[fx.Node, int] = {}
     for node in graph.graph.find_nodes(op="get_attr"):
         value = constant(graph, node)
@@ -244,7 +251,10 @@ def float_weights(graph: fx.GraphModule, quantizer: PlacementQuantizer) -> dict[
         if rule is None and stored and _computes(node):
             name = layer_name(node)
             shares[name] = shares.get(name, 0.0) + stored / max(sum(sizes.values()), 1)
-    return shares
+    return {name: share for name, share in shares.items() if share >= _WORTH_NAMING and not quantizer.keeps(name)}
+
+
+_WORTH_NAMING = 0.01
 
 
 def _computes(node: fx.Node) -> bool:
