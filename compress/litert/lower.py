@@ -97,7 +97,7 @@ def transpositions(captured: fx.GraphModule) -> int:
 
 def recurrent_layers(captured: fx.GraphModule) -> list[str]:
     """`rnn (LSTM)`, ...: recurrent layers of a captured graph, which the converter unrolls in float."""
-    kinds = {torch.ops.aten.lstm: "LSTM", torch.ops.aten.gru: "GRU"}
+    kinds: dict[object, str] = {torch.ops.aten.lstm: "LSTM", torch.ops.aten.gru: "GRU"}
     kinds |= dict.fromkeys((torch.ops.aten.rnn_tanh, torch.ops.aten.rnn_relu), "RNN")
     found = [(node, kinds.get(getattr(node.target, "overloadpacket", None))) for node in call_nodes(captured)]
     return [f"{layer_name(node)} ({kind})" for node, kind in found if kind]

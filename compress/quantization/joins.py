@@ -165,10 +165,10 @@ def _grow(edges: list[_Edge], groups: Groups) -> bool:
             between[pair] = between.get(pair, 0) + 1
     unions = [union for (part, join), count in between.items() if (union := _union(part, join, count))]
     united: set[_Group] = set()
-    for part, join, union in sorted(unions, key=_relative_noise):
+    for part, join, both in sorted(unions, key=_relative_noise):
         if part not in united and join not in united:
             united |= {part, join}
-            groups.update(dict.fromkeys(union.members, union))
+            groups.update(dict.fromkeys(both.members, both))
     return bool(united)
 
 

@@ -42,7 +42,7 @@ def _is_replaceable(node: fx.Node) -> bool:
     alpha = node.args[2] if len(node.args) > 2 else node.kwargs.get("alpha", 1)
     value = source.meta.get("val") if isinstance(source, fx.Node) else None
     is_float = isinstance(value, torch.Tensor) and value.is_floating_point()
-    return is_float and isinstance(number, (int, float)) and not isinstance(number, bool) and alpha == 1
+    return is_float and isinstance(number, (int, float)) and not isinstance(number, bool) and bool(alpha == 1)
 
 
 def _replace(graph: fx.GraphModule, node: fx.Node) -> None:

@@ -177,7 +177,10 @@ def _sees_input(pad: fx.Node, pool: fx.Node) -> bool:
     sizes = list(kernel) if isinstance(kernel, (list, tuple)) else [kernel] * (len(widths) // 2)
     axes = sizes[::-1]  # widths come last axis first, before and after
     widest = [max(pair) for pair in zip(widths[::2], widths[1::2], strict=True)]
-    return all(isinstance(width, int) and width < size for width, size in zip(widest, axes, strict=False))
+    return all(
+        isinstance(width, int) and isinstance(size, int) and width < size
+        for width, size in zip(widest, axes, strict=False)
+    )
 
 
 def _clip_range(node: fx.Node) -> tuple[float, float]:
