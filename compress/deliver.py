@@ -46,6 +46,7 @@ class FileRecord:
 
     Attributes:
         ports: input and output of a TFLite file, which differ from the manifest's layout: NHWC, often in integers.
+        minimum_runtime: oldest version of TensorFlow Lite's runtime that loads a TFLite file.
     """
 
     path: str
@@ -57,6 +58,7 @@ class FileRecord:
     dynamic_batch: bool | None = None
     history: tuple[str, ...] = ()
     ports: tuple[Port, Port] | None = None
+    minimum_runtime: str | None = None
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,17 @@ def _record(folder: Path, path: Path, stage: str | None, artifact: Artifact | No
         dynamic_batch=artifact.dynamic_batch if artifact else None,
         history=artifact.history if artifact else (),
         ports=_ports(artifact) if artifact else None,
+        minimum_runtime=_minimum_runtime(artifact) if artifact else None,
     )
+
+
+def _minimum_runtime(artifact: Artifact) -> str | None:
+    if artifact.format is not Format.TFLITE:
+        return None
+    from compress.litert.network import read_network
+    from compress.litert.versions import minimum_runtime
+
+    return minimum_runtime(read_network(artifact.path).operators)
 
 
 def _ports(artifact: Artifact) -> tuple[Port, Port] | None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from compress.litert.network import Network, Operator, Tensor
+from compress.litert.versions import is_older, needed_version, runtime_of
 
 __all__ = ["Requirements", "Violation", "check_network"]
 
@@ -24,6 +25,7 @@ class Requirements:
         float_io: float input and output are allowed, with one QUANTIZE and one DEQUANTIZE next to them.
         transposes: TRANSPOSE operators that the source model has itself.
         versions: newest version of each operator that the target's runtime has; kinds not listed are not limited.
+        runtime: version of TensorFlow Lite's runtime on the target, where it is known.
         batch_one: the leading size of the input must be 1.
     """
 
@@ -31,6 +33,7 @@ class Requirements:
     float_io: bool = False
     transposes: int = 0
     versions: Mapping[str, int] | None = None
+    runtime: str | None = None
     batch_one: bool = True
 
 
@@ -59,6 +62,8 @@ def check_network(network: Network, wanted: Requirements) -> list[Violation]:
         found += _floats(network, wanted)
     found += _transposes(network, wanted)
     found += _versions(network, wanted)
+    found += _understated(network)
+    found += _too_new(network, wanted)
     return found
 
 
@@ -122,6 +127,26 @@ def _versions(network: Network, wanted: Requirements) -> list[Violation]:
         )
         for operator in network.operators
         if operator.version > limits.get(operator.kind, operator.version)
+    ]
+
+
+def _understated(network: Network) -> list[Violation]:
+    """Operators that do more than the version they state has; a runtime that has just that would do something else."""
+    needed = [(operator, needed_version(operator)) for operator in network.operators]
+    return [
+        Violation(operator.label, f"version {operator.version} is stated", f"what it does needs version {version}")
+        for operator, version in needed
+        if version is not None and operator.version < version
+    ]
+
+
+def _too_new(network: Network, wanted: Requirements) -> list[Violation]:
+    if wanted.runtime is None:
+        return []
+    return [
+        Violation(operator.label, f"needs a runtime from {runtime_of(operator)} on", f"the target has {wanted.runtime}")
+        for operator in network.operators
+        if is_older(wanted.runtime, runtime_of(operator))
     ]
 
 

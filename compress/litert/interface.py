@@ -22,20 +22,31 @@ from compress.litert.flatbuffer import (
     schema,
 )
 
-__all__ = ["METADATA_NAME", "Io", "embed_metadata", "name_interface", "set_io"]
+__all__ = ["METADATA_NAME", "RUNTIME_NAME", "Io", "embed_metadata", "name_interface", "set_io", "state_runtime"]
 
 Io = Literal["int8", "uint8", "float32"]
 METADATA_NAME = "edge_compress.json"
 """Entry of the file's metadata: a JSON object of normalisation, labels, precision and origin."""
+
+RUNTIME_NAME = "min_runtime_version"
+_RUNTIME_BYTES = 16  # TensorFlow's converter pads the version to that
 
 _SHIFT = 128  # from int8 to uint8 at the same scale
 
 
 def embed_metadata(model: ModelEntry, entries: Mapping[str, object]) -> None:
     """Store a JSON document inside the file, under `METADATA_NAME`."""
-    text = json.dumps(entries, ensure_ascii=False).encode()
+    _embed(model, METADATA_NAME, json.dumps(entries, ensure_ascii=False).encode())
+
+
+def state_runtime(model: ModelEntry, version: str) -> None:
+    """Store the oldest runtime that loads the file where TensorFlow's converter stores it."""
+    _embed(model, RUNTIME_NAME, version.encode().ljust(_RUNTIME_BYTES, b"\0"))
+
+
+def _embed(model: ModelEntry, name: str, content: bytes) -> None:
     entry = schema().MetadataT()
-    entry.name, entry.buffer = METADATA_NAME.encode(), new_constant(model, np.frombuffer(text, np.uint8))
+    entry.name, entry.buffer = name.encode(), new_constant(model, np.frombuffer(content, np.uint8))
     kept = [old for old in model.metadata or [] if old.name != entry.name]
     model.metadata = [*kept, entry]
 

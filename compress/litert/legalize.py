@@ -2,11 +2,10 @@
 
 * PADV2 whose constant is the zero point does what PAD does, and only PAD is mapped; before a maximum over numbers that
   a ReLU made, zero does what a negative number does.
-* Operator versions are lowered to the oldest that has the semantics used, as TensorFlow's own converter would write
-  (https://github.com/tensorflow/tensorflow/blob/v2.14.0/tensorflow/lite/tools/versioning/op_version.cc): newer numbers
-  are refused by a runtime that has no newer kernel, whatever the operator does.
-* FULLY_CONNECTED from rank 2 to rank 2 keeps no dimensions, which is version 4 and not 5.
-* RESIZE_NEAREST_NEIGHBOR is version 2 where it does not use half-pixel centres.
+* Operator versions are the oldest with the semantics used (`versions`): newer numbers are refused by a runtime that has
+  no newer kernel, whatever the operator does.
+* FULLY_CONNECTED from rank 2 to rank 2 keeps no dimensions, which is version 4 and not 5; a bias that is left out is
+  said to be, which version 6 would not ask for.
 * `deprecated_builtin_code` is filled for readers that know no other; operator codes nobody uses are dropped.
 * Two transpositions that undo each other around a padding or a slice go (`transposes`).
 * A channel shuffle moves channels in the layout the file has, with one transposition in place of three (`shuffle`).
@@ -29,47 +28,14 @@ from compress.litert.flatbuffer import (
     schema,
     shape_of,
 )
+from compress.litert.network import network_of
 from compress.litert.shuffle import simplify_shuffles
 from compress.litert.transposes import cancel_transposes
+from compress.litert.versions import needed_version
 
 __all__ = ["legalize"]
 
-_INT8_VERSIONS = {
-    "ADD": 2,
-    "AVERAGE_POOL_2D": 2,
-    "CONCATENATION": 2,
-    "CONV_2D": 3,
-    "DEPTHWISE_CONV_2D": 3,
-    "FULLY_CONNECTED": 4,
-    "LEAKY_RELU": 2,
-    "LOGISTIC": 2,
-    "MAXIMUM": 2,
-    "MAX_POOL_2D": 2,
-    "MEAN": 2,
-    "MINIMUM": 2,
-    "MUL": 2,
-    "PACK": 2,
-    "PAD": 2,
-    "PADV2": 2,
-    "RELU": 2,
-    "RELU6": 2,
-    "RESHAPE": 1,
-    "RESIZE_BILINEAR": 2,
-    "SLICE": 2,
-    "SOFTMAX": 2,
-    "SPLIT": 2,
-    "STRIDED_SLICE": 2,
-    "SUB": 2,
-    "SUM": 2,
-    "TANH": 2,
-    "TRANSPOSE": 2,
-    "TRANSPOSE_CONV": 2,
-}
-"""Oldest version with an INT8 kernel. Bare requirements; what an operator's options ask beyond them is in `_lowest`."""
-
 _LAST_DEPRECATED_CODE = 127  # `PLACEHOLDER_FOR_GREATER_OP_CODES`: the old field is one signed byte
-_LARGEST_OLD_RANK = {"TRANSPOSE": 4, "STRIDED_SLICE": 4, "SLICE": 4, "ADD": 4, "MUL": 4, "SUB": 4}
-"""Operators that are newer with tensors of a higher rank; those keep the version they have."""
 
 
 def legalize(model: ModelEntry) -> None:
@@ -89,9 +55,15 @@ def legalize(model: ModelEntry) -> None:
 def _pad_with_zero_point(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry) -> None:
     if kind_name(model.operatorCodes[operator.opcodeIndex]) != "PADV2":
         return
-    data, filler = graph.tensors[operator.inputs[0]], graph.tensors[operator.inputs[2]]
-    value, quantization = constant_of(model, filler), data.quantization
-    if value is None or quantization is None or quantization.zeroPoint is None or data.type != schema().TensorType.INT8:
+    # PAD fills with the zero point of its output
+    result, filler = graph.tensors[operator.outputs[0]], graph.tensors[operator.inputs[2]]
+    value, quantization = constant_of(model, filler), result.quantization
+    if (
+        value is None
+        or quantization is None
+        or quantization.zeroPoint is None
+        or result.type != schema().TensorType.INT8
+    ):
         return
     padding, zero = int(value.view(np.int8)[0]), int(quantization.zeroPoint[0])
     if padding == zero or (padding < zero and _pads_maximum(model, graph, operator)):
@@ -102,13 +74,31 @@ def _pad_with_zero_point(model: ModelEntry, graph: GraphEntry, operator: Operato
 
 
 def _pads_maximum(model: ModelEntry, graph: GraphEntry, pad: OperatorEntry) -> bool:
-    """Whether a negative number pads a maximum over numbers that are never negative: zero pads that as well."""
+    """Whether a negative number pads a maximum over numbers that are never negative: zero pads that as well.
+
+    Not where something else sees the padding: the network's caller, or a window that lies in the padding alone.
+    """
+    if pad.outputs[0] in graph.outputs:
+        return False
     readers = [other for other in graph.operators if pad.outputs[0] in other.inputs]
     maker = next((other for other in graph.operators if pad.inputs[0] in other.outputs), None)
     fused = getattr(maker.builtinOptions, "fusedActivationFunction", 0) if maker is not None else 0
     relus = (schema().ActivationFunctionType.RELU, schema().ActivationFunctionType.RELU6)
     kinds = {kind_name(model.operatorCodes[reader.opcodeIndex]) for reader in readers}
-    return kinds == {"MAX_POOL_2D"} and fused in relus
+    return kinds == {"MAX_POOL_2D"} and fused in relus and all(_sees_data(model, graph, pad, r) for r in readers)
+
+
+def _sees_data(model: ModelEntry, graph: GraphEntry, pad: OperatorEntry, pool: OperatorEntry) -> bool:
+    """Whether each window of a pooling, which does not pad itself, holds a number that is no padding."""
+    raw = constant_of(model, graph.tensors[pad.inputs[1]])
+    if raw is None:
+        return False
+    kind = np.int64 if graph.tensors[pad.inputs[1]].type == schema().TensorType.INT64 else np.int32
+    widest = np.frombuffer(raw.tobytes(), kind).reshape(-1, 2).max(axis=1)
+    options = pool.builtinOptions
+    window = (1, getattr(options, "filterHeight", 0), getattr(options, "filterWidth", 0), 1)
+    valid = getattr(options, "padding", None) == schema().Padding.VALID
+    return valid and len(widest) == len(window) and all(w < size for w, size in zip(widest, window, strict=True))
 
 
 def _keep_no_dimensions(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry) -> None:
@@ -118,57 +108,25 @@ def _keep_no_dimensions(model: ModelEntry, graph: GraphEntry, operator: Operator
     ranks = {len(shape_of(graph.tensors[index])) for index in (operator.inputs[0], operator.outputs[0])}
     if ranks == {2}:
         options.keepNumDims = False  # type: ignore[attr-defined]  # a field of FullyConnectedOptionsT
+    if len(operator.inputs) == 2:
+        operator.inputs = [*operator.inputs, -1]
 
 
 def _split_codes(model: ModelEntry) -> None:
-    """Give every operator the code of its kind at the lowest version it needs; unused codes go."""
-    kinds = [kind_name(code) for code in model.operatorCodes]
+    """Give every operator the code of its kind at the version it needs (`versions`); unused codes go."""
+    needed = [needed_version(operator) for operator in network_of(model).operators]
     wanted: dict[tuple[str, int], int] = {}
     codes: list[CodeEntry] = []
     for graph in model.subgraphs:
-        for operator in graph.operators:
-            old = operator.opcodeIndex
-            key = (kinds[old], _lowest(model, graph, operator, kinds[old]))
+        for index, operator in enumerate(graph.operators):
+            old = model.operatorCodes[operator.opcodeIndex]
+            version = needed[index] if graph is model.subgraphs[0] else None
+            key = (kind_name(old), old.version if version is None else version)
             if key not in wanted:
                 wanted[key] = len(codes)
-                codes.append(_copy_of(model, old, key[1]))
+                codes.append(_copy_of(model, operator.opcodeIndex, key[1]))
             operator.opcodeIndex = wanted[key]
     model.operatorCodes = codes
-
-
-def _lowest(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry, kind: str) -> int:
-    """The oldest version with what this operator uses; its own where that is not known here."""
-    current = model.operatorCodes[operator.opcodeIndex].version
-    if kind == "RESIZE_NEAREST_NEIGHBOR":
-        return current if getattr(operator.builtinOptions, "halfPixelCenters", False) else min(current, 2)
-    floor = _INT8_VERSIONS.get(kind)
-    tensors = [graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index >= 0]
-    if floor is None or not _all_int8(graph, operator):
-        return current
-    if kind == "FULLY_CONNECTED" and getattr(operator.builtinOptions, "keepNumDims", False):
-        return current
-    if kind == "CONV_2D" and _is_grouped(graph, operator):
-        return current
-    if kind == "FULLY_CONNECTED" and _has_several_scales(graph, operator):
-        return current
-    if max(len(shape_of(tensor)) for tensor in tensors) > _LARGEST_OLD_RANK.get(kind, 8):
-        return current
-    return min(current, floor)
-
-
-def _all_int8(graph: GraphEntry, operator: OperatorEntry) -> bool:
-    first = (*operator.inputs[:1], *operator.outputs[:1])
-    return all(graph.tensors[index].type == schema().TensorType.INT8 for index in first if index >= 0)
-
-
-def _is_grouped(graph: GraphEntry, operator: OperatorEntry) -> bool:
-    data, weight = (shape_of(graph.tensors[index])[-1] for index in operator.inputs[:2])
-    return int(data) != int(weight)
-
-
-def _has_several_scales(graph: GraphEntry, operator: OperatorEntry) -> bool:
-    quantization = graph.tensors[operator.inputs[1]].quantization
-    return quantization is not None and quantization.scale is not None and len(quantization.scale) > 1
 
 
 def _copy_of(model: ModelEntry, index: int, version: int) -> CodeEntry:

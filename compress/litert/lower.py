@@ -13,13 +13,14 @@ import torch
 import torch.ao.quantization.fx._decomposed  # registers the Q/DQ operators
 from torch import fx, nn
 
-from compress.graph import bind, call_nodes, constant
+from compress.graph import bind, call_nodes, constant, layer_name
 from compress.litert.activations import expand_activations
+from compress.litert.repeats import repeats_as_concatenations
 from compress.litert.strides import pool_strides
 from compress.quantization.operators import kind_of
 from compress.quantization.policy import OpKind
 
-__all__ = ["ChannelsLast", "lowered", "transpositions"]
+__all__ = ["ChannelsLast", "lowered", "recurrent_layers", "transpositions"]
 
 _ops = torch.ops.quantized_decomposed
 _PAIRS = {
@@ -48,6 +49,7 @@ def lowered(captured: fx.GraphModule, *, expand_hardswish: bool) -> ChannelsLast
     graph = copy.deepcopy(captured)
     expand_activations(graph, hardswish=expand_hardswish)
     pool_strides(graph)
+    repeats_as_concatenations(graph)
     for node in [*graph.graph.nodes]:
         _signed(node)
         if node.target in _PAIRS and constant(graph, node.args[0]) is not None:
@@ -93,6 +95,14 @@ def _store_float(graph: fx.GraphModule, node: fx.Node) -> None:
 def transpositions(captured: fx.GraphModule) -> int:
     """Operators of a captured graph that move axes: as many TRANSPOSE may be in its file."""
     return sum(kind_of(node) is OpKind.TRANSPOSE and _moves_axes(node) for node in call_nodes(captured))
+
+
+def recurrent_layers(captured: fx.GraphModule) -> list[str]:
+    """`rnn (LSTM)`, ...: recurrent layers of a captured graph, which the converter unrolls in float."""
+    kinds: dict[object, str] = {torch.ops.aten.lstm: "LSTM", torch.ops.aten.gru: "GRU"}
+    kinds |= dict.fromkeys((torch.ops.aten.rnn_tanh, torch.ops.aten.rnn_relu), "RNN")
+    found = [(node, kinds.get(getattr(node.target, "overloadpacket", None))) for node in call_nodes(captured)]
+    return [f"{layer_name(node)} ({kind})" for node, kind in found if kind]
 
 
 def _moves_axes(node: fx.Node) -> bool:

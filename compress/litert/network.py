@@ -28,7 +28,7 @@ from compress.types import Port
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Network", "Operator", "Quantization", "Tensor", "parse_network", "read_network"]
+__all__ = ["Network", "Operator", "Quantization", "Tensor", "network_of", "parse_network", "read_network"]
 
 T = TypeVar("T", int, float)
 _DTYPES = {
@@ -154,7 +154,11 @@ def read_network(path: Path) -> Network:
 
 def parse_network(content: bytes) -> Network:
     """The network in the bytes of a whole file."""
-    model = unpack(content)
+    return network_of(unpack(content))
+
+
+def network_of(model: ModelEntry) -> Network:
+    """The network that an unpacked file holds as it is now."""
     graph = model.subgraphs[0]
     tensors = tuple(_tensor(model, index, tensor) for index, tensor in enumerate(graph.tensors))
     return Network(

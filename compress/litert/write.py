@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from compress.litert.convert import convert_module
 from compress.litert.flatbuffer import pack, unpack
-from compress.litert.interface import Io, embed_metadata, name_interface, set_io
+from compress.litert.interface import Io, embed_metadata, name_interface, set_io, state_runtime
 from compress.litert.legalize import legalize
+from compress.litert.network import network_of
+from compress.litert.versions import minimum_runtime
 from compress.litert.weights import WeightType, store_weights
 
 if TYPE_CHECKING:
@@ -52,5 +54,6 @@ def tflite_bytes(module: nn.Module, spec: InputSpec, form: Form, metadata: Mappi
     set_io(model, form.io)
     embed_metadata(model, metadata)
     legalize(model)
+    state_runtime(model, minimum_runtime(network_of(model).operators))
     model.description = b"edge-compress"
     return pack(model)

@@ -19,6 +19,7 @@ __all__ = [
     "kind_of",
     "lossless_range",
     "output_axis",
+    "pads_with_another_value",
     "weight_of",
 ]
 
@@ -36,7 +37,7 @@ _KINDS: dict[OpKind, tuple[torch._ops.OpOverloadPacket, ...]] = {
     OpKind.MATMUL: (aten.matmul, aten.bmm, aten.mm),
     OpKind.ADD: (aten.add,),
     OpKind.MUL: (aten.mul,),
-    OpKind.CONCAT: (aten.cat,),
+    OpKind.CONCAT: (aten.cat, aten.concat, aten.concatenate),
     OpKind.RELU: (aten.relu,),
     OpKind.CLIP: (aten.relu6, aten.hardtanh, aten.clamp),
     OpKind.LEAKY_RELU: (aten.leaky_relu,),
@@ -52,9 +53,25 @@ _KINDS: dict[OpKind, tuple[torch._ops.OpOverloadPacket, ...]] = {
     OpKind.RESIZE: (aten.upsample_nearest2d, aten.upsample_bilinear2d),
     OpKind.PAD: (aten.pad, aten.constant_pad_nd),
     OpKind.RESHAPE: (aten.view, aten.reshape, aten.flatten, aten.unflatten, aten.squeeze, aten.unsqueeze),
-    OpKind.TRANSPOSE: (aten.transpose, aten.permute, aten.contiguous, aten.channel_shuffle, aten.pixel_shuffle),
-    OpKind.SLICE: (aten.slice, aten.select, aten.expand),
+    OpKind.TRANSPOSE: (
+        *(aten.transpose, aten.permute, aten.contiguous, aten.channel_shuffle, aten.pixel_shuffle),
+        *(
+            aten.pixel_unshuffle,
+            aten.movedim,
+            aten.moveaxis,
+            aten.swapaxes,
+            aten.swapdims,
+            aten.numpy_T,
+            aten.mT,
+            aten.t,
+        ),
+    ),
+    OpKind.SLICE: (aten.slice, aten.select, aten.expand, aten.narrow),
     OpKind.SPLIT: (aten.chunk, aten.split, aten.split_with_sizes, aten.tensor_split, aten.unbind),
+    OpKind.REARRANGE: (
+        *(aten.flip, aten.roll, aten.rot90, aten.repeat, aten.tile, aten.repeat_interleave, aten.expand_as),
+        *(aten.index, aten.index_select, aten.gather, aten.take_along_dim, aten.unfold),
+    ),
     OpKind.NORMALIZATION: (aten.batch_norm, aten.layer_norm, aten.group_norm, aten.instance_norm),
 }
 _KIND_OF: dict[object, OpKind] = {packet: kind for kind, packets in _KINDS.items() for packet in packets}
@@ -121,6 +138,49 @@ def lossless_range(node: fx.Node) -> tuple[float, float]:
             return _clip_range(node)
         case _:
             return -math.inf, math.inf
+
+
+def pads_with_another_value(node: fx.Node) -> bool:
+    """Whether it is a padding whose number may lie outside its input's range.
+
+    Zero is on every grid. A number that a maximum pooling loses (negative and far away, as in `-inf`) may be clipped:
+    each window that holds any value of the input is larger.
+    """
+    value = _padding_value(node)
+    if value in (0.0, None) or math.isinf(value):
+        return False
+    readers = _readers(node)
+    pools = [reader for reader in readers if kind_of(reader) is OpKind.MAX_POOL]
+    return value > 0 or len(pools) < len(readers) or not all(_sees_input(node, pool) for pool in pools)
+
+
+def _readers(node: fx.Node) -> list[fx.Node]:
+    """The operators that read a tensor, be a quantizer in between or not."""
+    nested = [_readers(user) if user.op == "call_module" else [user] for user in node.users]
+    return [reader for readers in nested for reader in readers]
+
+
+def _padding_value(node: fx.Node) -> float | None:
+    """The number that a padding fills with; None for other operators and for padding by the input's own values."""
+    if _packet(node) not in (aten.pad, aten.constant_pad_nd):
+        return None
+    given = [value for value in (*node.args[2:], *node.kwargs.values()) if value is not None]
+    if any(isinstance(value, str) and value != "constant" for value in given):
+        return None
+    return next((float(value) for value in given if isinstance(value, (int, float))), 0.0)
+
+
+def _sees_input(pad: fx.Node, pool: fx.Node) -> bool:
+    """Whether no window of a pooling lies in the padding alone."""
+    kernel, widths = pool.args[1] if len(pool.args) > 1 else 1, pad.args[1]
+    assert isinstance(widths, (list, tuple))
+    sizes = list(kernel) if isinstance(kernel, (list, tuple)) else [kernel] * (len(widths) // 2)
+    axes = sizes[::-1]  # widths come last axis first, before and after
+    widest = [max(pair) for pair in zip(widths[::2], widths[1::2], strict=True)]
+    return all(
+        isinstance(width, int) and isinstance(size, int) and width < size
+        for width, size in zip(widest, axes, strict=False)
+    )
 
 
 def _clip_range(node: fx.Node) -> tuple[float, float]:

@@ -155,18 +155,25 @@ def single_image_reason(graph: fx.GraphModule, artifact: Artifact) -> str | None
 
 
 def log_float_layers(graph: fx.GraphModule, recipe: Recipe, context: Context) -> dict[str, str]:
-    """One line naming the operators of a `float_graph` that stay in float, if there are any, and one for each that does
-    because the runtime's kernel is wrong; those lines also come back, as the artifact's notes."""
-    from compress.quantization.ptq import guard_reasons, layers_in_float
+    """One line naming the operators of a `float_graph` that stay in float, if there are any, one for the layers among
+    them that have weights, and one for each that does because the runtime's kernel is wrong; the last two also come
+    back, as the artifact's notes."""
+    from compress.quantization.ptq import guard_reasons, layers_in_float, weights_in_float
 
     in_float = layers_in_float(graph, recipe)
     if in_float:
         names = ", ".join(f"{count} x {name}" for name, count in in_float.most_common())
         context.progress.log(f"{context.name}: left in float: {names}")
+    notes = {}
+    shares = weights_in_float(graph, recipe)
+    if shares:
+        layers = ", ".join(f"{layer} ({share:.0%} of all weights)" for layer, share in shares.items())
+        notes["weights in float"] = f"{layers}: {recipe.policy.runtime} has no integer kernel for them"
+        context.progress.log(f"{context.name}: weights in float: {notes['weights in float']}")
     guarded: dict[str, list[str]] = {}
     for layer, reason in guard_reasons(graph, recipe).items():
         guarded.setdefault(reason, []).append(layer)
     lines = [f"{', '.join(layers)} in float: {recipe.policy.runtime}'s {reason}" for reason, layers in guarded.items()]
     for line in lines:
         context.progress.log(f"{context.name}: {line}")
-    return {"placed around": "; ".join(lines)} if lines else {}
+    return {**notes, **({"placed around": "; ".join(lines)} if lines else {})}

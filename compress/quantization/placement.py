@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx
 
-from compress.graph import call_nodes, layer_name, only_user
+from compress.graph import call_nodes, constant, layer_name, only_user
 from compress.quantization.grid import activation_grid, weight_grid
 from compress.quantization.observers.base import RangeObserver
 from compress.quantization.observers.min_max import MinMax
@@ -21,9 +21,10 @@ from compress.quantization.operators import (
     groups_of,
     kind_of,
     output_axis,
+    pads_with_another_value,
     weight_of,
 )
-from compress.quantization.policy import FixedRange, Guard, OpKind, OpRule, Policy
+from compress.quantization.policy import FixedRange, Guard, OpKind, OpRule, Output, Policy
 from compress.quantization.pt2e import (
     Q_ANNOTATION_KEY,
     QuantizationAnnotation,
@@ -34,7 +35,15 @@ from compress.quantization.pt2e import (
 )
 from compress.quantization.tensor_quantizer import BiasQuantizer, TensorQuantizer
 
-__all__ = ["PlacementQuantizer", "Recipe", "float_operators", "fused_activations", "guarded_operators"]
+__all__ = [
+    "PlacementQuantizer",
+    "Recipe",
+    "float_operators",
+    "float_weights",
+    "fused_activations",
+    "guarded_operators",
+    "output_of",
+]
 
 _TWO_TENSORS = frozenset({OpKind.ADD, OpKind.MUL, OpKind.MATMUL})
 """Kinds with a kernel for two tensors only; a tensor and a number stay in float."""
@@ -90,12 +99,16 @@ class PlacementQuantizer(Quantizer):
         guards = [guard for guard in self._guards if guard.operator is kind]
         return next((guard for guard in guards if _arguments(node).items() >= guard.when.items()), None)
 
+    def keeps(self, layer: str) -> bool:
+        """Whether the recipe asks for that layer in float."""
+        return layer in self._recipe.keep_float
+
     def rule_of(self, node: fx.Node) -> OpRule | None:
         """The rule an operator follows; None when it stays in float."""
         kind = kind_of(node)
         if self.guard_of(node) is not None:
             return None
-        if layer_name(node) in self._recipe.keep_float or not activations(node):
+        if self.keeps(layer_name(node)) or not activations(node):
             return None
         if kind is not OpKind.SPLIT and _has_several_results(node):
             return None
@@ -114,7 +127,7 @@ class PlacementQuantizer(Quantizer):
         if not sources or (rule.inputs == "none" and rule.output == "none"):
             return
         specs = _annotation(node).input_qspec_map
-        shared = _first_edge(node, sources) if rule.output == "shared" else None
+        shared = _first_edge(node, sources) if output_of(node, self._recipe.policy) == "shared" else None
         if node.target is not operator.getitem:
             specs.update(dict.fromkeys(sources, self._activation()))
         if shared:
@@ -161,6 +174,14 @@ class PlacementQuantizer(Quantizer):
 
 
 _BIAS = QuantizationSpec(torch.int32, BiasQuantizer)
+
+
+def output_of(node: fx.Node, policy: Policy) -> Output:
+    """Whose scale an operator's output has. A padding by a number joins that number to its input."""
+    rule = policy.rule(kind_of(node))
+    if rule is None:
+        return "none"
+    return "joined" if rule.output == "shared" and pads_with_another_value(node) else rule.output
 
 
 def _has_several_results(node: fx.Node) -> bool:
@@ -217,6 +238,28 @@ def float_operators(graph: fx.GraphModule, quantizer: PlacementQuantizer) -> Cou
     fused = {other for node, rule in rules.items() if rule for other in fused_activations(node, rule)}
     left = [node for node, rule in rules.items() if rule is None and node not in fused and _computes(node)]
     return Counter(_operator_name(node) for node in left)
+
+
+def float_weights(graph: fx.GraphModule, quantizer: PlacementQuantizer) -> dict[str, float]:
+    """Layers with weights (recurrent ones, say) that the policy leaves in float, and their share of all weights.
+
+    Without those that the caller asked for, and those of less than a hundredth.
+    """
+    sizes: dict[fx.Node, int] = {}
+    for node in graph.graph.find_nodes(op="get_attr"):
+        value = constant(graph, node)
+        sizes[node] = 0 if value is None else value.numel()
+    rules = {node: quantizer.rule_of(node) for node in call_nodes(graph)}
+    shares: dict[str, float] = {}
+    for node, rule in rules.items():
+        stored = sum(sizes.get(source, 0) for source in node.all_input_nodes)
+        if rule is None and stored and _computes(node):
+            name = layer_name(node)
+            shares[name] = shares.get(name, 0.0) + stored / max(sum(sizes.values()), 1)
+    return {name: share for name, share in shares.items() if share >= _WORTH_NAMING and not quantizer.keeps(name)}
+
+
+_WORTH_NAMING = 0.01
 
 
 def _computes(node: fx.Node) -> bool:

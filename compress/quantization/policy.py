@@ -17,7 +17,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from compress.errors import ConfigError, nearest
 
-__all__ = ["FixedRange", "Guard", "NumberFormat", "OpKind", "OpRule", "Policy", "load_policy", "policy_names"]
+__all__ = [
+    "FixedRange",
+    "Guard",
+    "NumberFormat",
+    "OpKind",
+    "OpRule",
+    "Output",
+    "Policy",
+    "load_policy",
+    "policy_names",
+]
+
+Output = Literal["own", "shared", "joined", "fixed", "none"]
+"""Whose scale an operator's output has; see `OpRule`."""
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 _VERSION = r"^\d+(\.\d+)*$"
@@ -51,6 +64,7 @@ class OpKind(str, Enum):
     TRANSPOSE = "transpose"
     SLICE = "slice"
     SPLIT = "split"
+    REARRANGE = "rearrange"
     NORMALIZATION = "normalization"
     OTHER = "other"
 
@@ -93,7 +107,8 @@ class OpRule(BaseModel):
     Attributes:
         inputs: `all` activations it reads are quantized; `residual`: only the one that did not just leave a
             convolution; `none`: it takes what it gets.
-        output: `own` scale; `shared` with its input, when that is quantized; `fixed`; or `none`, left as it is.
+        output: `own` scale; `shared` with its input, when that is quantized; `joined`: its own, which its inputs take
+            over where calibration shows that this costs nothing; `fixed`; or `none`, left as it is.
         absorbs: activations between this operator and its output's Q/DQ, computed by the fused kernel or by the
             integer range itself.
         float_at_end: no Q/DQ on the output where it is the network's output.
@@ -103,7 +118,7 @@ class OpRule(BaseModel):
 
     model_config = _STRICT
     inputs: Literal["all", "residual", "none"] = "none"
-    output: Literal["own", "shared", "fixed", "none"] = "none"
+    output: Output = "none"
     absorbs: tuple[OpKind, ...] = ()
     float_at_end: bool = False
     per_tensor: bool = False

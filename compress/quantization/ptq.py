@@ -17,9 +17,18 @@ from compress.errors import StageError
 from compress.graph import call_nodes, capture, constant, layer_name
 from compress.quantization.batchnorm import fold_graph
 from compress.quantization.computed_weights import fold_parameters
+from compress.quantization.joins import share_where_free
 from compress.quantization.norm_as_conv import normalizations_as_convs
+from compress.quantization.number_operands import numbers_as_tensors
 from compress.quantization.operators import WEIGHTED, kind_of, lossless_range
-from compress.quantization.placement import PlacementQuantizer, Recipe, float_operators, guarded_operators
+from compress.quantization.placement import (
+    PlacementQuantizer,
+    Recipe,
+    float_operators,
+    float_weights,
+    guarded_operators,
+    output_of,
+)
 from compress.quantization.policy import OpKind, Policy
 from compress.quantization.pt2e import prepare_pt2e
 from compress.quantization.rewrite import rewrite_for_kernels
@@ -43,6 +52,7 @@ __all__ = [
     "prepare",
     "quantizers",
     "set_mode",
+    "weights_in_float",
 ]
 
 
@@ -52,7 +62,8 @@ def float_graph(module: nn.Module, input: InputSpec, policy: Policy | None = Non
     `module` is not changed, but weights that are in both are shared: copy the graph before training it.
 
     Args:
-        policy: the runtime it is for. One that leaves nothing in float gets normalisations as convolutions.
+        policy: the runtime it is for. One that leaves nothing in float gets normalisations as convolutions, and
+            numbers in sums and products as tensors.
 
     Raises:
         ModelError: the module cannot be captured.
@@ -64,6 +75,7 @@ def float_graph(module: nn.Module, input: InputSpec, policy: Policy | None = Non
     fold_graph(graph)
     if policy is not None and policy.unlisted is not None:
         normalizations_as_convs(graph)
+        numbers_as_tensors(graph)
     rewrite_for_kernels(graph)
     return graph
 
@@ -71,6 +83,11 @@ def float_graph(module: nn.Module, input: InputSpec, policy: Policy | None = Non
 def layers_in_float(graph: fx.GraphModule, recipe: Recipe) -> Counter[str]:
     """Names and numbers of the operators of a `float_graph` that `recipe` leaves in float."""
     return float_operators(graph, PlacementQuantizer(recipe))
+
+
+def weights_in_float(graph: fx.GraphModule, recipe: Recipe) -> dict[str, float]:
+    """Layers of a `float_graph` whose weights `recipe` leaves in float, and their share of all weights."""
+    return float_weights(graph, PlacementQuantizer(recipe))
 
 
 def guard_reasons(graph: fx.GraphModule, recipe: Recipe) -> dict[str, str]:
@@ -105,7 +122,8 @@ def set_mode(prepared: fx.GraphModule, mode: Mode, *, only: Collection[str] | No
 
 
 def calibrate(prepared: fx.GraphModule, batches: Iterable[torch.Tensor]) -> int:
-    """Run every batch `[N, C, H, W]` once; all quantizers observe. Returns the number of samples.
+    """Run every batch `[N, C, H, W]` once; all quantizers observe, and what is joined shares grids where that is free.
+    Returns the number of samples.
 
     Raises:
         StageError: no batch at all, or NaN or infinity met (names the layer).
@@ -117,6 +135,7 @@ def calibrate(prepared: fx.GraphModule, batches: Iterable[torch.Tensor]) -> int:
             samples += len(batch)
     if not samples:
         raise StageError("the calibration split is empty", fix="raise data.calibration to at least 1 image")
+    share_where_free(prepared)
     return samples
 
 
@@ -167,7 +186,8 @@ def _describe(prepared: fx.GraphModule, recipe: Recipe) -> None:
             name = _unused(layer_name(source), taken)
             limits = _limits(node) if places[id(quantizer)] == 1 else _UNLIMITED
             summed = any(_sums(user, recipe) for user in node.users)
-            quantizer.describe(name, limits=limits, is_constant=source.op == "get_attr", summed=summed)
+            is_constant, joins = source.op == "get_attr", output_of(source, recipe.policy) == "joined"
+            quantizer.describe(name, limits=limits, is_constant=is_constant, summed=summed, joins=joins)
         elif _rearranges(source, recipe):
             node.target = _unused(f"{node.target}_follower", taken)
             prepared.add_submodule(node.target, Follower(quantizer))
@@ -183,8 +203,7 @@ def _limits(node: fx.Node) -> tuple[float, float]:
 
 
 def _rearranges(source: fx.Node, recipe: Recipe) -> bool:
-    rule = recipe.policy.rule(kind_of(source))
-    return rule is not None and rule.output == "shared"
+    return output_of(source, recipe.policy) == "shared"
 
 
 def _sums(reader: fx.Node, recipe: Recipe) -> bool:

@@ -19,6 +19,7 @@ def rewrite_for_kernels(graph: fx.GraphModule) -> None:
         _pool_instead_of_mean(graph, node)
         _silu_as_product(graph, node)
         _own_bias_node(graph, node)
+        _stack_as_cat(graph, node)
     graph.graph.eliminate_dead_code()
     graph.graph.lint()
     graph.recompile()
@@ -59,6 +60,40 @@ def _silu_as_product(graph: fx.GraphModule, node: fx.Node) -> None:
     gate.meta, product.meta = dict(node.meta), dict(node.meta)
     node.replace_all_uses_with(product)
     graph.graph.erase_node(node)
+
+
+def _stack_as_cat(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Stacking is a concatenation (of tensors with one more axis): the kernels are the same, and so are their needs."""
+    packet, parts = getattr(node.target, "overloadpacket", None), node.args[0] if node.args else None
+    if packet not in _STACKS or not isinstance(parts, (list, tuple)):
+        return
+    ranks = [part.meta["val"].ndim for part in parts if isinstance(part, fx.Node)]
+    if len(ranks) < len(parts) or min(ranks) < _STACKS[packet] + 1:
+        return
+    axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    assert isinstance(axis, int)
+    with graph.graph.inserting_before(node):
+        if packet is aten.stack:
+            axis %= ranks[0] + 1
+            parts = [_with_axis(graph, part, axis) for part in parts if isinstance(part, fx.Node)]
+        else:
+            axis = _STACKS[packet]
+        joined = graph.graph.create_node(
+            "call_function", aten.cat.default, (list(parts), axis), name=f"{node.name}_cat"
+        )
+    joined.meta = dict(node.meta)
+    node.replace_all_uses_with(joined)
+    graph.graph.erase_node(node)
+
+
+_STACKS = {aten.stack: 0, aten.vstack: 0, aten.hstack: 1, aten.column_stack: 1, aten.dstack: 2}
+"""Operators that stack, and the axis they join along where their inputs have it (`stack` makes it)."""
+
+
+def _with_axis(graph: fx.GraphModule, part: fx.Node, axis: int) -> fx.Node:
+    unsqueezed = graph.graph.call_function(aten.unsqueeze.default, (part, axis))
+    unsqueezed.meta = {**part.meta, "val": part.meta["val"].unsqueeze(axis)}
+    return unsqueezed
 
 
 def _averages_space(node: fx.Node) -> bool:

@@ -25,6 +25,7 @@ from torch import fx
 from compress.errors import ParityError, StageError
 from compress.graph import call_nodes, layer_name
 from compress.parity import TOLERANCES, FidelityMeter
+from compress.quantization.joins import narrow_parts
 from compress.quantization.placement import PlacementQuantizer, Recipe
 from compress.quantization.ptq import calibrate, prepare, set_mode
 from compress.quantization.tensor_quantizer import Mode
@@ -123,6 +124,8 @@ def quantize(
     _require_equal(unrounded, _outputs(prepared, first))
     set_mode(prepared, Mode.OBSERVE)
     calibrate(prepared, images.shown(progress, f"calibrating on {len(images.split)} images")())
+    for sentence in narrow_parts(prepared):
+        progress.log(sentence)
     if recovery.rounding == "adaptive":
         did.append(_round(prepared, images, progress))
     if reference is not None:

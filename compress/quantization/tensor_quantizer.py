@@ -47,6 +47,7 @@ class TensorQuantizer(ObserverBase):
         grid: the integers.
         axis: channel axis for one scale per channel, None for one scale.
         follows: (a weight) while simulating, take the range of the weight as it is now, for one that is being trained.
+        joins: it is the output of a join whose inputs may take over its grid (`joins`).
     """
 
     _scale: torch.Tensor | None
@@ -67,6 +68,7 @@ class TensorQuantizer(ObserverBase):
         self.grid = grid
         self.axis = axis
         self.follows = False
+        self.joins = False
         self._make_observer = observer
         self._observer = observer()
         self._summed = True
@@ -78,7 +80,9 @@ class TensorQuantizer(ObserverBase):
         self.register_buffer("_scale", None)  # a search is worth keeping
         self.register_buffer("_zero_point", None)
 
-    def describe(self, name: str, *, limits: tuple[float, float], is_constant: bool, summed: bool) -> None:
+    def describe(
+        self, name: str, *, limits: tuple[float, float], is_constant: bool, summed: bool, joins: bool = False
+    ) -> None:
         """Say which tensor this is.
 
         Args:
@@ -86,8 +90,10 @@ class TensorQuantizer(ObserverBase):
             limits: values outside make no difference to any reader (below -3 to a hardswish): not represented.
             is_constant: a weight, which is observed only once.
             summed: a layer reads it; false of an output.
+            joins: see the class.
         """
         self.name, self._limits, self._is_constant, self._summed = name, limits, is_constant, summed
+        self.joins = joins
         self._observer.summed = summed
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -112,6 +118,26 @@ class TensorQuantizer(ObserverBase):
     def is_constant(self) -> bool:
         """Whether this is a weight."""
         return self._is_constant
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether a kernel has its grid built in."""
+        return self._fixed is not None
+
+    def own_range(self) -> tuple[float, float]:
+        """Smallest and largest real value of the (one) range, whatever grid was adopted."""
+        if self._fixed is not None:
+            ends = (self.grid.minimum, self.grid.maximum)
+            low, high = ((end - self._fixed.zero_point) * self._fixed.scale for end in ends)
+            return low, high
+        lows, highs = self._observer.range(self.grid)
+        return float(lows.min()), float(highs.max())
+
+    def adopt(self, scale: torch.Tensor, zero_point: torch.Tensor) -> None:
+        """Have this grid and not that of the own range, until more is observed."""
+        self.calculate_qparams()  # a tensor that was never seen has none to give up
+        if self._fixed is None:
+            self._scale, self._zero_point = scale, zero_point
 
     def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale (float32) and zero point (int64), `[]` or `[channels]`.

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compress.graph import call_nodes
-from compress.quantization.ptq import float_graph, layers_in_float
+from compress.quantization.ptq import float_graph, layers_in_float, weights_in_float
 
 POLICIES = ["onnxruntime", "tensorrt", "torch", "litert", "edgetpu"]
 
@@ -75,6 +75,9 @@ def test_recurrent_layers_stay_float_and_are_named(kit, kind, policy):
     module, images = kit.lively(Recurrent(kind).eval()), torch.randn(16, *kit.spec.shape)
     recipe = kit.recipe(policy)
     assert kind.__name__.lower() in layers_in_float(float_graph(module, kit.spec), recipe)
+    shares = weights_in_float(float_graph(module, kit.spec), recipe)
+    size = sum(parameter.numel() for parameter in module.rnn.parameters())
+    assert shares == {"rnn": pytest.approx(size / sum(parameter.numel() for parameter in module.parameters()))}
     graph = kit.quantize(module, images, kit.spec, recipe)
     assert kit.sqnr(module(images), graph(images)) > 25
     (recurrent,) = [node for node in call_nodes(graph) if packet(node) == kind.__name__.lower()]

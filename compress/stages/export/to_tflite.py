@@ -98,6 +98,7 @@ class ToTflite(ExportStage):
         from compress.parity import check_export
 
         module = _module(artifact)
+        self._refuse_recurrent(module, artifact, context.target)
         path = context.folder / f"{context.name}.tflite"
         exported = artifact.after(
             context.name,
@@ -120,6 +121,20 @@ class ToTflite(ExportStage):
                     tolerance=self._tolerance(),
                 )
         return exported
+
+    def _refuse_recurrent(self, module: nn.Module, artifact: Artifact, target: Target) -> None:
+        """A recurrent layer is unrolled in float, step by step, which a full-integer target does not take."""
+        from compress.graph import capture
+        from compress.litert.lower import recurrent_layers
+
+        if target.tflite is None or not target.tflite.full_integer:
+            return
+        layers = recurrent_layers(capture(module, artifact.input, dynamic_batch=False))
+        if layers:
+            raise StageError(
+                f"{target.title} needs a full-integer file, and LiteRT has no integer form for {', '.join(layers)}",
+                fix="replace recurrent layers by convolutions, or choose a target that falls back to float",
+            )
 
     def _form(self, target: Target) -> Form:
         from compress.litert.write import Form
@@ -171,7 +186,15 @@ class ToTflite(ExportStage):
             float_io=self._io(target) == "float32",
             transposes=transpositions(capture(module, artifact.input, dynamic_batch=False)),
             versions=target.tflite.versions if target.tflite else None,
+            runtime=_runtime_version(target),
         )
+
+
+def _runtime_version(target: Target) -> str | None:
+    """Of the package that the bundle installs, where it is TensorFlow Lite's own; LiteRT's counts anew and is newer."""
+    deployment = target.deployment.get(Format.TFLITE)
+    pins = dict(package.split("==") for package in deployment.packages) if deployment else {}
+    return pins.get("tflite-runtime") or pins.get("tflite_runtime")
 
 
 def _module(artifact: Artifact) -> nn.Module:
