@@ -8,8 +8,9 @@
 * FULLY_CONNECTED from rank 2 to rank 2 keeps no dimensions, which is version 4 and not 5.
 * RESIZE_NEAREST_NEIGHBOR is version 2 where it does not use half-pixel centres.
 * `deprecated_builtin_code` is filled for readers that know no other; operator codes nobody uses are dropped.
-* Two transpositions that undo each other around a padding or a slice go (`transposes`).
-* A channel shuffle moves channels in the layout the file has, with one transposition in place of three (`shuffle`).
+* Reshapes and transpositions in a row take their shortest form, a channel shuffle one transposition in place of three
+  (`rearrange`); two that undo each other around a padding or a slice go (`transposes`); one before a matrix product
+  becomes the order of its weight (`linear_order`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from compress.litert.flatbuffer import (
     schema,
     shape_of,
 )
-from compress.litert.shuffle import simplify_shuffles
+from compress.litert.linear_order import order_linear_weights
+from compress.litert.rearrange import simplify_rearrangements
 from compress.litert.transposes import cancel_transposes
 
 __all__ = ["legalize"]
@@ -67,6 +69,7 @@ _INT8_VERSIONS = {
 }
 """Oldest version with an INT8 kernel. Bare requirements; what an operator's options ask beyond them is in `_lowest`."""
 
+_WITHOUT_BIAS = 3  # inputs of a TRANSPOSE_CONV: output shape, weight, data
 _LAST_DEPRECATED_CODE = 127  # `PLACEHOLDER_FOR_GREATER_OP_CODES`: the old field is one signed byte
 _LARGEST_OLD_RANK = {"TRANSPOSE": 4, "STRIDED_SLICE": 4, "SLICE": 4, "ADD": 4, "MUL": 4, "SUB": 4}
 """Operators that are newer with tensors of a higher rank; those keep the version they have."""
@@ -75,8 +78,9 @@ _LARGEST_OLD_RANK = {"TRANSPOSE": 4, "STRIDED_SLICE": 4, "SLICE": 4, "ADD": 4, "
 def legalize(model: ModelEntry) -> None:
     """Apply every edit in place."""
     for graph in model.subgraphs:
-        simplify_shuffles(model, graph)
-        cancel_transposes(model, graph)
+        while simplify_rearrangements(model, graph) + cancel_transposes(model, graph):
+            pass
+        order_linear_weights(model, graph)
         for operator in graph.operators:
             _pad_with_zero_point(model, graph, operator)
             _keep_no_dimensions(model, graph, operator)
@@ -149,6 +153,8 @@ def _lowest(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry, kind:
         return current
     if kind == "CONV_2D" and _is_grouped(graph, operator):
         return current
+    if kind == "TRANSPOSE_CONV" and len(operator.inputs) > _WITHOUT_BIAS:
+        return min(current, floor + 1)
     if kind == "FULLY_CONNECTED" and _has_several_scales(graph, operator):
         return current
     if max(len(shape_of(tensor)) for tensor in tensors) > _LARGEST_OLD_RANK.get(kind, 8):

@@ -8,17 +8,19 @@ float weight was made from them; biases become int32 with scale `input scale x w
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 import torch.ao.quantization.fx._decomposed  # registers the Q/DQ operators
 from torch import fx, nn
 
-from compress.graph import bind, call_nodes, constant
+from compress.graph import bind, constant
 from compress.litert.activations import expand_activations
-from compress.quantization.operators import kind_of
-from compress.quantization.policy import OpKind
+from compress.litert.nearest import check_nearest
+from compress.litert.specialize import batch_of_one
+from compress.litert.transposed_conv import TransposedConv, carry_transposed_convs
 
-__all__ = ["ChannelsLast", "lowered", "transpositions"]
+__all__ = ["ChannelsLast", "lowered"]
 
 _ops = torch.ops.quantized_decomposed
 _PAIRS = {
@@ -33,9 +35,10 @@ _SHIFT = 128
 class ChannelsLast(nn.Module):
     """Takes `[N, H, W, C]` and hands the wrapped network `[N, C, H, W]`; the converter cancels the transposition."""
 
-    def __init__(self, network: fx.GraphModule) -> None:
+    def __init__(self, network: fx.GraphModule, transposed_convs: Mapping[str, TransposedConv]) -> None:
         super().__init__()
         self.network = network
+        self.transposed_convs = transposed_convs  # operators of our own, which the file has to replace
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.network(image.permute(0, 3, 1, 2))
@@ -43,16 +46,23 @@ class ChannelsLast(nn.Module):
 
 
 def lowered(captured: fx.GraphModule, *, expand_hardswish: bool) -> ChannelsLast:
-    """A captured graph ready for LiteRT's converter; `captured` is not changed."""
+    """A captured graph ready for LiteRT's converter; `captured` is not changed.
+
+    Raises:
+        StageError: a layer has no exact form in LiteRT; names it.
+    """
     graph = copy.deepcopy(captured)
+    batch_of_one(graph)
+    check_nearest(graph)
     expand_activations(graph, hardswish=expand_hardswish)
+    transposed_convs = carry_transposed_convs(graph)
     for node in [*graph.graph.nodes]:
         _signed(node)
         if node.target in _PAIRS and constant(graph, node.args[0]) is not None:
             _store_float(graph, node)
     graph.graph.lint()
     graph.recompile()
-    return ChannelsLast(graph).eval()
+    return ChannelsLast(graph, transposed_convs).eval()
 
 
 def _signed(node: fx.Node) -> None:
@@ -86,12 +96,3 @@ def _store_float(graph: fx.GraphModule, node: fx.Node) -> None:
             return
         quantize = _PAIRS[node.target]
         node.replace_input_with(source, graph.graph.call_function(quantize, (stored, *numbers)))
-
-
-def transpositions(captured: fx.GraphModule) -> int:
-    """Operators of a captured graph that move axes: as many TRANSPOSE may be in its file."""
-    return sum(kind_of(node) is OpKind.TRANSPOSE and _moves_axes(node) for node in call_nodes(captured))
-
-
-def _moves_axes(node: fx.Node) -> bool:
-    return node.target is not torch.ops.aten.contiguous.default
