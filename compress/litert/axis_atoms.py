@@ -1,8 +1,9 @@
 """A chain of reshapes and transpositions as one permutation of factors of the axes.
 
-`view(N, g, C/g, H, W)`, `transpose(1, 2)`, `view(N, C, H, W)` on a channels-last tensor are five operators; on the factors
-`(H W), g, C/g` of its axes they are one exchange, `(H W), C/g, g`. Whatever the chain, the shortest form is: nothing, one
-reshape, one transposition with at most a reshape on one side, or a reshape, a transposition and a reshape.
+`view(N, g, C/g, H, W)`, `transpose(1, 2)`, `view(N, C, H, W)` on a channels-last tensor are five operators; on the
+factors `(H W), g, C/g` of its axes they are one exchange, `(H W), C/g, g`. Whatever the chain, the shortest form is:
+nothing, one reshape, one transposition with at most a reshape on one side, or a reshape, a transposition and a
+reshape.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every edit of a file's graph needs: who reads and makes a tensor, stored integers, and new tensors and operators."""
+"""What every edit of a file's graph needs: who reads and makes a tensor, stored integers, new tensors and operators."""
 
 from __future__ import annotations
 

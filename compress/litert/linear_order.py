@@ -1,8 +1,8 @@
 """A rearrangement before a matrix product is an order of the weight's columns.
 
-`convolution -> flatten -> linear` (LeNet, AlexNet, VGG) flattens channels first, so that a channels-last file would have to
-transpose the map before: with `y = W x` and `x[j] = map[index[j]]`, `W'[:, index[j]] = W[:, j]` takes the map as it lies.
-Every number stays.
+`convolution -> flatten -> linear` (LeNet, AlexNet, VGG) flattens channels first, so that a channels-last file would
+have to transpose the map before: with `y = W x` and `x[j] = map[index[j]]`, `W'[:, index[j]] = W[:, j]` takes the map
+as it lies. Every number stays.
 """
 
 from __future__ import annotations
@@ -61,7 +61,11 @@ def order_linear_weights(model: ModelEntry, graph: GraphEntry) -> int:
 def _order(model: ModelEntry, graph: GraphEntry, linear: OperatorEntry) -> bool:
     weight = graph.tensors[linear.inputs[1]]
     raw, path = constant_of(model, weight), _path_to(model, graph, int(linear.inputs[0]))
-    if raw is None or type_name(weight.type) not in _STORED or not any(isinstance(step, Transpose) for step in path.steps):
+    if (
+        raw is None
+        or type_name(weight.type) not in _STORED
+        or not any(isinstance(step, Transpose) for step in path.steps)
+    ):
         return False
     columns = shape_of(weight)[1]
     order = _column_order(shape_of(graph.tensors[path.source]), path.steps, columns)
@@ -93,7 +97,9 @@ def _path_to(model: ModelEntry, graph: GraphEntry, tensor: int) -> _Path:
         path = _Path(int(operator.inputs[0]), [operator, *path.pointwise], path.steps)
 
 
-def _column_order(shape: tuple[int, ...], steps: list[Step], columns: int) -> np.ndarray[tuple[int], np.dtype[np.int64]] | None:
+def _column_order(
+    shape: tuple[int, ...], steps: list[Step], columns: int
+) -> np.ndarray[tuple[int], np.dtype[np.int64]] | None:
     """`order[j]`: where column `j` lies within its row before the steps; None where numbers change their row."""
     places = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
     for step in steps:
@@ -114,7 +120,9 @@ def _copied(
     return copy
 
 
-def _stored(model: ModelEntry, graph: GraphEntry, index: int, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> int:
+def _stored(
+    model: ModelEntry, graph: GraphEntry, index: int, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+) -> int:
     old, new = graph.tensors[index], schema().TensorT()
     new.name, new.shape, new.type = (old.name or b"") + b"/ordered", [*values.shape], old.type
     new.quantization, new.buffer = old.quantization, new_constant(model, values)

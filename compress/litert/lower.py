@@ -16,6 +16,7 @@ from torch import fx, nn
 
 from compress.graph import bind, constant
 from compress.litert.activations import expand_activations
+from compress.litert.fold_rank import fold_ranks
 from compress.litert.nearest import check_nearest
 from compress.litert.specialize import batch_of_one
 from compress.litert.transposed_conv import TransposedConv, carry_transposed_convs
@@ -54,6 +55,7 @@ def lowered(captured: fx.GraphModule, *, expand_hardswish: bool) -> ChannelsLast
     graph = copy.deepcopy(captured)
     batch_of_one(graph)
     check_nearest(graph)
+    fold_ranks(graph)
     expand_activations(graph, hardswish=expand_hardswish)
     transposed_convs = carry_transposed_convs(graph)
     for node in [*graph.graph.nodes]:

@@ -1,7 +1,7 @@
 """Nearest upsampling as PyTorch does it.
 
-Output row `i` shows input row `floor(i / scale)`: RESIZE_NEAREST_NEIGHBOR without half-pixel centres, which is version 2. The
-converter sets half-pixel centres (which is PyTorch's `nearest-exact`, and up to half a row off).
+Output row `i` shows input row `floor(i / scale)`: RESIZE_NEAREST_NEIGHBOR without half-pixel centres, which is
+version 2. The converter sets half-pixel centres (which is PyTorch's `nearest-exact`, and up to half a row off).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Chains of RESHAPE and TRANSPOSE in their shortest form.
 
 The converter brackets what it does not know channels-last with two layout changes, and detectors and channel shuffles
-(Zhang et al. 2018) write several reshapes and permutations in a row, some of rank five or six, which neither old runtimes
-nor an Edge TPU take.
+(Zhang et al. 2018) write several reshapes and permutations in a row, some of rank five or six, which neither old
+runtimes nor an Edge TPU take.
 """
 
 from __future__ import annotations

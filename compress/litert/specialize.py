@@ -9,10 +9,11 @@ from torch import fx
 
 from compress.graph import call_nodes
 
-__all__ = ["batch_of_one", "shape_before_export"]
+__all__ = ["SHAPE", "batch_of_one", "shape_before_export"]
 
 aten = torch.ops.aten
-_SHAPE = "shape_for_one"
+SHAPE = "shape_for_one"
+"""Key of a node's sizes in its `meta`; only after `batch_of_one`."""
 _VIEWS = frozenset(
     {
         aten.view.default,
@@ -31,13 +32,13 @@ T = TypeVar("T")
 def batch_of_one(graph: fx.GraphModule) -> None:
     """Replace, in place, computed sizes by numbers and every kind of view by a reshape to them.
 
-    A view of a map that the converter has moved to channels-last cannot be taken (`view size is not compatible with input
-    tensor's size and stride`); a reshape can.
+    A view of a map that the converter has moved to channels-last cannot be taken (`view size is not compatible with
+    input tensor's size and stride`); a reshape can.
     """
     _Shapes(graph).note()
     for node in call_nodes(graph):
-        if isinstance(node.meta.get(_SHAPE), int):
-            _replace_number(node, node.meta[_SHAPE])
+        if isinstance(node.meta.get(SHAPE), int):
+            _replace_number(node, node.meta[SHAPE])
         elif node.target in _VIEWS:
             node.target, node.args, node.kwargs = (
                 aten.reshape.default,
@@ -50,7 +51,7 @@ def batch_of_one(graph: fx.GraphModule) -> None:
 
 def shape_before_export(node: fx.Node) -> tuple[int, ...]:
     """The sizes of what `node` computes from one sample; only after `batch_of_one`."""
-    shape = node.meta[_SHAPE]
+    shape = node.meta[SHAPE]
     assert isinstance(shape, tuple)
     return shape
 
@@ -70,9 +71,9 @@ class _Shapes(fx.Interpreter):
     def run_node(self, n: fx.Node) -> object:
         value: object = super().run_node(n)
         if isinstance(value, torch.Tensor):
-            n.meta[_SHAPE] = tuple(value.shape)
+            n.meta[SHAPE] = tuple(value.shape)
         elif isinstance(value, int):
-            n.meta[_SHAPE] = value
+            n.meta[SHAPE] = value
         return value
 
 

@@ -1,12 +1,13 @@
 """Transposed convolutions as one TRANSPOSE_CONV with our integers.
 
-The converter writes them in float, or not at all where the padding differs between the ends. So they travel through it as
-an operator of our own (a StableHLO composite), in whose place the file gets TRANSPOSE_CONV:
+The converter writes them in float, or not at all where the padding differs between the ends. So they travel through it
+as an operator of our own (a StableHLO composite), in whose place the file gets TRANSPOSE_CONV:
 
 * a weight `[O, H, W, I]` with a scale per output channel, a bias of 32 bits, the input's and the output's own scales;
-* a dilation as zeros between the weights, groups as zeros beside them (a block-diagonal weight: exact, `groups` times larger);
-* a padding that `SAME` does not mean as the whole result, of which a SLICE takes the middle; rows that `output_padding` adds
-  beyond it as zeros at the end of the weight.
+* a dilation as zeros between the weights, groups as zeros beside them (a block-diagonal weight: exact, and `groups`
+  times larger);
+* a padding that `SAME` does not mean as the whole result, of which a SLICE takes the middle; rows that `output_padding`
+  adds beyond it as zeros at the end of the weight.
 """
 
 from __future__ import annotations

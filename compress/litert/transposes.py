@@ -1,8 +1,8 @@
 """Transpositions that undo each other around operators which do not care where an axis lies.
 
-The converter does not move padding and slices to channels-last by itself: it leaves `TRANSPOSE -> PAD -> TRANSPOSE back`,
-as in the shortcuts of the CIFAR ResNets (He et al. 2015, option A) and before the strided convolutions of networks that
-came from TensorFlow. Moving the operator's own numbers along makes both transpositions superfluous.
+The converter does not move padding and slices to channels-last by itself: it leaves `TRANSPOSE -> PAD -> TRANSPOSE
+back`, as in the shortcuts of the CIFAR ResNets (He et al. 2015, option A) and before the strided convolutions of
+networks that came from TensorFlow. Moving the operator's own numbers along makes both transpositions superfluous.
 """
 
 from __future__ import annotations

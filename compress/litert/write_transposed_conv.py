@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.litert.axis_atoms import Step
 from compress.litert.edit import (
     copied_tensor,
     drop_dead_operators,
@@ -18,7 +19,6 @@ from compress.litert.edit import (
     readers_of,
 )
 from compress.litert.flatbuffer import GraphEntry, ModelEntry, OperatorEntry, new_constant, schema, shape_of
-from compress.litert.axis_atoms import Step
 from compress.litert.rearrange import chain_to, step_of, write_steps
 from compress.litert.transposed_conv import TransposedConv
 

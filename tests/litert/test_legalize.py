@@ -203,7 +203,7 @@ def test_two_transpositions_right_after_each_other_leave_the_outputs_name(build,
 
 
 def flattened(build, *, between=(), rows=1):
-    """TRANSPOSE to channels first -> RESHAPE -> (pointwise operators) -> FULLY_CONNECTED, as PyTorch's flatten gives it."""
+    """TRANSPOSE to channels first -> RESHAPE -> (pointwise) -> FULLY_CONNECTED, as PyTorch's flatten gives it."""
     columns = CODES.size // rows
     order, wide = build.integers([0, 3, 1, 2]), build.tensor((1, 6, 4, 4))
     given, flat = build.tensor(CODES.shape), build.tensor((rows, columns))
