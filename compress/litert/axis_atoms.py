@@ -67,7 +67,8 @@ class _Atoms:
         if isinstance(step, Transpose):
             self.axes = [self.axes[axis] for axis in step.order]
             return True
-        left, axes = self.result, []
+        left = self.result
+        axes: list[list[int]] = []
         for size in step.shape:
             axis = self._taken(left, size)
             if axis is None:
@@ -163,7 +164,8 @@ def _merged(atoms: _Atoms, shape: tuple[int, ...], final: tuple[int, ...]) -> li
 
 def _grouped(atoms: Sequence[int], sizes: dict[int, int], shape: tuple[int, ...]) -> dict[int, list[int]]:
     """The factors of every axis of `shape` above one, `atoms` being all of them in order."""
-    left, axes = [*atoms], {}
+    left = [*atoms]
+    axes: dict[int, list[int]] = {}
     for axis, size in enumerate(shape):
         taken: list[int] = []
         while math.prod(sizes[atom] for atom in taken) < size:
@@ -189,8 +191,8 @@ def _order_of(axes: dict[int, list[int]], atoms: Sequence[int]) -> list[int] | N
 
 def _with_ones(inner: list[int], ones: list[int], shape: tuple[int, ...], final: tuple[int, ...]) -> list[int]:
     """`inner` with the axes of size one where `final` has them, as far as it has; the others come first."""
-    left, order = [*inner], []
-    spare = [*ones]
+    left, spare = [*inner], [*ones]
+    order: list[int] = []
     for size in final:
         if size == 1 and spare:
             order.append(spare.pop(0))

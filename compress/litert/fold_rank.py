@@ -208,7 +208,7 @@ def _fits(node: fx.Node, groups: list[list[int]]) -> bool:
 
 def _pairs(part: list[fx.Node], groups: Groups, axes: _Axes) -> Iterator[tuple[Axis, Axis]]:
     """Neighbours that may become one: next to each other wherever one of them is; those above one first."""
-    found = []
+    found: list[tuple[bool, tuple[Axis, Axis]]] = []
     for node in part:
         for left, right in zip(groups[node], groups[node][1:], strict=False):
             pair = (axes.root((node, left[-1])), axes.root((node, right[0])))

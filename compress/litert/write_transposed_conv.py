@@ -96,7 +96,8 @@ def _integer_ends(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry)
 
 def _chain_from(model: ModelEntry, graph: GraphEntry, tensor: int) -> tuple[list[Step], OperatorEntry | None]:
     """The rearrangements between `tensor` and the one QUANTIZE that it becomes integers by."""
-    readers, steps = readers_of(graph), []
+    readers = readers_of(graph)
+    steps: list[Step] = []
     while True:
         users = readers.get(tensor, [])
         if len(users) != 1 or tensor in graph.outputs:

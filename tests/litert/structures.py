@@ -371,10 +371,10 @@ STRUCTURES = (
     Structure("split_sizes", lambda: function(lambda x: torch.cat(x.split([4, 12], 1)[::-1], 1))),
     Structure("shuffle_unit", lambda: between(shuffle_unit())),
     Structure("channel_shuffle", lambda: between(nn.ChannelShuffle(4))),
-    Structure("difference", lambda: between(Fn(lambda self, x: x - self.c(x), c=conv(16, 16))), _NOT_INTEGER),
+    Structure("difference", lambda: between(Fn(lambda self, x: x - self.c(x), c=conv(16, 16)))),
     Structure("maximum", lambda: between(Fn(lambda self, x: torch.maximum(x, self.c(x)), c=conv(16, 16)))),
     Structure("product", lambda: between(Fn(lambda self, x: x * self.c(x), c=conv(16, 16)))),
-    Structure("stack_mean", lambda: between(Fn(lambda self, x: (x + self.c(x)) * 0.5, c=conv(16, 16))), _NOT_INTEGER),
+    Structure("stack_mean", lambda: between(Fn(lambda self, x: (x + self.c(x)) * 0.5, c=conv(16, 16)))),
     # gates
     Structure("se_sigmoid", lambda: between(gated(nn.Conv2d(16, 4, 1), nn.Conv2d(4, 16, 1), nn.Sigmoid()))),
     Structure("se_hardsigmoid", lambda: between(gated(nn.Conv2d(16, 4, 1), nn.Conv2d(4, 16, 1), nn.Hardsigmoid()))),
@@ -427,6 +427,7 @@ STRUCTURES = (
     Structure(
         "flatten_bn_1d",
         lambda: nn.Sequential(conv(3, 8, stride=4), nn.Flatten(), nn.BatchNorm1d(512), nn.Linear(512, 5)),
+        _NOT_INTEGER,
     ),
     Structure("softmax", lambda: nn.Sequential(between(), nn.Softmax(1))),
     Structure("log_softmax", lambda: nn.Sequential(between(), nn.LogSoftmax(1)), _NO_FORM),
@@ -439,7 +440,7 @@ STRUCTURES = (
     Structure("conv1d_pool", lambda: sequence(nn.Conv1d(16, 16, 3, padding=1), nn.MaxPool1d(2), features=128)),
     Structure("conv_transpose_1d", lambda: sequence(nn.ConvTranspose1d(16, 8, 4, 2, 1), features=256)),
     # larger maps
-    Structure("pixel_shuffle", lambda: between(conv(16, 16, 1), nn.PixelShuffle(2), channels=4)),
+    Structure("pixel_shuffle", lambda: between(conv(16, 16, 1), nn.PixelShuffle(2), channels=4), INTEGERS),
     Structure("pixel_unshuffle", lambda: between(nn.PixelUnshuffle(2), channels=64), _NO_FORM),
     Structure("bilinear", lambda: between(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True))),
     Structure(
@@ -470,7 +471,7 @@ STRUCTURES = (
     # heads of detectors
     Structure("ssd_head", lambda: nn.Sequential(conv(3, 16, stride=4), nn.Conv2d(16, 12, 1), permuted_rows(4))),
     Structure("yolov5_raw", lambda: yolov5(decode=False)),
-    Structure("yolov5_decoded", lambda: yolov5(decode=True), _NO_FORM),
+    Structure("yolov5_decoded", lambda: yolov5(decode=True)),
     Structure("yolov8_raw", lambda: yolov8(decode=False)),
     Structure("yolov8_decoded", lambda: yolov8(decode=True), _NO_FORM),
     Structure("yolox", yolox),
