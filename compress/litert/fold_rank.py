@@ -43,7 +43,13 @@ _ALIKE = frozenset(
 """Operators on every number alike; several inputs are broadcast."""
 
 _PERMUTE = frozenset({aten.permute.default, aten.transpose.int})
-_ALONG = {aten.slice.Tensor: 1, aten.cat.default: 1, aten.softmax.int: 1, aten.split.Tensor: 2, aten.select.int: 1}
+_ALONG: dict[object, int] = {
+    aten.slice.Tensor: 1,
+    aten.cat.default: 1,
+    aten.softmax.int: 1,
+    aten.split.Tensor: 2,
+    aten.select.int: 1,
+}
 _ALONG.update({aten.split_with_sizes.default: 2, aten.chunk.default: 2})
 """Operators along one axis, and the argument that names it."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import fx
 
 from compress.errors import StageError
@@ -64,7 +65,8 @@ def _list(values: tuple[object, ...]) -> list[object]:
     return list(first) if isinstance(first, (list, tuple)) else []
 
 
-def _rows(before: int, after: int, step: float) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _rows(before: int, after: int, step: float) -> NDArray[np.int64]:
     """Input row of each output row, in float32 as both runtimes compute it."""
     rows = np.floor(np.arange(after, dtype=np.float32) * np.float32(step)).astype(np.int64)
-    return np.minimum(rows, before - 1)
+    limited: NDArray[np.int64] = np.minimum(rows, before - 1)
+    return limited

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import torch
 from torch import fx
 
@@ -26,7 +24,6 @@ _VIEWS = frozenset(
         aten.unsqueeze.default,
     }
 )
-T = TypeVar("T")
 
 
 def batch_of_one(graph: fx.GraphModule) -> None:
@@ -78,11 +75,9 @@ class _Shapes(fx.Interpreter):
 
 
 def _replace_number(node: fx.Node, value: int) -> None:
+    def replaced(other: fx.Node) -> fx.node.Argument:
+        return value if other is node else other
+
     for user in list(node.users):
-        user.args = _with(user.args, node, value)
-        user.kwargs = _with(user.kwargs, node, value)
-
-
-def _with(argument: T, node: fx.Node, value: int) -> T:
-    replaced: T = fx.node.map_arg(argument, lambda other: value if other is node else other)
-    return replaced
+        user.args = fx.node.map_arg(user.args, replaced)
+        user.kwargs = fx.node.map_arg(user.kwargs, replaced)
