@@ -96,11 +96,12 @@ def convert_torchvision(name: str, path: Path, precision: str) -> Converted:
     import torch
     import torchvision
 
-    from compress.litert.lower import transpositions
+    from compress.graph import call_nodes
     from compress.litert.write import Form, tflite_bytes
     from compress.quantization.observers import load_observer
+    from compress.quantization.operators import kind_of
     from compress.quantization.placement import Recipe
-    from compress.quantization.policy import load_policy
+    from compress.quantization.policy import OpKind, load_policy
     from compress.quantization.ptq import calibrate, convert, float_graph, prepare
 
     torch.manual_seed(0)
@@ -114,7 +115,9 @@ def convert_torchvision(name: str, path: Path, precision: str) -> Converted:
     started = time.process_time()
     path.write_bytes(tflite_bytes(graph, spec, Form(), {}))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Converted(time.process_time() - started, peak, transpositions(graph))
+    own = [node for node in call_nodes(graph) if kind_of(node) is OpKind.TRANSPOSE]
+    moving = sum(node.target is not torch.ops.aten.contiguous.default for node in own)
+    return Converted(time.process_time() - started, peak, moving)
 
 
 def in_child(*words: str) -> str:
@@ -143,7 +146,7 @@ def bench_coverage(folder: Path) -> list[Bar]:
     for name in NETWORKS:
         path, cost = converted(name, folder)
         network = read_network(path)
-        violations = check_network(network, Requirements(full_integer=True, transposes=cost.transposes))
+        violations = check_network(network, Requirements(full_integer=True))
         transposes = sum(operator.kind == "TRANSPOSE" for operator in network.operators)
         table.add_row(
             name,
@@ -155,7 +158,8 @@ def bench_coverage(folder: Path) -> list[Bar]:
         )
         for violation in violations[:3]:
             console.print(f"{name}: {violation}")
-        found.append(at_most(f"{name}: float tensors and extra TRANSPOSE", len(violations), 0, ""))
+        extra = max(0, transposes - cost.transposes)
+        found.append(at_most(f"{name}: float tensors and extra TRANSPOSE", len(violations) + extra, 0, ""))
         if name == "mobilenet_v2":
             found.append(at_most("conversion of MobileNetV2", cost.cpu_seconds, 60, "CPU s"))
             found.append(at_most("conversion of MobileNetV2, peak memory", cost.peak_bytes / 1e9, 2, "GB"))

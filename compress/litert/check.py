@@ -1,6 +1,6 @@
 """The full-integer checker: whether a written file is one that an integer-only device takes, and if not, where not.
 
-It reads the file and nothing else. What the source had (its own transpositions) is passed in as a number.
+It reads the file and nothing else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ class Requirements:
     Attributes:
         full_integer: no float tensor inside.
         float_io: float input and output are allowed, with one QUANTIZE and one DEQUANTIZE next to them.
-        transposes: TRANSPOSE operators that the source model has itself.
         versions: newest version of each operator that the target's runtime has; kinds not listed are not limited.
         runtime: version of TensorFlow Lite's runtime on the target, where it is known.
         batch_one: the leading size of the input must be 1.
@@ -31,7 +30,6 @@ class Requirements:
 
     full_integer: bool
     float_io: bool = False
-    transposes: int = 0
     versions: Mapping[str, int] | None = None
     runtime: str | None = None
     batch_one: bool = True
@@ -60,7 +58,6 @@ def check_network(network: Network, wanted: Requirements) -> list[Violation]:
     found = [*_shapes(network, wanted)]
     if wanted.full_integer:
         found += _floats(network, wanted)
-    found += _transposes(network, wanted)
     found += _versions(network, wanted)
     found += _understated(network)
     found += _too_new(network, wanted)
@@ -105,16 +102,6 @@ def _why_float(operator: Operator, network: Network) -> str:
         return "what comes before computes in float"
     unscaled = [tensor for tensor in operator.outputs if tensor.quantization is None]
     return "its output has no scale: the placement left it in float" if unscaled else "LiteRT has no integer kernel"
-
-
-def _transposes(network: Network, wanted: Requirements) -> list[Violation]:
-    found = [operator for operator in network.operators if operator.kind == "TRANSPOSE"]
-    if len(found) <= wanted.transposes:
-        return []
-    return [
-        Violation(operator.label, _first(operator).label, f"{len(found)} in the file, {wanted.transposes} in the model")
-        for operator in found
-    ]
 
 
 def _versions(network: Network, wanted: Requirements) -> list[Violation]:

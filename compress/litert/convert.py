@@ -11,12 +11,16 @@ import torch
 
 from compress.errors import MissingExtra, StageError
 from compress.graph import bind, call_nodes, capture, layer_name
+from compress.litert.flatbuffer import unpack
 from compress.litert.lower import lowered
+from compress.litert.nearest import correct_nearest
+from compress.litert.write_transposed_conv import write_transposed_convs
 from compress.quiet import first_line, quiet_native
 
 if TYPE_CHECKING:
     from torch import fx, nn
 
+    from compress.litert.flatbuffer import ModelEntry
     from compress.litert.lower import ChannelsLast
     from compress.types import InputSpec
 
@@ -42,8 +46,8 @@ def require_converter() -> None:
     del litert_torch
 
 
-def convert_module(module: nn.Module, spec: InputSpec, *, lacks: Collection[str] = ()) -> bytes:
-    """The `.tflite` file of a module, NHWC in, batch 1, as the converter writes it.
+def convert_module(module: nn.Module, spec: InputSpec, *, lacks: Collection[str] = ()) -> ModelEntry:
+    """The `.tflite` model of a module, NHWC in, batch 1, as the converter writes it and with what that cannot write.
 
     A float module gives a float file; explicit Q/DQ operators become the file's quantization, number by number.
 
@@ -61,9 +65,12 @@ def convert_module(module: nn.Module, spec: InputSpec, *, lacks: Collection[str]
     network = lowered(graph, expand_hardswish="HARD_SWISH" in lacks)
     try:
         with quiet_native(), torch.no_grad():
-            return _convert(network, spec)
+            model = unpack(_convert(network, spec))
     except Exception as error:  # the converter's stages raise whatever their libraries raise
         raise _untranslatable(error, graph) from error
+    correct_nearest(model)
+    write_transposed_convs(model, network.transposed_convs)
+    return model
 
 
 def _store_row_by_row(graph: fx.GraphModule) -> None:

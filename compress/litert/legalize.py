@@ -7,8 +7,9 @@
 * FULLY_CONNECTED from rank 2 to rank 2 keeps no dimensions, which is version 4 and not 5; a bias that is left out is
   said to be, which version 6 would not ask for.
 * `deprecated_builtin_code` is filled for readers that know no other; operator codes nobody uses are dropped.
-* Two transpositions that undo each other around a padding or a slice go (`transposes`).
-* A channel shuffle moves channels in the layout the file has, with one transposition in place of three (`shuffle`).
+* Reshapes and transpositions in a row take their shortest form, a channel shuffle one transposition in place of three
+  (`rearrange`); two that undo each other around a padding or a slice go (`transposes`); one before a matrix product
+  becomes the order of its weight (`linear_order`).
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from compress.litert.flatbuffer import (
     schema,
     shape_of,
 )
+from compress.litert.linear_order import order_linear_weights
 from compress.litert.network import network_of
-from compress.litert.shuffle import simplify_shuffles
+from compress.litert.rearrange import simplify_rearrangements
 from compress.litert.transposes import cancel_transposes
 from compress.litert.versions import needed_version
 
@@ -41,8 +43,9 @@ _LAST_DEPRECATED_CODE = 127  # `PLACEHOLDER_FOR_GREATER_OP_CODES`: the old field
 def legalize(model: ModelEntry) -> None:
     """Apply every edit in place."""
     for graph in model.subgraphs:
-        simplify_shuffles(model, graph)
-        cancel_transposes(model, graph)
+        while simplify_rearrangements(model, graph) + cancel_transposes(model, graph):
+            pass
+        order_linear_weights(model, graph)
         for operator in graph.operators:
             _pad_with_zero_point(model, graph, operator)
             _keep_no_dimensions(model, graph, operator)

@@ -8,6 +8,7 @@ float weight was made from them; biases become int32 with scale `input scale x w
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 import torch.ao.quantization.fx._decomposed  # registers the Q/DQ operators
@@ -15,12 +16,14 @@ from torch import fx, nn
 
 from compress.graph import bind, call_nodes, constant, layer_name
 from compress.litert.activations import expand_activations
+from compress.litert.fold_rank import fold_ranks
+from compress.litert.nearest import check_nearest
 from compress.litert.repeats import repeats_as_concatenations
+from compress.litert.specialize import batch_of_one
 from compress.litert.strides import pool_strides
-from compress.quantization.operators import kind_of
-from compress.quantization.policy import OpKind
+from compress.litert.transposed_conv import TransposedConv, carry_transposed_convs
 
-__all__ = ["ChannelsLast", "lowered", "recurrent_layers", "transpositions"]
+__all__ = ["ChannelsLast", "lowered", "recurrent_layers"]
 
 _ops = torch.ops.quantized_decomposed
 _PAIRS = {
@@ -35,9 +38,10 @@ _SHIFT = 128
 class ChannelsLast(nn.Module):
     """Takes `[N, H, W, C]` and hands the wrapped network `[N, C, H, W]`; the converter cancels the transposition."""
 
-    def __init__(self, network: fx.GraphModule) -> None:
+    def __init__(self, network: fx.GraphModule, transposed_convs: Mapping[str, TransposedConv]) -> None:
         super().__init__()
         self.network = network
+        self.transposed_convs = transposed_convs  # operators of our own, which the file has to replace
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.network(image.permute(0, 3, 1, 2))
@@ -45,18 +49,26 @@ class ChannelsLast(nn.Module):
 
 
 def lowered(captured: fx.GraphModule, *, expand_hardswish: bool) -> ChannelsLast:
-    """A captured graph ready for LiteRT's converter; `captured` is not changed."""
+    """A captured graph ready for LiteRT's converter; `captured` is not changed.
+
+    Raises:
+        StageError: a layer has no exact form in LiteRT; names it.
+    """
     graph = copy.deepcopy(captured)
+    batch_of_one(graph)
+    check_nearest(graph)
+    fold_ranks(graph)
     expand_activations(graph, hardswish=expand_hardswish)
     pool_strides(graph)
     repeats_as_concatenations(graph)
+    transposed_convs = carry_transposed_convs(graph)
     for node in [*graph.graph.nodes]:
         _signed(node)
         if node.target in _PAIRS and constant(graph, node.args[0]) is not None:
             _store_float(graph, node)
     graph.graph.lint()
     graph.recompile()
-    return ChannelsLast(graph).eval()
+    return ChannelsLast(graph, transposed_convs).eval()
 
 
 def _signed(node: fx.Node) -> None:
@@ -92,18 +104,9 @@ def _store_float(graph: fx.GraphModule, node: fx.Node) -> None:
         node.replace_input_with(source, graph.graph.call_function(quantize, (stored, *numbers)))
 
 
-def transpositions(captured: fx.GraphModule) -> int:
-    """Operators of a captured graph that move axes: as many TRANSPOSE may be in its file."""
-    return sum(kind_of(node) is OpKind.TRANSPOSE and _moves_axes(node) for node in call_nodes(captured))
-
-
 def recurrent_layers(captured: fx.GraphModule) -> list[str]:
     """`rnn (LSTM)`, ...: recurrent layers of a captured graph, which the converter unrolls in float."""
     kinds: dict[object, str] = {torch.ops.aten.lstm: "LSTM", torch.ops.aten.gru: "GRU"}
     kinds |= dict.fromkeys((torch.ops.aten.rnn_tanh, torch.ops.aten.rnn_relu), "RNN")
     found = [(node, kinds.get(getattr(node.target, "overloadpacket", None))) for node in call_nodes(captured)]
     return [f"{layer_name(node)} ({kind})" for node, kind in found if kind]
-
-
-def _moves_axes(node: fx.Node) -> bool:
-    return node.target is not torch.ops.aten.contiguous.default

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compress.litert.convert import convert_module
-from compress.litert.flatbuffer import pack, unpack
+from compress.litert.flatbuffer import pack
 from compress.litert.interface import Io, embed_metadata, name_interface, set_io, state_runtime
 from compress.litert.legalize import legalize
 from compress.litert.network import network_of
@@ -48,7 +48,7 @@ def tflite_bytes(module: nn.Module, spec: InputSpec, form: Form, metadata: Mappi
         ModelError: the module cannot be captured.
         StageError: an operator has no form in LiteRT.
     """
-    model = unpack(convert_module(module, spec, lacks=form.lacks))
+    model = convert_module(module, spec, lacks=form.lacks)
     store_weights(model, form.weights)
     name_interface(model, input=INPUT_NAME, output=OUTPUT_NAME)
     set_io(model, form.io)

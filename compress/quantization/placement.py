@@ -114,7 +114,7 @@ class PlacementQuantizer(Quantizer):
             return None
         if kind in WEIGHTED and weight_of(node) is None:
             return None
-        if kind in _TWO_TENSORS and len(activations(node)) < 2 and len(node.all_input_nodes) < 2:
+        if kind in _TWO_TENSORS and sum(isinstance(operand, fx.Node) for operand in node.args[:2]) < 2:
             return None
         return self._recipe.policy.rule(kind)
 

@@ -11,6 +11,7 @@ from compress.quantization.operators import bias_of
 __all__ = ["rewrite_for_kernels"]
 
 aten = torch.ops.aten
+_SQUARE = 2
 
 
 def rewrite_for_kernels(graph: fx.GraphModule) -> None:
@@ -18,6 +19,7 @@ def rewrite_for_kernels(graph: fx.GraphModule) -> None:
     for node in call_nodes(graph):
         _pool_instead_of_mean(graph, node)
         _silu_as_product(graph, node)
+        _square_as_product(graph, node)
         _own_bias_node(graph, node)
         _stack_as_cat(graph, node)
     graph.graph.eliminate_dead_code()
@@ -94,6 +96,19 @@ def _with_axis(graph: fx.GraphModule, part: fx.Node, axis: int) -> fx.Node:
     unsqueezed = graph.graph.call_function(aten.unsqueeze.default, (part, axis))
     unsqueezed.meta = {**part.meta, "val": part.meta["val"].unsqueeze(axis)}
     return unsqueezed
+
+
+def _square_as_product(graph: fx.GraphModule, node: fx.Node) -> None:
+    """`x ** 2` becomes `x * x`: runtimes multiply integers, and raise none to a power."""
+    source = node.args[0] if node.args else None
+    if node.target is aten.square.default or (node.target is aten.pow.Tensor_Scalar and node.args[1] == _SQUARE):
+        with graph.graph.inserting_before(node):
+            product = graph.graph.create_node(
+                "call_function", aten.mul.Tensor, (source, source), name=f"{node.name}_product"
+            )
+        product.meta = dict(node.meta)
+        node.replace_all_uses_with(product)
+        graph.graph.erase_node(node)
 
 
 def _averages_space(node: fx.Node) -> bool:

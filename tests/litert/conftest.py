@@ -61,13 +61,13 @@ def build():
 
 @pytest.fixture
 def run_bytes():
-    def run(content, codes):
+    def run(content, codes, output=0):
         from ai_edge_litert.interpreter import Interpreter
 
         interpreter = Interpreter(model_content=content)
         interpreter.allocate_tensors()
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], codes)
         interpreter.invoke()
-        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        return interpreter.get_tensor(interpreter.get_output_details()[output]["index"])
 
     return run

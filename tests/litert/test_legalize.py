@@ -125,11 +125,13 @@ def test_a_channel_shuffle_moves_channels_once(build, groups, run_bytes):
     assert max(sum(size > 1 for size in tensor.shape) for tensor in parse_network(after).operators[1].outputs) == 3
 
 
-def test_a_shuffle_that_something_else_looks_into_stays(build):
+def test_a_shuffle_that_something_else_looks_into_keeps_that(build, run_bytes):
     model = shuffled(build, 2)
     build.graph.outputs = [*build.graph.outputs, build.graph.operators[1].outputs[0]]
-    _, after = legalized(model)
-    assert [kind for kind, _ in versions(after)].count("TRANSPOSE") == 3
+    before, after = legalized(model)
+    assert [kind for kind, _ in versions(after)].count("TRANSPOSE") == 2  # one for each output, of three
+    for index in range(2):
+        np.testing.assert_array_equal(run_bytes(after, CODES, index), run_bytes(before, CODES, index))
 
 
 PADS = [[0, 0], [1, 2], [0, 0], [0, 0]]  # channels, in the layout [N, C, H, W]
@@ -171,3 +173,61 @@ def test_old_readers_find_every_operator_code(build):
     legalize(model)
     assert all(code.deprecatedBuiltinCode == min(code.builtinCode, 127) for code in model.operatorCodes)
     assert len(model.operatorCodes) == 3  # codes nobody uses are gone
+
+
+def test_transpositions_that_something_else_reads_cancel_too(build, run_bytes):
+    """Two branches leave one TRANSPOSE: a padding, and another TRANSPOSE straight back."""
+    model = moved_and_back(build, [0, 2, 3, 1])
+    straight = build.tensor(CODES.shape)
+    moved = build.graph.operators[0].outputs[0]
+    build.operator("TRANSPOSE", 2, [moved, build.integers([0, 2, 3, 1])], [straight])
+    clipped = build.tensor(CODES.shape)
+    build.operator("RELU", 2, [straight], [clipped])
+    build.graph.outputs = [*build.graph.outputs, clipped]
+    before, after = legalized(model)
+    assert sorted(versions(after)) == [("PAD", 2), ("RELU", 2), ("SLICE", 2)]
+    for index in range(2):
+        np.testing.assert_array_equal(run_bytes(after, CODES, index), run_bytes(before, CODES, index))
+
+
+def test_two_transpositions_right_after_each_other_leave_the_outputs_name(build, run_bytes):
+    tensors = [build.tensor(CODES.shape), build.tensor(CODES.shape), build.tensor((1, 6, 4, 4))]
+    last = build.tensor(CODES.shape, name="logits")
+    build.operator("RELU", 2, [tensors[0]], [tensors[1]])
+    build.operator("TRANSPOSE", 2, [tensors[1], build.integers([0, 3, 1, 2])], [tensors[2]])
+    build.operator("TRANSPOSE", 2, [tensors[2], build.integers([0, 2, 3, 1])], [last])
+    before, after = legalized(build.interface(tensors[0], last))
+    assert versions(after) == [("RELU", 2)]
+    assert parse_network(after).outputs[0].name == "logits"
+    np.testing.assert_array_equal(run_bytes(after, CODES), run_bytes(before, CODES))
+
+
+def flattened(build, *, between=(), rows=1):
+    """TRANSPOSE to channels first -> RESHAPE -> (pointwise) -> FULLY_CONNECTED, as PyTorch's flatten gives it."""
+    columns = CODES.size // rows
+    order, wide = build.integers([0, 3, 1, 2]), build.tensor((1, 6, 4, 4))
+    given, flat = build.tensor(CODES.shape), build.tensor((rows, columns))
+    build.operator("TRANSPOSE", 2, [given, order], [wide])
+    build.operator("RESHAPE", 1, [wide, build.integers([rows, columns])], [flat])
+    for kind in between:
+        clipped = build.tensor((rows, columns))
+        build.operator(kind, 2, [flat], [clipped])
+        flat = clipped
+    values = np.random.default_rng(1).integers(-127, 128, (5, columns)).astype(np.int8)
+    weight, taken = build.tensor(values.shape, constant=values, zero_point=0), build.tensor([rows, 5], scale=400.0)
+    build.operator("FULLY_CONNECTED", 4, [flat, weight, -1], [taken], "FullyConnectedOptions")
+    return build.interface(given, taken)
+
+
+@pytest.mark.parametrize("between", [(), ("RELU",), ("RELU", "RELU6")])
+def test_a_transposition_before_a_linear_is_the_order_of_its_weight(build, run_bytes, between):
+    before, after = legalized(flattened(build, between=between))
+    assert [kind for kind, _ in versions(after)] == ["RESHAPE", *between, "FULLY_CONNECTED"]
+    np.testing.assert_array_equal(run_bytes(after, CODES), run_bytes(before, CODES))
+
+
+def test_one_that_moves_numbers_between_rows_stays(build, run_bytes):
+    """Six rows, one for each channel: no order of columns brings them there."""
+    before, after = legalized(flattened(build, rows=6))
+    assert [kind for kind, _ in versions(after)].count("TRANSPOSE") == 1
+    np.testing.assert_array_equal(run_bytes(after, CODES), run_bytes(before, CODES))

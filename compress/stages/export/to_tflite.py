@@ -109,7 +109,7 @@ class ToTflite(ExportStage):
             notes=self._notes(),
         )
         content = tflite_bytes(module, artifact.input, self._form(context.target), _metadata(exported, context))
-        self._check(content, module, artifact, context)
+        self._check(content, artifact, context)
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)
             if self.weights != "float32":
@@ -156,14 +156,14 @@ class ToTflite(ExportStage):
         }
         return {"weights": words[self.weights]} if self.weights in words else {}
 
-    def _check(self, content: bytes, module: nn.Module, artifact: Artifact, context: Context) -> None:
+    def _check(self, content: bytes, artifact: Artifact, context: Context) -> None:
         """Refuse a file that a full-integer target cannot use; elsewhere, say what it has."""
         from compress.litert.check import check_network
         from compress.litert.network import parse_network
 
         if artifact.precision is not Precision.INT8:
             return
-        found = check_network(parse_network(content), self._requirements(module, artifact, context.target))
+        found = check_network(parse_network(content), self._requirements(context.target))
         if not found:
             return
         shown = "; ".join(str(violation) for violation in found[:_SHOWN])
@@ -176,15 +176,12 @@ class ToTflite(ExportStage):
             )
         context.progress.log(f"{context.name}: not full-integer: {shown}{more}")
 
-    def _requirements(self, module: nn.Module, artifact: Artifact, target: Target) -> Requirements:
-        from compress.graph import capture
+    def _requirements(self, target: Target) -> Requirements:
         from compress.litert.check import Requirements
-        from compress.litert.lower import transpositions
 
         return Requirements(
             full_integer=True,
             float_io=self._io(target) == "float32",
-            transposes=transpositions(capture(module, artifact.input, dynamic_batch=False)),
             versions=target.tflite.versions if target.tflite else None,
             runtime=_runtime_version(target),
         )
