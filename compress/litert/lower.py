@@ -8,6 +8,7 @@ float weight was made from them; biases become int32 with scale `input scale x w
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 
 import torch
 import torch.ao.quantization.fx._decomposed  # registers the Q/DQ operators
@@ -16,6 +17,7 @@ from torch import fx, nn
 from compress.graph import bind, call_nodes, constant, layer_name
 from compress.litert.activations import expand_activations
 from compress.litert.repeats import repeats_as_concatenations
+from compress.litert.stand_ins import StandIn, place_stand_ins
 from compress.litert.strides import pool_strides
 from compress.quantization.operators import kind_of
 from compress.quantization.policy import OpKind
@@ -44,19 +46,25 @@ class ChannelsLast(nn.Module):
         return logits
 
 
-def lowered(captured: fx.GraphModule, *, expand_hardswish: bool) -> ChannelsLast:
-    """A captured graph ready for LiteRT's converter; `captured` is not changed."""
+def lowered(captured: fx.GraphModule, *, lacks: Collection[str]) -> tuple[ChannelsLast, list[StandIn]]:
+    """A captured graph ready for LiteRT's converter, and what is to be replaced in the file; `captured` stays.
+
+    Args:
+        lacks: operators that the device has not.
+    """
     graph = copy.deepcopy(captured)
-    expand_activations(graph, hardswish=expand_hardswish)
+    expand_activations(graph, hardswish="HARD_SWISH" in lacks)
     pool_strides(graph)
     repeats_as_concatenations(graph)
     for node in [*graph.graph.nodes]:
         _signed(node)
+    stand_ins = place_stand_ins(graph, lacks=lacks)
+    for node in [*graph.graph.nodes]:
         if node.target in _PAIRS and constant(graph, node.args[0]) is not None:
             _store_float(graph, node)
     graph.graph.lint()
     graph.recompile()
-    return ChannelsLast(graph).eval()
+    return ChannelsLast(graph).eval(), stand_ins
 
 
 def _signed(node: fx.Node) -> None:
