@@ -1,8 +1,8 @@
 """Operators of LiteRT that the converter never writes, put into the file in place of ones that it does write.
 
-The converter takes PRELU and ELU apart into float arithmetic. LEAKY_RELU it keeps, in integers, whatever its slope; so
-before the conversion each such layer becomes a leaky ReLU with a slope that no other has, and after it the operator with
-that slope becomes what it stands for. Both kernels read the scales of their tensors (TensorFlow 2.14,
+The converter takes PRELU and ELU apart into float arithmetic. LEAKY_RELU it keeps, in integers. So each such layer
+becomes a leaky ReLU before the conversion, with a slope that no other has, and after it the operator with that slope
+becomes what it stands for. Both kernels read the scales of their tensors (TensorFlow 2.14,
 lite/kernels/activations.cc: `PreluEval`, `EluEval` of int8), so the numbers are the reference's.
 
     PRELU(x, slopes)    MUL(x, slopes) -> LEAKY_RELU: the converter lays out the slopes as it does the image

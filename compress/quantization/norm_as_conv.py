@@ -48,19 +48,32 @@ def _replace(graph: fx.GraphModule, node: fx.Node) -> None:
     factor = (variance.double() + float(str(node.args[7]))).rsqrt() * (1.0 if gain is None else gain.double())
     offset = (0.0 if shift is None else shift.double()) - factor * mean.double()
     linear = only_user(node)
-    if linear is not None and linear.target is aten.linear.default and node.meta["val"].ndim == 2:
-        if linear.args[0] is node and rewritable(graph, linear):
-            _into_linear(graph, linear, factor, offset)
-            result = node.args[0]
-            assert isinstance(result, fx.Node)
-            node.replace_all_uses_with(result)
-            graph.graph.erase_node(node)
-            return
-    weight = _own_parameter(graph, node, 1, factor.to(mean.dtype).reshape(-1, 1, 1, 1))
-    bias = _own_parameter(graph, node, 2, offset.to(mean.dtype))
+    if linear is not None and _takes(graph, linear, node):
+        _into_linear(graph, linear, factor, offset)
+        linear.replace_input_with(node, _source(node))
+        graph.graph.erase_node(node)
+    else:
+        _as_conv(graph, node, factor.to(mean.dtype), offset.to(mean.dtype))
+
+
+def _source(node: fx.Node) -> fx.Node:
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    return source
+
+
+def _takes(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> bool:
+    """Whether a linear layer reads the vectors that `norm` makes, and its numbers can be others."""
+    is_linear = layer.target is aten.linear.default and layer.args[0] is norm and norm.meta["val"].ndim == 2
+    return is_linear and rewritable(graph, layer)
+
+
+def _as_conv(graph: fx.GraphModule, node: fx.Node, factor: torch.Tensor, offset: torch.Tensor) -> None:
+    weight = _own_parameter(graph, node, 1, factor.reshape(-1, 1, 1, 1))
+    bias = _own_parameter(graph, node, 2, offset)
     rank = node.meta["val"].ndim
     with graph.graph.inserting_before(node):
-        source = node.args[0]
+        source = _source(node)
         for _ in range(rank, 4):
             source = _reshaped(graph, node, aten.unsqueeze.default, source, -1)
         arguments = (source, weight, bias, [1, 1], [0, 0], [1, 1], len(factor))
@@ -83,10 +96,9 @@ def _into_linear(graph: fx.GraphModule, linear: fx.Node, factor: torch.Tensor, o
 
 
 def _reshaped(
-    graph: fx.GraphModule, node: fx.Node, operator: torch._ops.OpOverload, source: object, axis: int
+    graph: fx.GraphModule, node: fx.Node, operator: torch._ops.OpOverload, source: fx.Node, axis: int
 ) -> fx.Node:
     """One axis of size 1 more or less at the end."""
-    assert isinstance(source, fx.Node)
     call = graph.graph.call_function(operator, (source, axis))
     value = source.meta["val"]
     shape = (*value.shape, 1) if operator is aten.unsqueeze.default else value.shape[:-1]

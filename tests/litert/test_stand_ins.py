@@ -30,9 +30,7 @@ def quantized(operator, *more, slopes=None, grids=((0.05, 10), (0.04, -20))):
     if slopes is not None:
         root.register_buffer("slopes", torch.from_numpy(slopes).to(torch.int8))
         numbers = (1.5 / 127, 0, *INT8)
-        operands.append(
-            graph.call_function(_ops.dequantize_per_tensor.default, (graph.get_attr("slopes"), *numbers))
-        )
+        operands.append(graph.call_function(_ops.dequantize_per_tensor.default, (graph.get_attr("slopes"), *numbers)))
     node = graph.call_function(operator, (*operands, *more))
     node.meta["val"] = torch.empty(1, 4, 8, 8)
     graph.output(pair(graph, node, *grids[1]))

@@ -5,8 +5,8 @@
     softplus(x) = relu(x) - log(sigmoid(|x|))
     gelu(x)     = x sigmoid(x (1.5957691 + 0.0713548 x^2))               (`approximate="tanh"`: that very function)
 
-A quotient 1 / v with v in [1, 2] is rsqrt(v)^2. Every intermediate tensor is bounded or grows as its input does, so that
-8 bits suffice for it: no exponential of a positive number, no logarithm of what may be zero.
+A quotient 1 / v with v in [1, 2] is rsqrt(v)^2. Every intermediate tensor is bounded or grows as its input does, so
+that 8 bits suffice for it: no exponential of a positive number, no logarithm of what may be zero.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _GELU_CUBIC = _GELU_LINEAR * 0.044715
 
 
 def expand_scaled_elus(graph: fx.GraphModule) -> int:
-    """SELU, CELU and ELU with factors of its own, with a plain ELU of what is not positive, for which there is a table."""
+    """SELU, CELU and ELU with factors of its own, with a plain ELU of what is not positive, which has a table."""
     plain = (1.0, 1.0, 1.0)
     found = {node: factors for node, factors in _elus(graph).items() if factors != plain}
     for node, factors in found.items():
@@ -57,9 +57,7 @@ def expand_elus(graph: fx.GraphModule) -> int:
     return len(found)
 
 
-def _write_elu(
-    write: Writer, factors: tuple[float, float, float], curve: Callable[[Writer, fx.Node], fx.Node]
-) -> None:
+def _write_elu(write: Writer, factors: tuple[float, float, float], curve: Callable[[Writer, fx.Node], fx.Node]) -> None:
     """`scale relu(x) + scale alpha curve(input_scale min(x, 0))`."""
     alpha, scale, input_scale = factors
     positive = write(aten.relu.default, write.source)

@@ -174,9 +174,7 @@ def _as_depthwise(graph: fx.GraphModule, chain: _Chain) -> None:
     for node, shape in zip(stored, ((channels, 1, 1, 1), (channels,)), strict=True):
         node.meta["val"] = example.new_empty(shape)
     with graph.graph.inserting_after(max(stored)):
-        conv = graph.graph.call_function(
-            aten.conv2d.default, (chain.source, *stored, [1, 1], [0, 0], [1, 1], channels)
-        )
+        conv = graph.graph.call_function(aten.conv2d.default, (chain.source, *stored, [1, 1], [0, 0], [1, 1], channels))
     conv.meta = dict(chain.last.meta)
     chain.last.replace_all_uses_with(conv)
 
