@@ -126,7 +126,8 @@ def _kind(node: fx.Node, lacks: Collection[str]) -> str | None:
         return _PRELU
     if node.target is aten.leaky_relu.default:
         return _PRELU if "LEAKY_RELU" in lacks or not 0 < _slope(node) < 1 else None
-    return _ELU if node.target is aten.elu.default and len(node.args) == 1 and "ELU" not in lacks else None
+    is_plain = node.target is aten.elu.default and all(factor == 1 for factor in node.args[1:])
+    return _ELU if is_plain and "ELU" not in lacks else None
 
 
 def _slope(node: fx.Node) -> float:

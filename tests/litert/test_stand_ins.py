@@ -69,7 +69,8 @@ def test_a_leaky_relu_is_a_prelu_where_there_is_no_other(slope, lacks, kinds):
 
 
 def test_elu_has_a_table_of_its_own_where_the_device_has_one():
-    assert [entry.kind for entry in place_stand_ins(quantized(aten.elu.default), lacks=())] == ["ELU"]
+    for factors in ((), (1.0,), (1.0, 1, 1.0)):  # as `F.elu` and `nn.ELU` write it
+        assert [entry.kind for entry in place_stand_ins(quantized(aten.elu.default, *factors), lacks=())] == ["ELU"]
     assert place_stand_ins(quantized(aten.elu.default), lacks=("ELU",)) == []
     assert place_stand_ins(quantized(aten.elu.default, 0.5), lacks=()) == []  # the kernel knows no other factor
 
