@@ -66,14 +66,15 @@ class TfliteFacts(BaseModel):
         io: element type of input and output of an INT8 file.
         full_integer: nothing inside may be float.
         versions: newest version of each operator that its runtime or compiler has; kinds not listed are not limited.
-        lacks: operators it has not, which are written as others (`HARD_SWISH` as ADD and MUL).
+        lacks: operators it has not, which are written as others (`HARD_SWISH` as ADD and MUL, `LEAKY_RELU` as PRELU)
+            or, where that cannot be, refused.
     """
 
     model_config = _STRICT
     io: Literal["int8", "uint8", "float32"]
     full_integer: bool = False
     versions: dict[str, int] = {}
-    lacks: tuple[Literal["HARD_SWISH"], ...] = ()
+    lacks: tuple[Literal["HARD_SWISH", "LEAKY_RELU", "ELU", "GELU"], ...] = ()
     source: Annotated[str, Field(min_length=8)]
 
 

@@ -15,7 +15,7 @@ from torch import fx
 
 from compress.graph import bind, call_nodes
 
-__all__ = ["expand_activations"]
+__all__ = ["expand_activations", "is_quantized"]
 
 aten = torch.ops.aten
 _ops = torch.ops.quantized_decomposed
@@ -28,16 +28,18 @@ _INT8 = (-128, 127, torch.int8)
 def expand_activations(graph: fx.GraphModule, *, hardswish: bool) -> None:
     """Rewrite, in place, the hardsigmoids (and hardswishes) that stand between a dequantize and a quantize."""
     for node in call_nodes(graph):
-        if node.target is aten.hardsigmoid.default and _is_quantized(node):
+        if node.target is aten.hardsigmoid.default and is_quantized(node):
             _replace(graph, node, _hardsigmoid(graph, node))
-        elif hardswish and node.target is aten.hardswish.default and _is_quantized(node):
+        elif hardswish and node.target is aten.hardswish.default and is_quantized(node):
             _replace(graph, node, _hardswish(graph, node))
 
 
-def _is_quantized(node: fx.Node) -> bool:
-    source = node.args[0]
+def is_quantized(node: fx.Node) -> bool:
+    """Whether an operator stands between a dequantize and quantizes."""
+    source = node.args[0] if node.args else None
     return (
         isinstance(source, fx.Node)
+        and bool(node.users)
         and source.target is _DEQUANTIZE
         and all(user.target is _QUANTIZE for user in node.users)
     )

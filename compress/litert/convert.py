@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
 
-from compress.errors import MissingExtra, StageError
-from compress.graph import bind, call_nodes, capture, layer_name
+from compress.errors import MissingExtra
+from compress.graph import bind, call_nodes, capture
 from compress.litert.flatbuffer import unpack
 from compress.litert.lower import lowered
 from compress.litert.nearest import correct_nearest
+from compress.litert.refusals import untranslatable
+from compress.litert.stand_ins import replace_stand_ins
 from compress.litert.write_transposed_conv import write_transposed_convs
-from compress.quiet import first_line, quiet_native
+from compress.quiet import quiet_native
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from compress.types import InputSpec
 
 __all__ = ["convert_module", "require_converter"]
-
-_NO_LOWERING = re.compile(r"Lowering not found: (?P<operator>[\w.:]+)")
-_ANY_OPERATOR = re.compile(r"(?:aten|quantized_decomposed|torch\.ops\.aten)[.:]+(?P<operator>\w+)")
 
 
 def require_converter() -> None:
@@ -62,14 +60,15 @@ def convert_module(module: nn.Module, spec: InputSpec, *, lacks: Collection[str]
     require_converter()
     graph = capture(module, spec, dynamic_batch=False)
     _store_row_by_row(graph)
-    network = lowered(graph, expand_hardswish="HARD_SWISH" in lacks)
+    network = lowered(graph, lacks=lacks)
     try:
         with quiet_native(), torch.no_grad():
             model = unpack(_convert(network, spec))
     except Exception as error:  # the converter's stages raise whatever their libraries raise
-        raise _untranslatable(error, graph) from error
+        raise untranslatable(error, graph) from error
     correct_nearest(model)
     write_transposed_convs(model, network.transposed_convs)
+    replace_stand_ins(model, network.stand_ins)
     return model
 
 
@@ -101,24 +100,3 @@ def _convert(network: ChannelsLast, spec: InputSpec) -> bytes:
         quant_config=QuantConfig(pt2e_quantizer=quantizer) if has_pairs else None,
     )
     return bytes(model.model_content())
-
-
-def _untranslatable(error: BaseException, graph: fx.GraphModule) -> StageError:
-    """The operator that has no form, and the layers that call it."""
-    root = error
-    while root.__cause__ is not None:
-        root = root.__cause__
-    text = str(root)
-    match = _NO_LOWERING.search(text) or _ANY_OPERATOR.search(text)
-    if match is None:
-        return StageError(f"LiteRT-torch cannot convert the model: {first_line(root)}")
-    operator = match["operator"].removeprefix("aten::").removeprefix("aten.").split(".")[0]
-    layers = list(dict.fromkeys(layer_name(node) for node in call_nodes(graph) if _is(node, operator)))
-    where = f" (called by {', '.join(layers[:3])}{', ...' if len(layers) > 3 else ''})" if layers else ""
-    return StageError(
-        f"LiteRT has no form for the operator {operator!r}{where}", fix=f"replace the layer that calls {operator}"
-    )
-
-
-def _is(node: fx.Node, operator: str) -> bool:
-    return str(getattr(node.target, "overloadpacket", node.target)).rpartition(".")[2] == operator

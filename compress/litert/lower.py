@@ -8,7 +8,7 @@ float weight was made from them; biases become int32 with scale `input scale x w
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 import torch.ao.quantization.fx._decomposed  # registers the Q/DQ operators
@@ -20,6 +20,7 @@ from compress.litert.fold_rank import fold_ranks
 from compress.litert.nearest import check_nearest
 from compress.litert.repeats import repeats_as_concatenations
 from compress.litert.specialize import batch_of_one
+from compress.litert.stand_ins import StandIn, place_stand_ins
 from compress.litert.strides import pool_strides
 from compress.litert.transposed_conv import TransposedConv, carry_transposed_convs
 
@@ -38,18 +39,28 @@ _SHIFT = 128
 class ChannelsLast(nn.Module):
     """Takes `[N, H, W, C]` and hands the wrapped network `[N, C, H, W]`; the converter cancels the transposition."""
 
-    def __init__(self, network: fx.GraphModule, transposed_convs: Mapping[str, TransposedConv]) -> None:
+    def __init__(
+        self,
+        network: fx.GraphModule,
+        transposed_convs: Mapping[str, TransposedConv],
+        stand_ins: Collection[StandIn],
+    ) -> None:
         super().__init__()
         self.network = network
-        self.transposed_convs = transposed_convs  # operators of our own, which the file has to replace
+        # operators of our own, which the file has to replace
+        self.transposed_convs = transposed_convs
+        self.stand_ins = stand_ins
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.network(image.permute(0, 3, 1, 2))
         return logits
 
 
-def lowered(captured: fx.GraphModule, *, expand_hardswish: bool) -> ChannelsLast:
+def lowered(captured: fx.GraphModule, *, lacks: Collection[str]) -> ChannelsLast:
     """A captured graph ready for LiteRT's converter; `captured` is not changed.
+
+    Args:
+        lacks: operators that the device has not.
 
     Raises:
         StageError: a layer has no exact form in LiteRT; names it.
@@ -58,17 +69,19 @@ def lowered(captured: fx.GraphModule, *, expand_hardswish: bool) -> ChannelsLast
     batch_of_one(graph)
     check_nearest(graph)
     fold_ranks(graph)
-    expand_activations(graph, hardswish=expand_hardswish)
+    expand_activations(graph, hardswish="HARD_SWISH" in lacks)
     pool_strides(graph)
     repeats_as_concatenations(graph)
     transposed_convs = carry_transposed_convs(graph)
     for node in [*graph.graph.nodes]:
         _signed(node)
+    stand_ins = place_stand_ins(graph, lacks=lacks)
+    for node in [*graph.graph.nodes]:
         if node.target in _PAIRS and constant(graph, node.args[0]) is not None:
             _store_float(graph, node)
     graph.graph.lint()
     graph.recompile()
-    return ChannelsLast(graph, transposed_convs).eval()
+    return ChannelsLast(graph, transposed_convs, stand_ins).eval()
 
 
 def _signed(node: fx.Node) -> None:

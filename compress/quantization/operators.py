@@ -48,6 +48,7 @@ _KINDS: dict[OpKind, tuple[torch._ops.OpOverloadPacket, ...]] = {
     OpKind.GELU: (aten.gelu,),
     OpKind.TANH: (aten.tanh,),
     OpKind.SOFTMAX: (aten.softmax, aten._softmax),
+    OpKind.LOG_SOFTMAX: (aten.log_softmax, aten._log_softmax),
     OpKind.MAX_POOL: (aten.max_pool1d, aten.max_pool2d, aten.max_pool3d, aten.adaptive_max_pool2d),
     OpKind.AVG_POOL: (aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d, aten.adaptive_avg_pool2d),
     OpKind.RESIZE: (aten.upsample_nearest2d, aten.upsample_bilinear2d),

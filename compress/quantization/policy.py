@@ -20,6 +20,7 @@ from compress.errors import ConfigError, nearest
 __all__ = [
     "FixedRange",
     "Guard",
+    "IntegerForm",
     "NumberFormat",
     "OpKind",
     "OpRule",
@@ -56,6 +57,7 @@ class OpKind(str, Enum):
     GELU = "gelu"
     TANH = "tanh"
     SOFTMAX = "softmax"
+    LOG_SOFTMAX = "log_softmax"
     MAX_POOL = "max_pool"
     AVG_POOL = "avg_pool"
     RESIZE = "resize"
@@ -67,6 +69,33 @@ class OpKind(str, Enum):
     REARRANGE = "rearrange"
     NORMALIZATION = "normalization"
     OTHER = "other"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class IntegerForm(str, Enum):
+    """A layer without an integer kernel that `compress.quantization.integer_forms` writes with operators that have one.
+
+    normalization  batch normalisation that cannot be folded: a depthwise convolution, or into the linear layer behind
+    affine         a gain and an offset per channel, at the input also one for all; quotients by stored numbers
+    power          small whole powers, and square roots written as powers
+    groups         a grouped convolution, as full ones
+    scaled_elu     SELU, CELU and ELU with factors of its own, with plain ELU
+    elu            all of these with TANH and RSQRT
+    mish, softplus (and log-sigmoid), gelu (`approximate="tanh"` only), abs
+    """
+
+    NORMALIZATION = "normalization"
+    AFFINE = "affine"
+    POWER = "power"
+    GROUPS = "groups"
+    SCALED_ELU = "scaled_elu"
+    ELU = "elu"
+    MISH = "mish"
+    SOFTPLUS = "softplus"
+    GELU = "gelu"
+    ABS = "abs"
 
     def __str__(self) -> str:
         return self.value
@@ -185,6 +214,7 @@ class Policy(BaseModel):
         rules: by kind of operator; a kind that is not listed follows `unlisted`.
         unlisted: None leaves those operators in float.
         guards: operators that stay in float although their kind has a rule, or the runtime a kernel.
+        expands: layers that are written with other operators before placement.
     """
 
     model_config = _STRICT
@@ -196,6 +226,7 @@ class Policy(BaseModel):
     rules: dict[OpKind, OpRule]
     unlisted: OpRule | None = None
     guards: tuple[Guard, ...] = ()
+    expands: tuple[IntegerForm, ...] = ()
 
     @model_validator(mode="after")
     def _guards_need_float(self) -> Policy:

@@ -17,8 +17,8 @@ from compress.errors import StageError
 from compress.graph import call_nodes, capture, constant, layer_name
 from compress.quantization.batchnorm import fold_graph
 from compress.quantization.computed_weights import fold_parameters
+from compress.quantization.integer_forms import expand
 from compress.quantization.joins import share_where_free
-from compress.quantization.norm_as_conv import normalizations_as_convs
 from compress.quantization.number_operands import numbers_as_tensors
 from compress.quantization.operators import WEIGHTED, kind_of, lossless_range
 from compress.quantization.placement import (
@@ -62,8 +62,8 @@ def float_graph(module: nn.Module, input: InputSpec, policy: Policy | None = Non
     `module` is not changed, but weights that are in both are shared: copy the graph before training it.
 
     Args:
-        policy: the runtime it is for. One that leaves nothing in float gets normalisations as convolutions, and
-            numbers in sums and products as tensors.
+        policy: the runtime it is for, whose `expands` are written with other operators. One that leaves nothing in
+            float gets numbers in sums and products as tensors.
 
     Raises:
         ModelError: the module cannot be captured.
@@ -73,9 +73,10 @@ def float_graph(module: nn.Module, input: InputSpec, policy: Policy | None = Non
         graph = copy.deepcopy(graph)
     fold_parameters(graph)
     fold_graph(graph)
-    if policy is not None and policy.unlisted is not None:
-        normalizations_as_convs(graph)
-        numbers_as_tensors(graph)
+    if policy is not None:
+        expand(graph, policy.expands)
+        if policy.unlisted is not None:
+            numbers_as_tensors(graph)
     rewrite_for_kernels(graph)
     return graph
 

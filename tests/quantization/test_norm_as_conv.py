@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+
+import pytest
 import torch
 from torch import nn
 
@@ -36,8 +39,6 @@ def test_the_same_function(kit):
     x = torch.randn(4, 3, 16, 16)
     graph = capture(module, kit.spec)
     expected = module(x)
-    import copy
-
     graph = copy.deepcopy(graph)
     assert normalizations_as_convs(graph) == 1
     torch.testing.assert_close(graph(x), expected, atol=1e-5, rtol=1e-5)
@@ -46,13 +47,51 @@ def test_the_same_function(kit):
 
 
 def test_each_call_of_a_shared_module_gets_parameters_of_its_own(kit):
-    import copy
-
     module = kit.lively(Twice())
     x = torch.randn(4, 3, 16, 16)
     graph = copy.deepcopy(capture(module, kit.spec))
     assert normalizations_as_convs(graph) == 2
     torch.testing.assert_close(graph(x), module(x), atol=1e-5, rtol=1e-5)
+
+
+class Vectors(nn.Module):
+    """Normalisations of vectors, with parameters and without: before a linear layer, and at the end."""
+
+    def __init__(self, *, affine):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(3, 5), nn.BatchNorm1d(3, affine=affine)
+        self.last = nn.BatchNorm1d(5, affine=affine)
+
+    def forward(self, x):
+        return self.last(self.linear(self.norm(x.relu().mean((2, 3)))).relu())
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_vectors_go_into_the_linear_layer_behind_or_are_images_of_one_pixel(kit, affine):
+    module = kit.lively(Vectors(affine=affine))
+    graph = copy.deepcopy(capture(module, kit.spec))
+    assert normalizations_as_convs(graph) == 2
+    x = torch.randn(4, 3, 16, 16)
+    torch.testing.assert_close(graph(x), module(x), atol=1e-5, rtol=1e-5)
+    kinds = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
+    assert kinds.count("aten.conv2d.default") == 1  # the last one
+    assert "aten.batch_norm.default" not in kinds
+    assert graph(x).shape == (4, 5)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_maps_and_sequences_without_parameters(kit, affine):
+    layers = (nn.BatchNorm2d(3, affine=affine), nn.ReLU(), nn.Flatten(2), nn.BatchNorm1d(3, affine=affine))
+    module = kit.lively(nn.Sequential(*layers))
+    graph = copy.deepcopy(capture(module, kit.spec))
+    assert normalizations_as_convs(graph) == 2
+    x = torch.randn(4, 3, 16, 16)
+    torch.testing.assert_close(graph(x), module(x), atol=1e-5, rtol=1e-5)
+
+
+def test_statistics_of_each_batch_stay(kit):
+    graph = copy.deepcopy(capture(nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)).eval(), kit.spec))
+    assert normalizations_as_convs(graph) == 0
 
 
 def test_only_runtimes_without_float_need_it(kit):

@@ -14,7 +14,7 @@ from compress.stage import Context, ExportStage
 from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import fx, nn
 
     from compress.litert.check import Requirements
     from compress.litert.write import Form
@@ -94,6 +94,8 @@ class ToTflite(ExportStage):
             StageError: an operator has no form in LiteRT, or the file is not what the target needs; names where.
             ParityError: the file does not compute what its source does.
         """
+        from compress.graph import capture
+        from compress.litert.loadable import require_loadable
         from compress.litert.write import tflite_bytes
         from compress.parity import check_export
 
@@ -109,7 +111,9 @@ class ToTflite(ExportStage):
             notes=self._notes(),
         )
         content = tflite_bytes(module, artifact.input, self._form(context.target), _metadata(exported, context))
-        self._check(content, artifact, context)
+        graph = capture(module, artifact.input, dynamic_batch=False)
+        require_loadable(content, graph)
+        self._check(content, graph, artifact, context)
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)
             if self.weights != "float32":
@@ -156,23 +160,28 @@ class ToTflite(ExportStage):
         }
         return {"weights": words[self.weights]} if self.weights in words else {}
 
-    def _check(self, content: bytes, artifact: Artifact, context: Context) -> None:
+    def _check(self, content: bytes, graph: fx.GraphModule, artifact: Artifact, context: Context) -> None:
         """Refuse a file that a full-integer target cannot use; elsewhere, say what it has."""
         from compress.litert.check import check_network
         from compress.litert.network import parse_network
+        from compress.litert.refusals import unmapped, without_integers
 
         if artifact.precision is not Precision.INT8:
             return
-        found = check_network(parse_network(content), self._requirements(context.target))
+        network, target = parse_network(content), context.target
+        lacking = {operator.kind for operator in network.operators} & set(target.tflite.lacks if target.tflite else ())
+        if lacking:
+            raise unmapped(graph, sorted(lacking)[0], target.title)
+        found = check_network(network, self._requirements(target))
         if not found:
             return
         shown = "; ".join(str(violation) for violation in found[:_SHOWN])
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        if context.target.tflite is not None and context.target.tflite.full_integer:
-            raise StageError(
-                f"{context.target.title} needs a full-integer file, and this one has {len(found)} "
+        if target.tflite is not None and target.tflite.full_integer:
+            raise without_integers(graph, target.title) or StageError(
+                f"{target.title} needs a full-integer file, and this one has {len(found)} "
                 f"violation{'s' if len(found) > 1 else ''}: {shown}{more}",
-                fix="replace those layers (SiLU by ReLU6), or choose a target that falls back to float",
+                fix="replace the layers named there, or choose a target that falls back to float",
             )
         context.progress.log(f"{context.name}: not full-integer: {shown}{more}")
 
