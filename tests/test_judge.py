@@ -90,3 +90,12 @@ def test_without_validation_images_calibration_images_show_the_noise():
 def test_a_label_beyond_the_outputs():
     with pytest.raises(DataError, match="label 7, but the model gives 2 classes"):
         judge([[1, 0]], [7])(artifact(nn.Identity()))
+
+
+def test_one_answer_for_everything_is_chance_though_most_are_right():
+    judged = judge([[1, 0]] * 90, [0] * 81 + [1] * 9)
+    assert "the source is right on 81 of 90 validation images, which is chance" in judged.unjudged
+
+
+def test_few_images_that_are_all_right_are_no_chance():
+    assert judge([[1, 0], [0, 1]], [0, 1]).unjudged is None

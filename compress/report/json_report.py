@@ -16,11 +16,11 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from compress.budget import Outcome
+from compress.chance import AtChance, at_chance
 from compress.device.results import DeviceRun
 from compress.errors import ConfigError, StageError
 from compress.estimate.roofline import Estimate
 from compress.files import sha256_file
-from compress.measure.chance import AtChance, at_chance
 from compress.measure.drift import Drift
 from compress.measure.host import Host, describe_host
 from compress.measure.ranges import TensorRange
