@@ -28,6 +28,7 @@ __all__ = [
     "Tolerance",
     "check_export",
     "check_parity",
+    "distance",
     "first_images",
     "reference_runner",
 ]
@@ -164,11 +165,7 @@ def check_parity(
     Raises:
         ParityError: it differs by more than `tolerance`, has NaN or infinite outputs, or there were no samples.
     """
-    # One after the other: idle threads of a runtime look for work for a while, on the cores that the other needs.
-    expected = [(images, source(images)) for images in batches]
-    meter = FidelityMeter()
-    for images, logits in expected:
-        meter.update(logits, exported(images))
+    meter = _compared(source, exported, batches)
     fidelity = meter.result()
     problem = tolerance.violation(meter)
     if problem:
@@ -199,6 +196,28 @@ def check_export(
         tolerance or TOLERANCES[source.precision],
         f"the {exported.format} file",
     )
+
+
+def distance(source: Artifact, other: Artifact, split: Split, samples: int) -> Fidelity:
+    """How close two artifacts are on images of `split`, each in its own runtime, one by one where one takes no batches.
+
+    Raises:
+        ParityError: one has NaN or infinite outputs, or there were no samples.
+    """
+    batches = first_images(split, samples)
+    if not (source.dynamic_batch and other.dynamic_batch):
+        batches = (image[None] for batch in batches for image in batch)
+    threads = os.cpu_count() or 1
+    return _compared(reference_runner(source, threads), reference_runner(other, threads), batches).result()
+
+
+def _compared(source: Runner, other: Runner, batches: Iterable[NDArray[np.float32]]) -> FidelityMeter:
+    # One after the other: idle threads of a runtime look for work for a while, on the cores that the other needs.
+    expected = [(images, source(images)) for images in batches]
+    meter = FidelityMeter()
+    for images, logits in expected:
+        meter.update(logits, other(images))
+    return meter
 
 
 def reference_runner(artifact: Artifact, threads: int) -> Runner:
