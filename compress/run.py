@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +45,7 @@ from compress.measure.reference import RecordedLogits
 from compress.measure.unmeasured import attempt
 from compress.models import class_names, load_model, model_digest, self_contained
 from compress.pipeline import SOURCE, LeftOut, Pipeline
+from compress.profile.slower import Slower, explain
 from compress.report.json_report import Report, create_report, summarize_file
 from compress.report.pages import REPORT, run_pages
 from compress.request import Plan, Request, plan_run
@@ -107,6 +108,7 @@ def _carried_out(
     results = execute(pipeline, run)
     drift = _beside("drift of the exported files", lambda: _drift(results, run), progress)
     ranges = _beside("ranges", lambda: _ranges(results, run), progress)
+    slower = _beside("why INT8 is slower", lambda: _slower(results, run), progress)
     budget = _budget(results, run)
 
     def fill(folder: Path) -> None:
@@ -115,7 +117,9 @@ def _carried_out(
         write_golden(folder, run.source, delivered, run.splits, config.golden_samples)
         write_device_bundle(folder, pipeline.target, run.source, delivered, run.splits)
         seconds = time.perf_counter() - started
-        report = _report(request, tree, config, run, results, drift, ranges, budget, folder, seconds, pipeline.left_out)
+        report = _report(
+            request, tree, config, run, results, drift, ranges, slower, budget, folder, seconds, pipeline.left_out
+        )
         write_bytes(folder / REPORT, report.to_json())
         write_in_order(folder, list(run_pages(report, folder).items()))
         write_manifest(folder, pipeline.target.name, run.source, delivered, run.splits)
@@ -242,6 +246,40 @@ class _RangeRows:
     rows: tuple[TensorRange, ...]
 
 
+def _slower(results: list[Result], run: Run) -> tuple[Slower, ...]:
+    """Why each INT8 ONNX file that lost its race against an FP32 one did."""
+    by_stage = {result.measurement.stage: result for result in results}
+    pairs = [(result, by_stage[result.measurement.race.against]) for result in results if result.measurement.race]
+    return tuple(_why_slower(int8, fp32, by_stage, run) for int8, fp32 in pairs if _lost(int8, fp32))
+
+
+def _lost(int8: Result, fp32: Result) -> bool:
+    row, base = int8.measurement, fp32.measurement
+    of_interest = row.format is base.format is Format.ONNX and row.precision is Precision.INT8
+    surely = row.race is not None and row.race.latency.low > 1
+    return of_interest and base.precision is Precision.FP32 and surely and not row.handed_on
+
+
+def _why_slower(int8: Result, fp32: Result, by_stage: Mapping[str, Result], run: Run) -> Slower:
+    """The parts that lose time, or what an earlier run found for the very same files."""
+    row, feed = int8.measurement, by_stage.get(int8.measurement.feed or "")
+    assert row.race is not None
+    ratio = row.race.latency.ratio
+    name = f"slower-{content_key({'against': fp32.output.digest, 'with': run.measured_with})[:16]}"
+
+    def measure() -> Slower:
+        return explain(
+            (row.stage, int8.output.artifact),
+            (fp32.measurement.stage, fp32.output.artifact),
+            ratio,
+            quantizer=feed.measurement.stage if feed is not None and _is_int8_graph(feed) else None,
+            threads=run.measure.threads,
+            target=run.target,
+        )
+
+    return _remembered(int8.output, name, Slower, measure, run)
+
+
 def _remembered(graph: Output, name: str, kind: type[T], measure: Callable[[], T], run: Run) -> T:
     """The document `name` that an earlier run stored beside `graph`, or what `measure` gives now, stored for later."""
     found = run.store.find_document(graph.digest, name, kind) if run.resume else None
@@ -331,6 +369,7 @@ def _report(
     results: list[Result],
     drift: tuple[Drift, ...],
     ranges: tuple[TensorRange, ...],
+    slower: tuple[Slower, ...],
     budget: tuple[Outcome, ...],
     folder: Path,
     seconds: float,
@@ -348,6 +387,7 @@ def _report(
         files=tuple(summarize_file(folder, path) for path in delivered_files(folder)),
         drift=drift,
         ranges=ranges,
+        slower=slower,
         budget=budget,
         estimates=estimate_all(run.target, [result.output.artifact for result in results if _is_onnx(result)]),
         wall_seconds=seconds,
