@@ -44,6 +44,7 @@ from compress.measure.ranges import TensorRange, measure_ranges
 from compress.measure.reference import RecordedLogits
 from compress.measure.unmeasured import attempt
 from compress.models import class_names, load_model, model_digest, self_contained
+from compress.parity import reference_runner
 from compress.pipeline import SOURCE, LeftOut, Pipeline
 from compress.profile.slower import Slower, explain
 from compress.report.json_report import Report, create_report, summarize_file
@@ -330,15 +331,14 @@ def _verdict(output: Output, run: Run) -> Verdict | None:
 
 
 def _exact_runner(artifact: Artifact) -> Runner | None:
-    """Where 8-bit products saturate on this processor: every operator as specified, as the device would compute it."""
+    """Where 8-bit products saturate on this processor: every operator as specified, as the device would compute it, or
+    with weights in 7 bits where the file's own operators multiply integers."""
     if artifact.format is not Format.ONNX or artifact.precision is not Precision.INT8:
         return None
     host = describe_host()
     if int8_exact(artifact, host):
         return None
-    from compress.runtimes.onnx import load
-
-    return load(artifact, threads=host.cores, fused=False)
+    return reference_runner(artifact, host.cores)
 
 
 def _misses(budget: tuple[Outcome, ...]) -> Iterator[BudgetMissed]:

@@ -138,7 +138,7 @@ def _torchvision(name: str, data: Path, weights: Path, folder: Path) -> Job:
         test=data / "images/cifar10_test500",
         resize=side,
         calibration=64,
-        validation=400,
+        validation=200,
         finetune=0,
     )
     scripts = Path(__file__).resolve().parent
