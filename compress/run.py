@@ -312,10 +312,11 @@ def _outcome(result: Result, drop: float, run: Run) -> Outcome | None:
         return None
     if verdict is None:
         return None
+    saturates = _saturates(result.output.artifact)
     if not verdict.labelled:
-        return Outcome(drop, stage, verdict, None, run.judge.unjudged or "")
+        return Outcome(drop, stage, verdict, None, run.judge.unjudged or "", saturates)
     reason = Limits(drop).shortfall(verdict)
-    return Outcome(drop, stage, verdict, reason is None, reason or "")
+    return Outcome(drop, stage, verdict, reason is None, reason or "", saturates)
 
 
 def _verdict(output: Output, run: Run) -> Verdict | None:
@@ -333,12 +334,13 @@ def _verdict(output: Output, run: Run) -> Verdict | None:
 def _exact_runner(artifact: Artifact) -> Runner | None:
     """Where 8-bit products saturate on this processor: every operator as specified, as the device would compute it, or
     with weights in 7 bits where the file's own operators multiply integers."""
-    if artifact.format is not Format.ONNX or artifact.precision is not Precision.INT8:
-        return None
-    host = describe_host()
-    if int8_exact(artifact, host):
-        return None
-    return reference_runner(artifact, host.cores)
+    return reference_runner(artifact, describe_host().cores) if _saturates(artifact) else None
+
+
+def _saturates(artifact: Artifact) -> bool:
+    """Whether 8-bit products of the file saturate on this processor."""
+    is_int8 = artifact.format is Format.ONNX and artifact.precision is Precision.INT8
+    return is_int8 and not int8_exact(artifact, describe_host())
 
 
 def _misses(budget: tuple[Outcome, ...]) -> Iterator[BudgetMissed]:

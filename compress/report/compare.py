@@ -26,6 +26,11 @@ __all__ += ["measured_on", "slower_lines", "warnings"]
 SLOWER = "Why INT8 is slower than FP32 here"
 """Title of `slower_lines`."""
 
+_SATURATES = (
+    "computed operator by operator, as a device that does not saturate 8-bit products: the table's top-1 is of this "
+    "processor, which does"
+)
+
 _VISIBLE = 0.02  # relative change of size, or of time in a race, that is worth a word
 _CLEAR_SPEED = 1.05  # smaller ratios of unpaired medians are noise on a shared machine
 
@@ -73,6 +78,7 @@ def _budget_sentence(outcome: Outcome) -> str:
     if outcome.verdict is not None:
         parts.append(in_points(outcome.verdict).replace("-", "\N{MINUS SIGN}").replace("top\N{MINUS SIGN}1", "top-1"))
     parts += [outcome.reason] if outcome.reason else []
+    parts += [_SATURATES] if outcome.saturates else []
     return f"{outcome.stage}: {'; '.join(parts)}" if outcome.stage else "; ".join(parts)
 
 
