@@ -178,12 +178,19 @@ class _Ran:
         return self.report is not None and any(outcome.met is False for outcome in self.report.budget)
 
     @property
+    def unjudged(self) -> bool:
+        """Whether the report says that the budget cannot be judged."""
+        return self.report is not None and all(outcome.met is None for outcome in self.report.budget)
+
+    @property
     def outcome(self) -> str:
         """In words; one that begins with `SILENT` or `BROKEN` must not happen."""
         if self.verdict is None:
             return "refused in one line" if self.refused else "BROKEN: no report"
         if self.code:
             return "exit 1, labelled" if self.refused and self.labelled else "BROKEN: exit without its label"
+        if self.unjudged:
+            return "not judged, and said"
         if self.verdict.interval_points[1] < -_DROP:
             return "SILENT: beyond the budget with exit code 0"
         return "within the budget" if self.verdict.within(_DROP) else "within the interval"
@@ -192,9 +199,10 @@ class _Ran:
 def _run(job: Job, output: Path, *extra: str) -> _Ran:
     """The command as typed, plus `output=` and `extra`."""
     root = Path(__file__).resolve().parents[1]
+    path = [str(root), str(job.modules), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-m", "compress", *job.overrides(), *extra, f"output={output}", "-q"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(job.modules)])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         capture_output=True,
         text=True,
         check=False,
@@ -280,7 +288,7 @@ def _bars(name: str, ran: _Ran) -> list[Bar]:
     change = ran.verdict.change_points if ran.verdict else None
     said = f"within {_DROP:g} points as far as the interval tells, or exit 1 and labelled ({ran.outcome})"
     bars = [Bar(f"{name}: top-1 delivered against the source, test images", change, "points", said, holds)]
-    if ran.verdict is not None and ran.code == 0:
+    if ran.verdict is not None and ran.code == 0 and not ran.unjudged:
         within = ran.verdict.within(_DROP)
         bars.append(Bar(f"{name}: within the budget outright", change, "points", f">= -{_DROP:g}", within))
     return bars
