@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from compress.__main__ import main
 
@@ -34,6 +35,7 @@ class Absolute(nn.Module):
 """
 
 
+@pytest.mark.slow  # a whole run, two of its files profiled
 def test_the_report_says_why_int8_is_slower(tmp_path, monkeypatch, capsys):
     (tmp_path / "slower_net.py").write_text(NET)
     monkeypatch.syspath_prepend(tmp_path)
