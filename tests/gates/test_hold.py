@@ -238,7 +238,10 @@ def judged(file, tmp_path):
     images = np.random.default_rng(1).integers(0, 9, (8, 4, 6, 6)).astype(np.float32) / 10
     splits = SimpleNamespace(classes=(), calibration=ArraySplit(images))
     gate = Context("rewrite", PI, splits, tmp_path, 0, Log())
-    hold(Promise(), file, file, gate, exact_int8=True)
+    before = onnx.load(file.path)
+    before.doc_string = "the same network in another file"
+    onnx.save(before, tmp_path / "before.onnx")
+    hold(Promise(), replace(file, model=tmp_path / "before.onnx"), file, gate, exact_int8=True)
     return gate.progress.lines
 
 
