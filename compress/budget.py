@@ -164,6 +164,8 @@ class Outcome:
         verdict: against the source on validation images.
         met: None where the budget is off or cannot be judged.
         reason: why it is missed or cannot be judged; empty where it is held.
+        saturates: this processor gets 8-bit products of the file wrong, so its operators were computed one by one, as
+            they are specified: what the device gives, and not what the file gives here.
     """
 
     drop: float | None
@@ -171,6 +173,7 @@ class Outcome:
     verdict: Verdict | None = None
     met: bool | None = None
     reason: str = ""
+    saturates: bool = False
 
 
 def in_points(verdict: Verdict) -> str:

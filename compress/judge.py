@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compress.budget import Budget, Verdict
+from compress.chance import ChanceMeter, at_chance
 from compress.errors import DataError
-from compress.intervals import wilson_interval
 from compress.parity import FidelityMeter
 from compress.types import Artifact, Format
 
@@ -94,8 +94,7 @@ class Judge:
         if not len(self._splits.validation):
             return _Reference(size, logits, "the validation split is empty (data.validation=<number of images>)")
         _require_answers(self._split, labels, logits[0].shape[1])
-        right = np.concatenate([answers.argmax(axis=1) for answers in logits]) == labels
-        return _Reference(size, logits, _chance(int(right.sum()), labels, logits[0].shape[1]))
+        return _Reference(size, logits, _doubt(batches))
 
     @property
     def _split(self) -> Split:
@@ -106,16 +105,21 @@ class Judge:
         return self._split.batches(size, order=range(count))
 
 
-def _chance(correct: int, labels: NDArray[np.int64], classes: int) -> str | None:
-    """Why so few right answers mean that the labels do not belong to the model; None if there are enough."""
-    samples, different = len(labels), len(np.unique(labels))
-    if different < 2:
+def _doubt(batches: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]]) -> str | None:
+    """Why labels `[n]` say nothing of a model that gives these logits `[n, classes]`; None if they do."""
+    samples = sum(len(labels) for labels, _ in batches)
+    if len(np.unique(np.concatenate([labels for labels, _ in batches]))) < 2:
         return f"all {samples} validation images have the same label"
-    if wilson_interval(correct, samples)[0] > 1 / classes:
+    meter = ChanceMeter()
+    for labels, logits in batches:
+        meter.update(logits, labels)
+    accuracy = meter.accuracy()
+    if at_chance(accuracy) is None:
         return None
+    classes = batches[0][1].shape[1]
     return (
-        f"the source is right on {correct} of {samples} validation images, which is chance among {classes} classes: "
-        "labels do not fit this model?"
+        f"the source is right on {round(accuracy.top1 * samples)} of {samples} validation images, which is chance "
+        f"among {classes} classes: labels do not fit this model?"
     )
 
 

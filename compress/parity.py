@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compress.errors import ParityError
-from compress.runtimes import load_for_answers
-from compress.types import Fidelity, Precision
+from compress.runtimes import load_for_answers, usable_cores
+from compress.types import Fidelity, Format, Precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +27,7 @@ __all__ = [
     "Tolerance",
     "check_export",
     "check_parity",
+    "distance",
     "first_images",
     "reference_runner",
 ]
@@ -163,11 +164,7 @@ def check_parity(
     Raises:
         ParityError: it differs by more than `tolerance`, has NaN or infinite outputs, or there were no samples.
     """
-    # One after the other: idle threads of a runtime look for work for a while, on the cores that the other needs.
-    expected = [(images, source(images)) for images in batches]
-    meter = FidelityMeter()
-    for images, logits in expected:
-        meter.update(logits, exported(images))
+    meter = _compared(source, exported, batches)
     fidelity = meter.result()
     problem = tolerance.violation(meter)
     if problem:
@@ -199,8 +196,42 @@ def check_export(
     )
 
 
+def distance(source: Artifact, other: Artifact, split: Split, samples: int) -> Fidelity:
+    """How close two artifacts are on images of `split`, each in its own runtime, one by one where one takes no batches.
+
+    Raises:
+        ParityError: one has NaN or infinite outputs, or there were no samples.
+    """
+    batches = first_images(split, samples)
+    if not (source.dynamic_batch and other.dynamic_batch):
+        batches = (image[None] for batch in batches for image in batch)
+    return _compared(reference_runner(source), reference_runner(other), batches).result()
+
+
+def _compared(source: Runner, other: Runner, batches: Iterable[NDArray[np.float32]]) -> FidelityMeter:
+    # One after the other: idle threads of a runtime look for work for a while, on the cores that the other needs.
+    expected = [(images, source(images)) for images in batches]
+    meter = FidelityMeter()
+    for images, logits in expected:
+        meter.update(logits, other(images))
+    return meter
+
+
 def reference_runner(artifact: Artifact) -> Runner:
-    """What the file says, not what fused INT8 kernels make of it (see `TOLERANCES`)."""
+    """What the file says, not what fused INT8 kernels make of it (see `TOLERANCES`).
+
+    A file whose own operators multiply integers (dynamic quantization) is run with weights in 7 bits where this
+    processor saturates their products: that would be its fault and not the file's.
+    """
+    if artifact.format is Format.ONNX and artifact.precision is Precision.INT8:
+        import onnx
+
+        from compress.onnxfile.seven_bits import in_7_bits, integer_products, products_saturate
+        from compress.runtimes.onnx import OnnxRunner, open_session
+
+        if integer_products(onnx.load(artifact.path, load_external_data=False)) and products_saturate():
+            content = in_7_bits(onnx.load(artifact.path)).SerializeToString()
+            return OnnxRunner(open_session(content, threads=usable_cores(), fused=False, timed=False))
     return load_for_answers(artifact, as_written=True)
 
 

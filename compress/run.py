@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -44,7 +44,9 @@ from compress.measure.ranges import TensorRange, measure_ranges
 from compress.measure.reference import RecordedLogits
 from compress.measure.unmeasured import attempt
 from compress.models import class_names, load_model, model_digest, self_contained
+from compress.parity import reference_runner
 from compress.pipeline import SOURCE, LeftOut, Pipeline
+from compress.profile.slower import Slower, explain
 from compress.report.json_report import Report, create_report, summarize_file
 from compress.report.pages import REPORT, run_pages
 from compress.request import Plan, Request, plan_run
@@ -107,6 +109,7 @@ def _carried_out(
     results = execute(pipeline, run)
     drift = _beside("drift of the exported files", lambda: _drift(results, run), progress)
     ranges = _beside("ranges", lambda: _ranges(results, run), progress)
+    slower = _beside("why INT8 is slower", lambda: _slower(results, run), progress)
     budget = _budget(results, run)
 
     def fill(folder: Path) -> None:
@@ -115,7 +118,9 @@ def _carried_out(
         write_golden(folder, run.source, delivered, run.splits, config.golden_samples)
         write_device_bundle(folder, pipeline.target, run.source, delivered, run.splits)
         seconds = time.perf_counter() - started
-        report = _report(request, tree, config, run, results, drift, ranges, budget, folder, seconds, pipeline.left_out)
+        report = _report(
+            request, tree, config, run, results, drift, ranges, slower, budget, folder, seconds, pipeline.left_out
+        )
         write_bytes(folder / REPORT, report.to_json())
         write_in_order(folder, list(run_pages(report, folder).items()))
         write_manifest(folder, pipeline.target.name, run.source, delivered, run.splits)
@@ -242,6 +247,40 @@ class _RangeRows:
     rows: tuple[TensorRange, ...]
 
 
+def _slower(results: list[Result], run: Run) -> tuple[Slower, ...]:
+    """Why each INT8 ONNX file that lost its race against an FP32 one did."""
+    by_stage = {result.measurement.stage: result for result in results}
+    pairs = [(result, by_stage[result.measurement.race.against]) for result in results if result.measurement.race]
+    return tuple(_why_slower(int8, fp32, by_stage, run) for int8, fp32 in pairs if _lost(int8, fp32))
+
+
+def _lost(int8: Result, fp32: Result) -> bool:
+    row, base = int8.measurement, fp32.measurement
+    of_interest = row.format is base.format is Format.ONNX and row.precision is Precision.INT8
+    surely = row.race is not None and row.race.latency.low > 1
+    return of_interest and base.precision is Precision.FP32 and surely and not row.handed_on
+
+
+def _why_slower(int8: Result, fp32: Result, by_stage: Mapping[str, Result], run: Run) -> Slower:
+    """The parts that lose time, or what an earlier run found for the very same files."""
+    row, feed = int8.measurement, by_stage.get(int8.measurement.feed or "")
+    assert row.race is not None
+    ratio = row.race.latency.ratio
+    name = f"slower-{content_key({'against': fp32.output.digest, 'with': run.measured_with})[:16]}"
+
+    def measure() -> Slower:
+        return explain(
+            (row.stage, int8.output.artifact),
+            (fp32.measurement.stage, fp32.output.artifact),
+            ratio,
+            quantizer=feed.measurement.stage if feed is not None and _is_int8_graph(feed) else None,
+            threads=run.measure.threads,
+            target=run.target,
+        )
+
+    return _remembered(int8.output, name, Slower, measure, run)
+
+
 def _remembered(graph: Output, name: str, kind: type[T], measure: Callable[[], T], run: Run) -> T:
     """The document `name` that an earlier run stored beside `graph`, or what `measure` gives now, stored for later."""
     found = run.store.find_document(graph.digest, name, kind) if run.resume else None
@@ -273,10 +312,11 @@ def _outcome(result: Result, drop: float, run: Run) -> Outcome | None:
         return None
     if verdict is None:
         return None
+    saturates = _saturates(result.output.artifact)
     if not verdict.labelled:
-        return Outcome(drop, stage, verdict, None, run.judge.unjudged or "")
+        return Outcome(drop, stage, verdict, None, run.judge.unjudged or "", saturates)
     reason = Limits(drop).shortfall(verdict)
-    return Outcome(drop, stage, verdict, reason is None, reason or "")
+    return Outcome(drop, stage, verdict, reason is None, reason or "", saturates)
 
 
 def _verdict(output: Output, run: Run) -> Verdict | None:
@@ -292,12 +332,15 @@ def _verdict(output: Output, run: Run) -> Verdict | None:
 
 
 def _exact_runner(artifact: Artifact) -> Runner | None:
-    """Where 8-bit products saturate on this processor: every operator as specified, as the device would compute it."""
-    if artifact.format is not Format.ONNX or artifact.precision is not Precision.INT8:
-        return None
-    if int8_exact(artifact, describe_host()):
-        return None
-    return runtimes.load_for_answers(artifact, as_written=True)
+    """Where 8-bit products saturate on this processor: every operator as specified, as the device would compute it, or
+    with weights in 7 bits where the file's own operators multiply integers."""
+    return reference_runner(artifact) if _saturates(artifact) else None
+
+
+def _saturates(artifact: Artifact) -> bool:
+    """Whether 8-bit products of the file saturate on this processor."""
+    is_int8 = artifact.format is Format.ONNX and artifact.precision is Precision.INT8
+    return is_int8 and not int8_exact(artifact, describe_host())
 
 
 def _misses(budget: tuple[Outcome, ...]) -> Iterator[BudgetMissed]:
@@ -328,6 +371,7 @@ def _report(
     results: list[Result],
     drift: tuple[Drift, ...],
     ranges: tuple[TensorRange, ...],
+    slower: tuple[Slower, ...],
     budget: tuple[Outcome, ...],
     folder: Path,
     seconds: float,
@@ -345,6 +389,7 @@ def _report(
         files=tuple(summarize_file(folder, path) for path in delivered_files(folder)),
         drift=drift,
         ranges=ranges,
+        slower=slower,
         budget=budget,
         estimates=estimate_all(run.target, [result.output.artifact for result in results if _is_onnx(result)]),
         wall_seconds=seconds,

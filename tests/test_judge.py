@@ -100,3 +100,12 @@ def test_images_go_through_as_many_at_a_time_as_fit():
     verdict = Judge(large, splits, Budget())(large)
     assert verdict.samples == 16
     assert max(validation.sizes) == 5
+
+
+def test_one_answer_for_everything_is_chance_though_most_are_right():
+    judged = judge([[1, 0]] * 90, [0] * 81 + [1] * 9)
+    assert "the source is right on 81 of 90 validation images, which is chance" in judged.unjudged
+
+
+def test_few_images_that_are_all_right_are_no_chance():
+    assert judge([[1, 0], [0, 1]], [0, 1]).unjudged is None

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "compress"
 
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
-    {"allocator", "intervals", "errors", "types", "quiet", "garbage", "svg", "observe", "child", "signals"},
+    {"allocator", "chance", "intervals", "errors", "types", "quiet", "garbage", "svg", "observe", "child", "signals"},
     {"reserved_names", "scratch", "files", "serialize", "resources", "versions", "target", "stage", "budget"},
     {
         "graph",

@@ -32,6 +32,10 @@ _FUSED = Tolerance(mean_lsb=1.0)
 """Correct fused kernels round a code here and there to its neighbour: 0.12 LSB at the logits of ResNet-20, 0.13 of
 ResNet-44 (ONNX Runtime 1.31). A wrong average pooling gives 9 to 44."""
 
+_SPREAD = Tolerance(sqnr_db=15.0)
+"""Where each kernel is right by itself: deep networks of many small channels spread a step's rounding to 3.6 LSB at the
+logits (a MobileNetV3-Small with activations equalized), as `parity.TOLERANCES` knows."""
+
 _ONNXRUNTIME = "onnxruntime"
 
 
@@ -53,7 +57,7 @@ def hold(stage: Stage, before: Artifact, after: Artifact, context: Context, *, e
     try:
         as_written = require_equal(before, after, images)
         if _runs_on_onnxruntime(after, context.target):
-            _require_equal_when_fused(after, images, as_written, exact_int8=exact_int8)
+            _require_equal_when_fused(after, images, as_written, context, exact_int8=exact_int8)
     except DeviceMissing:
         return
     except ParityError as error:
@@ -65,6 +69,7 @@ def _require_equal_when_fused(
     artifact: Artifact,
     images: list[NDArray[np.float32]],
     as_written: list[NDArray[np.float32]],
+    context: Context,
     *,
     exact_int8: bool,
 ) -> None:
@@ -75,6 +80,12 @@ def _require_equal_when_fused(
     if found is None:
         return
     kernel = first_wrong_kernel(model, worst(expected, computed, images))
+    if kernel is None and problem(expected, computed, _SPREAD) is None:
+        context.progress.log(
+            f"{context.name}: ONNX Runtime's fused kernels and the file differ: {found}; every kernel by itself is "
+            "within one step, and later layers spread its rounding"
+        )
+        return
     raise ParityError(
         f"ONNX Runtime's fused kernels do not compute what the file says on {sum(map(len, images))} samples: {found}"
         f"{f'; first at {kernel}' if kernel else ''}; it was not kept",

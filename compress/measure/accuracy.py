@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.chance import ChanceMeter
 from compress.errors import DataError, StageError
-from compress.intervals import wilson_interval
-from compress.measure.chance import ChanceMeter
 from compress.measure.unmeasured import NotMeasured
 from compress.parity import FidelityMeter
 from compress.runtimes.base import Runner
@@ -53,16 +52,15 @@ def evaluate(
     if reference is not None and len(reference) != len(split):
         raise StageError(f"the reference has logits of {len(reference)} samples, the {split.name} split {len(split)}")
     meter = FidelityMeter()
-    correct = position = 0
-    chance = ChanceMeter()
+    position = 0
+    right = ChanceMeter()
     for batch, logits in answers(run, split, batch_size=batch_size, progress=progress, description=description):
-        correct += _count_correct(logits, batch.labels, split.name)
-        chance.update(logits, batch.labels)
+        _require_classes(logits, batch.labels, split.name)
+        right.update(logits, batch.labels)
         if reference is not None:
             meter.update(_reference_rows(reference, position, logits), logits)
         position += len(logits)
-    accuracy = Accuracy(correct / position, *wilson_interval(correct, position), position, chance.share)
-    return Evaluation(accuracy, None if reference is None else meter.result())
+    return Evaluation(right.accuracy(), None if reference is None else meter.result())
 
 
 def answers(
@@ -84,16 +82,13 @@ def answers(
         yield batch, logits
 
 
-def _count_correct(logits: NDArray[np.float32], labels: NDArray[np.int64], split: str) -> int:
-    """Rows whose largest logit is the label's; a row with NaN has no largest logit and is wrong."""
+def _require_classes(logits: NDArray[np.float32], labels: NDArray[np.int64], split: str) -> None:
     if labels.max() >= logits.shape[1]:
         raise DataError(
             f"the {split} split has label {labels.max()}, but the model gives {logits.shape[1]} classes (0 to "
             f"{logits.shape[1] - 1})",
             fix="use a model trained for this data set",
         )
-    answered = ~np.isnan(logits).any(axis=1)
-    return int(((logits.argmax(axis=1) == labels) & answered).sum())
 
 
 def _reference_rows(reference: NDArray[np.float32], start: int, logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -66,13 +67,30 @@ def load_checkpoint(
             f"checkpoint {path} fills {100 * share:.1f} % of the model's values; random would stay {_few(missing)}",
             fix=f"check model.factory and model.key, or model.allow_random=[{_patterns(missing)}] where that is meant",
         )
-    module.load_state_dict(given, strict=False)
+    _load(module, given, path)
     filled = sum(name in given for name in expected)
     return f"{filled} of {len(expected)} tensors are from {path.name}{f' ({source})' if source else ''}" + (
         f"; as the factory made them: {_few([name for name in expected if name not in given])}"
         if filled < len(expected)
         else ""
     )
+
+
+def _load(module: nn.Module, given: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Fill `module` from tensors that are known to fit.
+
+    They come with the module's own `_metadata`, the version that each part writes: torchvision's MNASNet takes none
+    without, and shapes that fit are of the version that wrote them.
+    """
+    state = OrderedDict(given)
+    state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
+    try:
+        module.load_state_dict(state, strict=False)
+    except Exception as error:  # modules override how they load, and torch's own errors share no class
+        raise ModelError(
+            f"checkpoint {path} does not load into {type(module).__name__}: {first_line(error)}",
+            fix="check model.factory and model.key",
+        ) from error
 
 
 def _may_be_missing(name: str, allow_random: Sequence[str]) -> bool:

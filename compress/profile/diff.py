@@ -12,10 +12,11 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from compress.profile.document import LayerProfile, Profile
 
-__all__ = ["Pair", "compare"]
+__all__ = ["Pair", "compare", "matched", "plain_name"]
 
 _KINDS = {
     "FusedConv": "Conv",
@@ -47,6 +48,16 @@ _RENAMED = re.compile(r"_nchwc$|_nhwc$|_token_\d+$")
 """What ONNX Runtime appends to the name of a node that it rewrites."""
 
 
+class Named(Protocol):
+    """A layer that is matched by its name and its kind."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def op(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Pair:
     """A layer before and after; one of them is None where it has no partner.
@@ -67,7 +78,7 @@ class Pair:
 
 def compare(before: Profile, after: Profile) -> list[Pair]:
     """Every layer of both, in the order of `before`; layers that only `after` has come last."""
-    partner = _matched(before.layers, after.layers)
+    partner = matched(before.layers, after.layers)
     taken = set(partner.values())
     pairs = [
         Pair(layer, after.layers[partner[index]])
@@ -78,7 +89,7 @@ def compare(before: Profile, after: Profile) -> list[Pair]:
     return [*pairs, *(Pair(None, layer, "new") for index, layer in enumerate(after.layers) if index not in taken)]
 
 
-def _matched(before: Sequence[LayerProfile], after: Sequence[LayerProfile]) -> dict[int, int]:
+def matched(before: Sequence[Named], after: Sequence[Named]) -> dict[int, int]:
     """Position in `after` by position in `before`."""
     found = dict(_by_name(before, after))
     left = [index for index in range(len(before)) if index not in found]
@@ -91,11 +102,11 @@ def _matched(before: Sequence[LayerProfile], after: Sequence[LayerProfile]) -> d
     return found
 
 
-def _by_name(before: Sequence[LayerProfile], after: Sequence[LayerProfile]) -> Iterator[tuple[int, int]]:
-    positions: Mapping[str, int] = {_plain(layer.name): index for index, layer in enumerate(after)}
+def _by_name(before: Sequence[Named], after: Sequence[Named]) -> Iterator[tuple[int, int]]:
+    positions: Mapping[str, int] = {plain_name(layer.name): index for index, layer in enumerate(after)}
     used: set[int] = set()
     for index, layer in enumerate(before):
-        place = positions.get(_plain(layer.name))
+        place = positions.get(plain_name(layer.name))
         if place is not None and place not in used and _kind(layer.op) == _kind(after[place].op):
             used.add(place)
             yield index, place
@@ -104,7 +115,7 @@ def _by_name(before: Sequence[LayerProfile], after: Sequence[LayerProfile]) -> I
 def _fate(index: int, before: Profile, after: Profile, partner: Mapping[int, int]) -> str:
     """What became of a layer that has no partner."""
     layer = before.layers[index]
-    name = _plain(layer.name)
+    name = plain_name(layer.name)
     holder = next((other for other in after.layers if name in _parts(other.name)), None)
     if holder is not None:
         return f"fused into {holder.name}"
@@ -118,11 +129,12 @@ def _kind(op: str) -> str:
     return _KINDS.get(op, op)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A node's name in the file, from the one that ONNX Runtime gave it."""
     return _RENAMED.sub("", name)
 
 
 def _parts(name: str) -> list[str]:
     """Names that a fused layer's name is put together from; none where it is one name."""
     parts = re.split(r"[;+,]", name)
-    return [_plain(part.strip()) for part in parts] if len(parts) > 1 else []
+    return [plain_name(part.strip()) for part in parts] if len(parts) > 1 else []

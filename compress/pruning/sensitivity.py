@@ -37,7 +37,8 @@ class Curve:
     Attributes:
         name: of the layer, or of the first layer of a group.
         size: weights, or channels, that the shares are of.
-        points: by rising share; the first one is of the whole network, at share 0.
+        points: by rising share; the first one, at share 0, is what the others are compared with: the whole network, or
+            the source.
     """
 
     name: str
@@ -127,7 +128,7 @@ def scan(
     Args:
         ratios: shares in (0, 1), rising.
         judge: accuracy of the network as it is now.
-        whole: accuracy of the unpruned network.
+        whole: accuracy to compare with, of the unpruned network or of the source.
     """
     return [_curve(part, ratios, judge, whole) for part in parts]
 

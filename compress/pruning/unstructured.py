@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,16 +26,20 @@ def prunable_weights(module: nn.Module, exclude: Sequence[str], stage: str) -> l
     return weights
 
 
-def prune_smallest(tensors: Sequence[torch.Tensor], amount: float, scales: Sequence[float] | None = None) -> None:
+def prune_smallest(
+    tensors: Sequence[torch.Tensor], amount: float, scales: Sequence[float] | None = None, *, most: float = 1.0
+) -> None:
     """Zero, in place, the `round(amount * n)` elements of smallest magnitude among all `n` elements of `tensors`.
 
-    With `scales`, one for each tensor, the magnitudes are compared after multiplying by them.
+    With `scales`, one for each tensor, the magnitudes are compared after multiplying by them. No tensor loses more than
+    the share `most` of its elements; where that leaves too few, fewer go.
 
     The threshold is the k-th smallest magnitude; elements that tie with it go in memory order until k are reached.
     """
     factors = [1.0] * len(tensors) if scales is None else scales
-    scores = torch.cat([_magnitudes(tensor) * factor for tensor, factor in zip(tensors, factors, strict=True)])
-    count = round(amount * scores.numel())
+    parts = [_spared(_magnitudes(tensor) * factor, most) for tensor, factor in zip(tensors, factors, strict=True)]
+    scores = torch.cat(parts)
+    count = min(round(amount * scores.numel()), int(scores.isfinite().sum()))
     if count == 0:
         return
     threshold = scores.kthvalue(count).values
@@ -44,6 +49,14 @@ def prune_smallest(tensors: Sequence[torch.Tensor], amount: float, scales: Seque
     with torch.no_grad():
         for tensor, part in zip(tensors, mask.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.masked_fill_(part.view(tensor.shape), 0)
+
+
+def _spared(scores: torch.Tensor, most: float) -> torch.Tensor:
+    """`[n]` scores, those that must stay made infinite: the largest, beyond the share `most`."""
+    kept = len(scores) - math.floor(most * len(scores) + 1e-9)
+    if kept:
+        scores[scores.topk(kept).indices] = math.inf
+    return scores
 
 
 def _magnitudes(tensor: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ from torch import nn
 
 from compress.errors import StageError
 from compress.stage import Batch, Context
-from compress.training.validate import Validation, validate
+from compress.training.validate import Validation, validate, validate_source
 from compress.types import Artifact
 
 __all__ = ["Judge"]
@@ -41,3 +41,7 @@ class Judge:
 
     def __call__(self, module: nn.Module) -> Validation:
         return validate(module, self._batches)
+
+    def source(self, context: Context) -> Validation | None:
+        """Accuracy of the model as loaded, which nothing has pruned; None where there is none."""
+        return validate_source(context.source, self._batches)

@@ -62,7 +62,7 @@ class RungRecord:
 
     Attributes:
         number: from 1, as on the ladder that was asked for.
-        change_points: of top-1 against the float graph, in percentage points; negative is a loss.
+        change_points: of top-1 against the source, in percentage points; negative is a loss.
         low_points, high_points: 95 % interval of the change.
         seconds: of making it, judging excluded.
         obstacle: why it was not tried; the numbers are None then.

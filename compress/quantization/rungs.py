@@ -26,8 +26,11 @@ from compress.training.augment import Augment
 from compress.training.loop import train
 from compress.training.masks import KeepZeros
 from compress.training.options import TrainOptions
+from compress.training.prepare import source_or
 from compress.training.samples import Samples
 from compress.training.shuffle import Shuffled
+from compress.training.validate import validate_source
+from compress.types import Artifact
 
 __all__ = ["Bench", "build_rungs"]
 
@@ -50,6 +53,8 @@ class Bench:
         training: of the rung `qat`.
         training_batch: samples per step.
         folder: for the checkpoint of a training.
+        source: the model as loaded, which the rung `qat` learns from and is told beside: `graph` may have lost
+            something already.
     """
 
     graph: fx.GraphModule
@@ -67,6 +72,7 @@ class Bench:
     folder: Path
     progress: Progress
     description: str
+    source: Artifact | None = None
 
     def calibrated(self, settings: Settings, *, trainable: bool = False) -> Calibrated:
         """A fresh copy of the graph, quantized as `settings` say."""
@@ -169,7 +175,8 @@ def _qat(bench: Bench, settings: Settings) -> Made:
         seed=bench.seed,
         progress=bench.progress,
         validation=lambda: validation.batches(_VALIDATION_BATCH),
-        teacher=bench.graph,
+        source=validate_source(bench.source, validation.batches(_VALIDATION_BATCH)),
+        teacher=source_or(bench.source, bench.graph),
         hooks=(FrozenBatchNorm(), KeepZeros(calibrated.prepared)),
         checkpoint=checkpoint,
         description=f"{bench.description} qat",

@@ -9,7 +9,7 @@ from compress.quantization.sensitivity import LayerSensitivity
 from compress.svg import ROW, RowChart, column_of_names
 from compress.svg import row as svg_row
 
-__all__ = ["scan_csv", "scan_svg", "scan_table"]
+__all__ = ["decibels", "scan_csv", "scan_svg", "scan_table"]
 
 _TOP = 46  # pixels: height of the heading
 _BARS, _VALUE = 420, 90  # pixels: width of the longest bar and of the number behind it
@@ -26,7 +26,7 @@ def scan_table(rows: Sequence[LayerSensitivity]) -> list[str]:
 
 def _line(row: LayerSensitivity, width: int) -> str:
     size = f"{row.weight_bytes / 1024:.1f} KiB"
-    return f"{row.name:<{width}}{_decibels(row.sqnr_db):>12}{row.agreement_loss:>16.1%}{size:>12}{row.macs:>14,}"
+    return f"{row.name:<{width}}{decibels(row.sqnr_db):>12}{row.agreement_loss:>16.1%}{size:>12}{row.macs:>14,}"
 
 
 def scan_csv(rows: Sequence[LayerSensitivity]) -> str:
@@ -53,7 +53,8 @@ def _ordered(rows: Sequence[LayerSensitivity]) -> list[LayerSensitivity]:
     return sorted(rows, key=lambda row: row.sqnr_db)
 
 
-def _decibels(value: float) -> str:
+def decibels(value: float) -> str:
+    """`31.2 dB`, or `exact` where nothing differs."""
     return "exact" if value == math.inf else f"{value:.1f} dB"  # NaN reads nan, -inf reads -inf
 
 
@@ -63,7 +64,7 @@ def _summary(rows: Sequence[LayerSensitivity]) -> str:
     worst, best = rows[0], rows[-1]
     return (
         f"Bar chart of {len(rows)} layers by the output's signal-to-quantization-noise ratio when only that layer is "
-        f"quantized, from {worst.name} ({_decibels(worst.sqnr_db)}) to {best.name} ({_decibels(best.sqnr_db)})."
+        f"quantized, from {worst.name} ({decibels(worst.sqnr_db)}) to {best.name} ({decibels(best.sqnr_db)})."
     )
 
 
@@ -74,5 +75,5 @@ def _bar(layer: LayerSensitivity, left: int, baseline: int, longest: float) -> s
     length = max(1.0, _BARS * max(0.0, share))
     top = baseline - ROW // 2 - 1
     bar = f'<rect class="mark" x="{left}" y="{top}" width="{length:.1f}" height="{ROW - 6}" rx="2"/>'
-    number = f'<text x="{left + length + 6:.1f}" y="{baseline}">{_decibels(layer.sqnr_db)}</text>'
+    number = f'<text x="{left + length + 6:.1f}" y="{baseline}">{decibels(layer.sqnr_db)}</text>'
     return svg_row(layer.name, left, baseline, bar + number)

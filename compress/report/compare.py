@@ -6,12 +6,30 @@ from collections.abc import Iterable, Sequence
 
 from compress.budget import Outcome, in_points
 from compress.measure.comparable import comparable_latency, label
+from compress.profile.slower import Slower
 from compress.report.json_report import Report
-from compress.report.text import factor_text, percent_text, points_text
+from compress.report.text import factor_text, ms_text, percent_text, points_text
 from compress.types import Measurement
 
-__all__ = ["budget_lines", "budget_word", "feed_of", "final_row", "grouped_notes", "in_words", "left_out_notes"]
-__all__ += ["measured_on", "warnings"]
+__all__ = [
+    "SLOWER",
+    "budget_lines",
+    "budget_word",
+    "feed_of",
+    "final_row",
+    "grouped_notes",
+    "in_words",
+    "left_out_notes",
+]
+__all__ += ["measured_on", "slower_lines", "warnings"]
+
+SLOWER = "Why INT8 is slower than FP32 here"
+"""Title of `slower_lines`."""
+
+_SATURATES = (
+    "computed operator by operator, as a device that does not saturate 8-bit products: the table's top-1 is of this "
+    "processor, which does"
+)
 
 _VISIBLE = 0.02  # relative change of size, or of time in a race, that is worth a word
 _CLEAR_SPEED = 1.05  # smaller ratios of unpaired medians are noise on a shared machine
@@ -60,7 +78,21 @@ def _budget_sentence(outcome: Outcome) -> str:
     if outcome.verdict is not None:
         parts.append(in_points(outcome.verdict).replace("-", "\N{MINUS SIGN}").replace("top\N{MINUS SIGN}1", "top-1"))
     parts += [outcome.reason] if outcome.reason else []
+    parts += [_SATURATES] if outcome.saturates else []
     return f"{outcome.stage}: {'; '.join(parts)}" if outcome.stage else "; ".join(parts)
+
+
+def slower_lines(slower: Iterable[Slower]) -> list[tuple[str, str]]:
+    """Where INT8 files lose time against FP32, and what to do: `(layer, "0.12 ms, 0.04 in FP32: why")`, then advice."""
+    lines = []
+    for one in slower:
+        lines.append((one.stage, f"takes {factor_text(one.ratio, 1)} longer than {one.against} on this host:"))
+        lines += [
+            (part.name, f"{ms_text(part.int8_ms)} ms, {ms_text(part.fp32_ms)} ms in FP32: {part.cause}")
+            for part in one.parts
+        ]
+        lines += [("what to do", advice) for advice in one.advice]
+    return lines
 
 
 def grouped_notes(rows: Iterable[Measurement]) -> list[tuple[str, str]]:

@@ -16,15 +16,16 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from compress.budget import Outcome
+from compress.chance import AtChance, at_chance
 from compress.device.results import DeviceRun
 from compress.errors import ConfigError, StageError
 from compress.estimate.roofline import Estimate
 from compress.files import sha256_file
-from compress.measure.chance import AtChance, at_chance
 from compress.measure.drift import Drift
 from compress.measure.host import Host, describe_host
 from compress.measure.ranges import TensorRange
 from compress.pipeline import LeftOut
+from compress.profile.slower import Slower
 from compress.report.git_commit import head_commit
 from compress.serialize import from_json, to_json
 from compress.stage import Split, Splits
@@ -77,6 +78,7 @@ class Report:
         at_chance: set where the FP32 source is no better than chance: the labels may not fit the model.
         budget: what became of the accuracy budget in each delivered format.
         ranges: what the INT8 graphs' integers span, and the values that met them.
+        slower: why INT8 files take longer here than their FP32 ones; empty where they do not.
     """
 
     created: str
@@ -100,6 +102,7 @@ class Report:
     left_out: tuple[LeftOut, ...] = ()
     at_chance: AtChance | None = None
     budget: tuple[Outcome, ...] = ()
+    slower: tuple[Slower, ...] = ()
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def to_json(self) -> bytes:
@@ -142,6 +145,7 @@ def create_report(
     ranges: tuple[TensorRange, ...] = (),
     left_out: tuple[LeftOut, ...] = (),
     budget: tuple[Outcome, ...] = (),
+    slower: tuple[Slower, ...] = (),
 ) -> Report:
     """A report of this run, with the facts of this machine, its libraries and the current folder's repository."""
     source = measurements[0].accuracy if measurements else None
@@ -166,6 +170,7 @@ def create_report(
         left_out=left_out,
         at_chance=at_chance(source) if source else None,
         budget=budget,
+        slower=slower,
     )
 
 

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Sequence
 from compress.errors import one_line
 from compress.report.columns import COLUMNS, DEVICES, DRIFT, Cell, Head, device_rows, drift_rows, run_cells, stage_cell
 from compress.report.compare import (
+    SLOWER,
     budget_lines,
     final_row,
     grouped_notes,
     in_words,
     left_out_notes,
     measured_on,
+    slower_lines,
     warnings,
 )
 from compress.report.devices import device_notes, estimate_lines
@@ -40,6 +42,8 @@ def run_markdown(report: Report) -> bytes:
     ]
     if report.budget:
         parts += ["**Accuracy budget**", _list(budget_lines(report.budget))]
+    if report.slower:
+        parts += [f"**{SLOWER}**", _list(slower_lines(report.slower))]
     if report.drift:
         parts += ["**Drift from the INT8 graph in PyTorch**", _table(DRIFT, drift_rows(report.drift))]
     if report.devices:

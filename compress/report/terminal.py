@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.report.compare import (
+    SLOWER,
     budget_lines,
     budget_word,
     final_row,
@@ -20,6 +21,7 @@ from compress.report.compare import (
     in_words,
     left_out_notes,
     measured_on,
+    slower_lines,
     warnings,
 )
 from compress.report.devices import device_notes, devices_table, estimate_lines
@@ -94,6 +96,8 @@ def run_view(report: Report, width: int) -> RenderableType:
         parts += [Text("In words", style="bold"), _listed(in_words(rows))]
     if report.budget:
         parts += [Text("Accuracy budget", style="bold"), _listed(budget_lines(report.budget))]
+    if report.slower:
+        parts += [Text(SLOWER, style="bold"), _listed(slower_lines(report.slower))]
     if report.drift:
         title = "Drift of the exported INT8 files from the INT8 graph in PyTorch"
         parts += [Text(title, style="bold"), drift_table(report.drift), Text()]

@@ -29,7 +29,7 @@ from compress.training.hooks import Hook
 from compress.training.learner import Learner, Weights
 from compress.training.options import TrainOptions
 from compress.training.schedule import cosine_factor
-from compress.training.validate import Validation, validate
+from compress.training.validate import Validation, beside_source, validate
 
 __all__ = ["Epoch", "TrainResult", "train"]
 
@@ -73,6 +73,7 @@ def train(
     seed: int,
     progress: Progress,
     validation: Callable[[], Iterable[Batch]] | None = None,
+    source: Validation | None = None,
     teacher: nn.Module | None = None,
     hooks: Sequence[Hook] = (),
     checkpoint: Path | None = None,
@@ -85,6 +86,7 @@ def train(
         batches_of: the batches of an epoch (from 0); must depend on the epoch only, as `Shuffled` does.
         steps_per_epoch: number of those batches, for the schedule.
         validation: samples that choose the best epoch and stop early; without them the last epoch is kept.
+        source: the result of the model as loaded on those samples, for the log to tell every epoch's beside.
         teacher: adds a distillation loss; is copied, not changed.
         checkpoint: file that is replaced after every epoch and resumed from. The caller deletes it when done with it.
         description: what log lines and the progress bar call this.
@@ -95,7 +97,9 @@ def train(
     """
     device, home = choose_device(options.device), home_of(module)
     signature = _signature(module, teacher, options, steps_per_epoch, seed)
-    run = _Run(batches_of, steps_per_epoch, options, validation, signature, checkpoint, progress, description, device)
+    run = _Run(
+        batches_of, steps_per_epoch, options, validation, source, signature, checkpoint, progress, description, device
+    )
     try:
         with seeded(device, seed), torch.enable_grad():
             return _fit(Learner(module.to(device), options, device, teacher, hooks), run)
@@ -113,6 +117,7 @@ class _Run:
     steps_per_epoch: int
     options: TrainOptions
     validation: Callable[[], Iterable[Batch]] | None
+    source: Validation | None
     signature: str
     checkpoint: Path | None
     progress: Progress
@@ -134,7 +139,7 @@ def _fit(learner: Learner, run: _Run) -> TrainResult:
     remaining = range(resumed, run.options.epochs)
     for number in run.progress.track(remaining, run.description, total=len(remaining)):
         if _gave_up(position.epochs, run.options):
-            run.progress.log(f"{run.description}: stopped early, no better epoch in {run.options.patience}")
+            run.progress.log(f"{run.description}: {_stopped(position.epochs, run)}")
             break
         learner.begin(number)
         loss = _epoch(learner, run, number)
@@ -143,7 +148,7 @@ def _fit(learner: Learner, run: _Run) -> TrainResult:
             if _best(position.epochs, run.options.judge_from) == number:
                 position.best = copy.deepcopy(module.state_dict())  # with the versions that loading it looks at
         _tell(run.description, number, position.epochs[-1])
-        run.progress.log(f"{run.description}: {_line(position.epochs, run.options)}")
+        run.progress.log(f"{run.description}: {_line(position.epochs, run)}")
         _save(learner, position, run)
     learner.finish(position.best)
     return TrainResult(tuple(position.epochs), _best(position.epochs, run.options.judge_from), resumed, str(run.device))
@@ -196,14 +201,21 @@ def _gave_up(epochs: Sequence[Epoch], options: TrainOptions) -> bool:
     return len(epochs) - 1 - _best(epochs, options.judge_from) >= options.patience
 
 
-def _line(epochs: Sequence[Epoch], options: TrainOptions) -> str:
-    epoch = epochs[-1]
+def _stopped(epochs: Sequence[Epoch], run: _Run) -> str:
+    text = f"stopped early, no better epoch in {run.options.patience}"
+    best = epochs[_best(epochs, run.options.judge_from)].validation
+    return text if best is None else f"{text} (best validation top-1 {best.top1:.2%}{beside_source(run.source)})"
+
+
+def _line(epochs: Sequence[Epoch], run: _Run) -> str:
+    epoch, options = epochs[-1], run.options
     text = f"epoch {len(epochs)} of {options.epochs}, loss {epoch.loss:.4f}"
     if epoch.validation is None:
         return text
     judged = len(epochs) > options.judge_from
     mark = ", best so far" if judged and _best(epochs, options.judge_from) == len(epochs) - 1 else ""
-    return f"{text}, validation top-1 {epoch.validation.top1:.2%} of {epoch.validation.samples}{mark}"
+    result = f"{epoch.validation.top1:.2%} of {epoch.validation.samples}{beside_source(run.source)}"
+    return f"{text}, validation top-1 {result}{mark}"
 
 
 def _save(learner: Learner, position: _Position, run: _Run) -> None:

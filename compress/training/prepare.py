@@ -13,9 +13,9 @@ from compress.stage import Context
 from compress.training.device import home_of
 from compress.training.forward import logits_of
 from compress.training.mode import set_training
-from compress.types import Artifact, Format
+from compress.types import Artifact, Format, Precision
 
-__all__ = ["require_batches", "source_teacher", "trainable_copy"]
+__all__ = ["require_batches", "source_or", "source_teacher", "trainable_copy"]
 
 
 def trainable_copy(module: nn.Module) -> nn.Module:
@@ -51,3 +51,10 @@ def source_teacher(context: Context) -> nn.Module:
             fix=f"stage.{context.name}.distill=false",
         )
     return context.source.module
+
+
+def source_or(source: Artifact | None, module: nn.Module) -> nn.Module:
+    """The model as loaded, which pruning has not touched; `module` where that is no FP32 PyTorch module."""
+    if source is not None and source.format is Format.TORCH and source.precision is Precision.FP32:
+        return source.module
+    return module

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from compress.training.samples import Samples
     from compress.training.validate import Validation
 
-__all__ = ["FloatTrainingStage", "Start", "TrainingStage", "log_unvalidated", "training_samples", "validated"]
+__all__ = [
+    "FloatTrainingStage",
+    "Start",
+    "TrainingStage",
+    "log_unvalidated",
+    "source_validated",
+    "training_samples",
+    "validated",
+]
 
 _CHECKPOINT = "checkpoint.pt"
 _VALIDATION_BATCH = 256
@@ -110,8 +118,12 @@ class TrainingStage(Stage):
         teacher: nn.Module | None,
         hooks: Sequence[Hook],
         context: Context,
+        source: Validation | None,
     ) -> TrainResult:
         """Train `module` in place on the first of `samples`; the second, if not empty, chooses the epoch to keep.
+
+        Args:
+            source: what the model as loaded gives on the second, for the log.
 
         Raises:
             StageError: nothing to train, or a loss that is not finite.
@@ -133,6 +145,7 @@ class TrainingStage(Stage):
             seed=context.seed,
             progress=context.progress,
             validation=(lambda: validation.batches(_VALIDATION_BATCH)) if len(validation) else None,
+            source=source,
             teacher=teacher,
             hooks=[*hooks, KeepZeros(module)] if self.keep_zeros else hooks,
             checkpoint=checkpoint,
@@ -151,12 +164,14 @@ class Start:
         samples: for training, and for choosing the epoch to keep (may be empty).
         teacher: what is distilled from; None without distillation.
         before: the validation result of the module as it came in; None without validation samples.
+        source: that of the model as loaded.
     """
 
     module: nn.Module
     samples: tuple[Samples, Samples]
     teacher: nn.Module | None
     before: Validation | None
+    source: Validation | None
     options: TrainOptions
 
 
@@ -209,7 +224,8 @@ class FloatTrainingStage(TrainingStage):
         )
         first = self.epochs - 1 if self.keep == "last" else 0
         options = replace(shared, hints=self.hints, hint_weight=self.hint_weight, judge_from=first)
-        return Start(module, samples, teacher, validated(module, samples[1]), options)
+        before, source = validated(module, samples[1]), source_validated(context, samples[1])
+        return Start(module, samples, teacher, before, source, options)
 
 
 def training_samples(context: Context) -> tuple[Samples, Samples]:
@@ -232,6 +248,13 @@ def validated(module: nn.Module, samples: Samples) -> Validation | None:
     from compress.training.validate import validate
 
     return validate(module, samples.batches(_VALIDATION_BATCH)) if len(samples) else None
+
+
+def source_validated(context: Context, samples: Samples) -> Validation | None:
+    """Accuracy of the model as loaded on the validation samples; None without any, or where there is no such model."""
+    from compress.training.validate import validate_source
+
+    return validate_source(context.source, samples.batches(_VALIDATION_BATCH)) if len(samples) else None
 
 
 def log_unvalidated(result: TrainResult, context: Context) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from doubles import Log, noise
-from onnx import numpy_helper
+from doubles import ArraySplit, Log, noise
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from compress.config import load_target
@@ -188,3 +189,71 @@ def test_a_file_that_is_only_handed_on_is_not_run(tmp_path, monkeypatch):
     copied.write_bytes(b"model")
     monkeypatch.setattr("compress.runtimes.tflite.load", None)
     hold(ToEdgetpu(), source, source.after("to_edgetpu", copied), context(tmp_path), exact_int8=True)
+
+
+def amplifier(path, *, wrong=False):
+    """Sums that end in the middle between two steps, which fused kernels and the specification round differently, and a
+    layer of differences after them that makes eight steps of one. With `wrong`, a pooling that ONNX Runtime gets wrong.
+    """
+    random = np.random.default_rng(0)
+    signs = 80 * random.choice([-1, 1], (4, 8, 1, 1)).astype(np.int8)
+    constants = {
+        "w": random.integers(-3, 4, (8, 4, 1, 1)).astype(np.int8), "v": signs, "zw": np.int8(0), "zx": np.uint8(0),
+        "zy": np.uint8(128), "sx": np.float32(0.1), "sw": np.float32(0.3), "sy": np.float32(0.06),
+        "sv": np.float32(0.01), "so": np.float32(0.006),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "sx", "zx"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "sx", "zx"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["w", "sw", "zw"], ["wd"]),
+        helper.make_node("Conv", ["xd", "wd"], ["a"], name="sums"),
+        helper.make_node("QuantizeLinear", ["a", "sy", "zy"], ["aq"]),
+        helper.make_node("DequantizeLinear", ["aq", "sy", "zy"], ["ad"]),
+        helper.make_node("DequantizeLinear", ["v", "sv", "zw"], ["vd"]),
+        helper.make_node("Conv", ["ad", "vd"], ["b"], name="differences"),
+        helper.make_node("QuantizeLinear", ["b", "so", "zy"], ["bq"]),
+        helper.make_node("DequantizeLinear", ["bq", "so", "zy"], ["bd"]),
+    ]
+    last = "bd"
+    if wrong:
+        pool = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1, "count_include_pad": 1}
+        nodes += [
+            helper.make_node("AveragePool", ["bd"], ["p"], name="pool", **pool),
+            helper.make_node("QuantizeLinear", ["p", "so", "zy"], ["pq"]),
+            helper.make_node("DequantizeLinear", ["pq", "so", "zy"], ["pd"]),
+        ]
+        last = "pd"
+    nodes.append(helper.make_node("Flatten", [last], ["y"]))
+    ports = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", ["N", 4, 6, 6]), ("y", ["N", None]))
+    ]
+    stored = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "amplifier", ports[:1], ports[1:], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    spec = InputSpec((4, 6, 6), "planes", (0.0,) * 4, (1.0,) * 4)
+    return Artifact(Format.ONNX, path, Precision.INT8, spec)
+
+
+def judged(file, tmp_path):
+    images = np.random.default_rng(1).integers(0, 9, (8, 4, 6, 6)).astype(np.float32) / 10
+    splits = SimpleNamespace(classes=(), calibration=ArraySplit(images))
+    gate = Context("rewrite", PI, splits, tmp_path, 0, Log())
+    before = onnx.load(file.path)
+    before.doc_string = "the same network in another file"
+    onnx.save(before, tmp_path / "before.onnx")
+    hold(Promise(), replace(file, model=tmp_path / "before.onnx"), file, gate, exact_int8=True)
+    return gate.progress.lines
+
+
+def test_rounding_that_later_layers_spread_is_no_wrong_kernel(tmp_path):
+    file = amplifier(tmp_path / "a.onnx")
+    (line,) = judged(file, tmp_path)
+    assert re.search(
+        r"differ: logits are [1-9]\.\d LSB off on average, allowed 1\.0 .* every kernel by itself is", line
+    )
+    assert file.path.exists()
+
+
+def test_a_wrong_kernel_behind_rounding_that_spread_is_found(tmp_path):
+    with pytest.raises(ParityError, match=r"first at QLinearAveragePool \(node pool\)"):
+        judged(amplifier(tmp_path / "a.onnx", wrong=True), tmp_path)

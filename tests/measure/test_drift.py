@@ -20,10 +20,10 @@ SPEC = InputSpec((3, 8, 8))
 EVALUATION = noise(40, SPEC.shape, seed=1, name="evaluation")
 
 
-def quantized(policy):
+def quantized(policy, *, reduce_range=True):
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5)).eval()
-    prepared = prepare(float_graph(module, SPEC), Recipe(load_policy(policy), MinMax, reduce_range=True))
+    prepared = prepare(float_graph(module, SPEC), Recipe(load_policy(policy), MinMax, reduce_range=reduce_range))
     calibrate(prepared, [torch.randn(32, *SPEC.shape)])
     return Artifact(Format.TORCH, convert(prepared), Precision.INT8, SPEC, history=("ptq",))
 
@@ -53,6 +53,15 @@ def test_an_onnx_file_stays_within_a_step_of_its_graph(tmp_path):
     assert found.lsb_from == "logit range"
     logits = reference.module(torch.from_numpy(EVALUATION.images[:24])).detach().numpy()
     assert found.lsb == pytest.approx((max(logits.max(), 0) - min(logits.min(), 0)) / 255, rel=1e-5)
+
+
+def test_a_processor_that_saturates_is_no_drift_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("compress.measure.drift.int8_exact", lambda artifact, host: False)
+    reference = quantized("onnxruntime", reduce_range=False)
+    (found,) = drift(reference, [("to_onnx", exported(reference, tmp_path / "m.onnx"))])
+    assert found.runtime.endswith(", operator by operator: 8-bit products saturate here")
+    assert found.agreement == 1.0
+    assert found.max_lsb < 0.1
 
 
 def test_an_integer_output_counts_in_its_own_scale(tmp_path):

@@ -250,3 +250,37 @@ def test_a_random_backbone_is_refused_and_named(trained, tmp_path):
     for strict in (True, False):
         told = load_checkpoint(network(), tmp_path / "a.pt", key=None, strict=strict, allow_random=["0.*"])
         assert told == "7 of 9 tensors are from a.pt; as the factory made them: 0.weight, 0.bias"
+
+
+class Versioned(nn.Module):
+    """Takes only what a part of a known version wrote, as torchvision's MNASNet does."""
+
+    _version = 2
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *rest):
+        if local_metadata.get("version") not in (1, 2):
+            raise ValueError(f"version should be set to 1 or 2 instead of {local_metadata.get('version')}")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_parts_that_ask_for_the_version_of_what_wrote_them(tmp_path, plain):
+    state = Versioned().state_dict()
+    torch.save(dict(state) if plain else state, tmp_path / "w.pt")
+    module = Versioned()
+    assert load_checkpoint(module, tmp_path / "w.pt", key=None, strict=True).startswith("2 of 2 tensors")
+    assert torch.equal(module.layer.weight, state["layer.weight"])
+
+
+def test_a_module_that_refuses_to_load_is_one_line(tmp_path):
+    class Stubborn(Versioned):
+        def _load_from_state_dict(self, *_):
+            raise KeyError("no such part")
+
+    torch.save(Versioned().state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"does not load into Stubborn: .*no such part"):
+        load_checkpoint(Stubborn(), tmp_path / "w.pt", key=None, strict=True)

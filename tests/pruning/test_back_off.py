@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from compress.budget import Verdict
 from compress.pruning.back_off import fit_amount
+from compress.pruning.unstructured import prune_smallest
 from compress.weights import compute_weights
 
 
@@ -79,3 +84,37 @@ def test_a_silent_layer_and_an_empty_one_do_not_upset_the_order():
     result = fit_amount(weights, 0.4, judge, lambda verdict: verdict.sqnr_db >= 20, lambda layers: layers, 32)
     assert result.amount == 0.4
     assert weights[0].zeros() == 200
+
+
+def test_a_layer_that_makes_no_difference_is_not_emptied():
+    module = two_layers()
+    with torch.no_grad():
+        module[0].weight.mul_(0.01)
+    weights = compute_weights(module)
+    images = torch.randn(50, 20, generator=torch.Generator().manual_seed(1))
+    exact = module[1](images).detach()
+
+    def judge(count):  # the first layer is not in the outputs
+        noise = float((module[1](images).detach() - exact).square().sum())
+        sqnr = float("inf") if noise == 0 else float(10 * torch.log10(exact.square().sum() / noise))
+        return Verdict(50, 50, 0, 0, 1.0, sqnr)
+
+    result = fit_amount(weights, 0.5, judge, lambda verdict: verdict.sqnr_db >= 10, lambda layers: layers)
+    assert [weight.zeros() for weight in weights] == [180, 20]
+    assert result.amount == 0.5
+    again = fit_amount(weights, 0.95, judge, lambda verdict: True, lambda layers: layers)
+    assert (again.amount, [weight.zeros() for weight in weights]) == (0.95, [190, 190])
+
+
+@given(amount=st.floats(0, 0.99), most=st.floats(0.05, 1), seed=st.integers(0, 9))
+def test_law_no_tensor_loses_more_than_its_share_and_the_smallest_go(amount, most, seed):
+    generator = torch.Generator().manual_seed(seed)
+    tensors = [torch.randn(size, generator=generator) for size in (1, 7, 40, 300)]
+    before = [tensor.clone() for tensor in tensors]
+    prune_smallest(tensors, amount, [1.0, 0.01, 5.0, 1.0], most=most)
+    limits = [math.floor(most * tensor.numel() + 1e-9) for tensor in tensors]
+    gone = [int((tensor == 0).sum()) for tensor in tensors]
+    assert all(count <= limit for count, limit in zip(gone, limits, strict=True))
+    assert sum(gone) == min(round(amount * 348), sum(limits))
+    for tensor, old, count in zip(tensors, before, gone, strict=True):
+        assert set(old.abs().argsort()[:count].tolist()) == set((tensor == 0).nonzero().flatten().tolist())

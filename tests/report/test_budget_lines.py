@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from report_rows import run_report
@@ -21,6 +22,7 @@ MISSED = Outcome(1.0, "to_onnx", Verdict(128, 120, 12, 0, 0.9, 9.0), False, "mor
 UNJUDGED = Outcome(
     1.0, "to_onnx", Verdict(64, 5, 1, 1, 0.9, 25.0, labelled=False), None, "labels do not fit this model?"
 )
+SATURATED = replace(HELD, saturates=True)
 OFF = Outcome(None, reason="budget=off: nothing was held to the source's accuracy")
 
 
@@ -33,6 +35,7 @@ OFF = Outcome(None, reason="budget=off: nothing was held to the source's accurac
             "to_onnx: 1 points of top-1 against the source may be lost; top-1 \N{MINUS SIGN}0.8 points on 128 "
             "validation images (95 % \N{MINUS SIGN}2.9 to +1.4), SQNR 31.2 dB",
         ),
+        (SATURATED, "held", "the table's top-1 is of this processor, which does"),
         (MISSED, "MISSED", "; more than 1 points are lost"),
         (UNJUDGED, "not judged", "SQNR 25.0 dB on 64 images; labels do not fit this model?"),
         (OFF, "off", "budget=off: nothing was held to the source's accuracy"),

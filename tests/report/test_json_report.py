@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_rows import run_report, run_rows
 
+from compress.chance import AtChance
 from compress.errors import ConfigError
-from compress.measure.chance import AtChance
 from compress.pipeline import LeftOut
 from compress.report.json_report import Report, SplitSummary, create_report, summarize_file
 from compress.types import Accuracy, Fidelity, Format, Latency, Measurement, Precision, Sparsity

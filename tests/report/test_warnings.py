@@ -10,7 +10,7 @@ from html_outline import Outline
 from report_rows import run_report
 from rich.console import Console
 
-from compress.measure.chance import AtChance
+from compress.chance import AtChance
 from compress.pipeline import LeftOut
 from compress.report import terminal
 from compress.report.html.render import render

@@ -166,7 +166,8 @@ def test_the_best_epoch_is_kept_and_training_stops_without_a_better_one(digits):
     log, module = Log(), network()
     result = fit(module, digits, TrainOptions(9, 0.05, patience=2, device="cpu"), hooks=[Ruin()], log=log)
     assert (result.best, len(result.epochs)) == (1, 4)
-    assert log.lines[-1] == "training: stopped early, no better epoch in 2"
+    best = result.validation.top1
+    assert log.lines[-1] == f"training: stopped early, no better epoch in 2 (best validation top-1 {best:.2%})"
     assert bool(module[-1].weight.any())
     alone = network()
     fit(alone, digits, TrainOptions(9, 0.05, device="cpu"), hooks=[KeepZeros(alone), Ruin()])

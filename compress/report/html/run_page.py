@@ -26,12 +26,14 @@ from compress.report.columns import (
     stage_cell,
 )
 from compress.report.compare import (
+    SLOWER,
     budget_lines,
     final_row,
     grouped_notes,
     in_words,
     left_out_notes,
     measured_on,
+    slower_lines,
     warnings,
 )
 from compress.report.devices import device_notes, estimate_lines
@@ -192,6 +194,8 @@ def _stages(report: Report) -> list[Block]:
     blocks: list[Block] = [stage_table(rows)]
     if report.budget:
         blocks += [Prose("Accuracy budget:"), Facts(budget_lines(report.budget))]
+    if report.slower:
+        blocks += [Prose(f"{SLOWER}:"), Facts(slower_lines(report.slower))]
     if len(rows) > 1:
         blocks.append(Facts([pair for pair in in_words(rows) if pair[1]]))
         blocks.append(Table("Changes against the stage before and the source", CHANGES, _named(rows), folded=True))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from compress.pruning.schedule import GradualPruning
     from compress.training.loop import TrainResult
     from compress.training.samples import Samples
-    from compress.training.validate import Validation
+    from compress.training.stage import Start
 
 __all__ = ["Gradual"]
 
@@ -79,8 +79,8 @@ class Gradual(FloatTrainingStage):
         start = self.start(artifact, context)
         options = replace(start.options, judge_from=max(start.options.judge_from, self.ramp_epochs))
         hook = self._hook(start.module, start.samples[0], context)
-        result = self.fit(start.module, start.samples, options, start.teacher, [hook], context)
-        self._log(start.before, result, context)
+        result = self.fit(start.module, start.samples, options, start.teacher, [hook], context, start.source)
+        self._log(start, result, context)
         return artifact.after(context.name, start.module)
 
     def _hook(self, module: nn.Module, samples: Samples, context: Context) -> GradualPruning:
@@ -93,13 +93,15 @@ class Gradual(FloatTrainingStage):
         ramp = Ramp(self.initial, self.amount, self.ramp_epochs * steps, self.updates)
         return GradualPruning(module, names, ramp, steps, self.scope)
 
-    def _log(self, before: Validation | None, result: TrainResult, context: Context) -> None:
-        after = result.validation
+    def _log(self, start: Start, result: TrainResult, context: Context) -> None:
+        from compress.training.validate import beside_source
+
+        before, after = start.before, result.validation
         if before is None or after is None:
             log_unvalidated(result, context)
             return
         context.progress.log(
             f"{context.name}: {self.amount:.0%} zeros, validation top-1 {before.top1:.2%} -> {after.top1:.2%} on "
-            f"{after.samples} images (epoch {result.best + 1} of {len(result.epochs)} kept, pruned until epoch "
-            f"{self.ramp_epochs}, trained on {result.device})"
+            f"{after.samples} images{beside_source(start.source)} (epoch {result.best + 1} of {len(result.epochs)} "
+            f"kept, pruned until epoch {self.ramp_epochs}, trained on {result.device})"
         )

@@ -26,6 +26,8 @@ Ratio = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 class PruneScan(Stage):
     """Look, change nothing: the model is handed on as it came, the report lies in the run folder.
 
+    Changes are against the source: what an earlier stage lost is in each of them, and is said.
+
     Attributes:
         of: `weights` prunes the smallest weights of each layer, `channels` the least important channels of each group.
         ratios: shares to try, rising.
@@ -71,7 +73,12 @@ class PruneScan(Stage):
         judge = Judge(artifact, context, self.samples)
         module, parts = self._parts(artifact, context)
         whole = judge(module)
-        curves = scan(context.progress.track(parts, context.name), self.ratios, lambda: judge(module), whole)
+        source = judge.source(context) or whole
+        curves = scan(context.progress.track(parts, context.name), self.ratios, lambda: judge(module), source)
+        context.progress.log(
+            f"{context.name}: changes of top-1 against the source's {source.top1:.2%} on {source.samples} images; what "
+            f"came in is at {100 * (whole.top1 - source.top1):+.1f}"
+        )
         for line in scan_table(curves):
             context.progress.log(f"{context.name}: {line}")
         write_bytes(context.folder / "report.csv", scan_csv(curves).encode())

@@ -173,6 +173,7 @@ class Auto(StaticOptions):
             folder=context.folder,
             progress=context.progress,
             description=context.name,
+            source=context.source,
         )
 
     def _judge(self, exact: Artifact, context: Context) -> Callable[[nn.Module], Verdict]:

@@ -10,11 +10,11 @@ from pydantic import Field
 from compress.errors import StageError
 from compress.quantization.options import StaticOptions, log_float_layers, single_image_reason
 from compress.stage import Context
-from compress.training.stage import TrainingStage, log_unvalidated, training_samples, validated
+from compress.training.stage import TrainingStage, log_unvalidated, source_validated, training_samples, validated
 from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
-    from torch import fx, nn
+    from torch import fx
 
     from compress.quantization.static import CalibrationImages
     from compress.training.hooks import Hook
@@ -58,22 +58,24 @@ class Qat(TrainingStage, StaticOptions):
         """
         from compress.quantization.fake_quant import settle
         from compress.quantization.ptq import convert
+        from compress.training.prepare import source_or
 
         samples = training_samples(context)
         reference = self.float_graph(artifact, context)
         _require_batches(reference, artifact, context)
         notes = log_float_layers(reference, self.recipe(context), context)
         prepared = self._prepared(reference, context)
-        exact, before = validated(reference, samples[1]), validated(prepared, samples[1])
+        came_in, before = validated(reference, samples[1]), validated(prepared, samples[1])
+        source = source_validated(context, samples[1])
         untrained = copy.deepcopy(prepared.state_dict())
-        teacher = _teacher(reference, context) if self.distill else None
+        teacher = source_or(context.source, reference) if self.distill else None
         # bfloat16 would round again what is rounded to 8 bits already, at other places
         options = self.train_options(mixed_precision=False)
-        result = self.fit(prepared, samples, options, teacher, self._hooks(context), context)
+        result = self.fit(prepared, samples, options, teacher, self._hooks(context), context, source)
         if before is not None and result.validation is not None and before.better_than(result.validation):
             prepared.load_state_dict(untrained)
         settle(prepared)
-        _log_gain(exact, before, result, context)
+        _log_gain(source, came_in, before, result, context)
         return artifact.after(
             context.name,
             convert(prepared),
@@ -114,23 +116,22 @@ def _require_batches(graph: fx.GraphModule, artifact: Artifact, context: Context
         )
 
 
-def _teacher(reference: nn.Module, context: Context) -> nn.Module:
-    """The model as loaded, which pruning has not touched; else the float graph that is about to be quantized."""
-    source = context.source
-    if source is not None and source.format is Format.TORCH and source.precision is Precision.FP32:
-        return source.module
-    return reference
-
-
-def _log_gain(exact: Validation | None, before: Validation | None, result: TrainResult, context: Context) -> None:
+def _log_gain(
+    source: Validation | None,
+    came_in: Validation | None,
+    before: Validation | None,
+    result: TrainResult,
+    context: Context,
+) -> None:
     after = result.validation
-    if exact is None or before is None or after is None:
+    if came_in is None or before is None or after is None:
         log_unvalidated(result, context)
         return
     kept = f"epoch {result.best + 1} of {len(result.epochs)} kept"
     if before.better_than(after):
         kept = "no epoch did better than before training, those weights are kept"
+    told = "" if source is None else f"source {source.top1:.2%}, "
     context.progress.log(
-        f"{context.name}: validation top-1 on {after.samples} images: FP32 {exact.top1:.2%}, INT8 "
-        f"{before.top1:.2%} before training and {after.top1:.2%} after ({kept}, trained on {result.device})"
+        f"{context.name}: validation top-1 on {after.samples} images: {told}FP32 as it came in {came_in.top1:.2%}, "
+        f"INT8 {before.top1:.2%} before training and {after.top1:.2%} after ({kept}, trained on {result.device})"
     )

@@ -18,7 +18,9 @@ __all__ = ["QuantizeScan"]
 class QuantizeScan(StaticOptions):
     """Look, change nothing: the model is handed on as it came, the report lies in the run folder.
 
-    Layers are quantized as `ptq_static` with the same options would, one at a time: weight, input and output.
+    Layers are quantized as `ptq_static` with the same options would, one at a time: weight, input and output. The
+    network's output is compared with that of what came in, as noise of earlier stages would hide the differences; how
+    far that is from the source is said.
 
     Attributes:
         batch_size: images at a time.
@@ -52,9 +54,23 @@ class QuantizeScan(StaticOptions):
         images = CalibrationImages(context.splits.calibration, batch_size)
         calibrated = quantize(copy.deepcopy(graph), self.recipe(context), Recovery(), images, context.progress)
         shown = images.shown(context.progress, f"{context.name}: layers alone in INT8", self.batches)
+        self._log_reference(artifact, context)
         rows = measure_sensitivity(calibrated.prepared, graph, shown, max_batches=self.batches)
         for line in scan_table(rows):
             context.progress.log(f"{context.name}: {line}")
         write_bytes(context.folder / "report.csv", scan_csv(rows).encode())
         write_bytes(context.folder / "report.svg", scan_svg(rows).encode())
         return artifact.after(context.name, artifact.module)
+
+    def _log_reference(self, artifact: Artifact, context: Context) -> None:
+        from compress.parity import distance
+        from compress.quantization.scan_report import decibels
+
+        if context.source is None:
+            return
+        images = self.batches * self.batch_size
+        fidelity = distance(context.source, artifact, context.splits.calibration, images)
+        context.progress.log(
+            f"{context.name}: compared with what came in, whose SQNR against the source is "
+            f"{decibels(fidelity.sqnr_db)} on {fidelity.samples} images"
+        )

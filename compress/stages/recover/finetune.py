@@ -15,7 +15,7 @@ from compress.types import Artifact, Precision
 
 if TYPE_CHECKING:
     from compress.training.loop import TrainResult
-    from compress.training.validate import Validation
+    from compress.training.stage import Start
 
 __all__ = ["Finetune"]
 
@@ -46,25 +46,30 @@ class Finetune(FloatTrainingStage):
         Raises:
             StageError: no samples, no teacher, nothing to train, or a loss that is not finite.
         """
+        from compress.training.validate import beside_source
+
         start = self.start(artifact, context)
-        result = self.fit(start.module, start.samples, start.options, start.teacher, (), context)
+        result = self.fit(start.module, start.samples, start.options, start.teacher, (), context, start.source)
         before, after = start.before, result.validation
         if self.keep == "best" and before is not None and after is not None and before.better_than(after):
             context.progress.log(
-                f"{context.name}: no epoch did better on the validation split than the {before.top1:.2%} before; "
-                "the weights stay as they were"
+                f"{context.name}: no epoch did better on the validation split than the {before.top1:.2%} before"
+                f"{beside_source(start.source)}; the weights stay as they were"
             )
             return artifact.after(context.name, copy.deepcopy(artifact.module))
-        _log_gain(before, result, context)
+        _log_gain(start, result, context)
         return artifact.after(context.name, start.module)
 
 
-def _log_gain(before: Validation | None, result: TrainResult, context: Context) -> None:
-    after = result.validation
+def _log_gain(start: Start, result: TrainResult, context: Context) -> None:
+    from compress.training.validate import beside_source
+
+    before, after = start.before, result.validation
     if before is None or after is None:
         log_unvalidated(result, context)
         return
     context.progress.log(
-        f"{context.name}: validation top-1 {before.top1:.2%} -> {after.top1:.2%} on {after.samples} images "
-        f"(epoch {result.best + 1} of {len(result.epochs)} kept, trained on {result.device})"
+        f"{context.name}: validation top-1 {before.top1:.2%} -> {after.top1:.2%} on {after.samples} images"
+        f"{beside_source(start.source)} (epoch {result.best + 1} of {len(result.epochs)} kept, trained on "
+        f"{result.device})"
     )

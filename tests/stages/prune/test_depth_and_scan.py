@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from compress.errors import Refusal, StageError
 from compress.measure.macs import torch_macs
 from compress.models.digits import DigitsNet
 from compress.persist import load_module, save_module
+from compress.report.html.scans import read_scans
 from compress.stage import Context
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
@@ -89,7 +91,23 @@ def test_the_scan_reports_and_changes_nothing(trained, context, of):
     assert len(set(by_share["0"])) == 1
     assert np.mean(by_share["0.9"]) < np.mean(by_share["0.2"]) <= by_share["0"][0] + 0.02
     assert (context.folder / "report.svg").read_text().startswith("<svg")
-    assert len(context.progress.lines) == 1 + len(by_share["0"])
+    assert len(context.progress.lines) == 2 + len(by_share["0"])
+
+
+def test_the_scan_compares_with_the_source_not_with_what_came_in(trained, context):
+    lossy = Magnitude(amount=0.85).run(trained, context)
+    batches = list(context.splits.validation.batches(64))
+    source, came_in = (validate(copy.deepcopy(one.module), batches) for one in (trained, lossy))
+    assert came_in.top1 < source.top1 - 0.02
+    samples = source.samples
+    PruneScan(ratios=(0.01,), samples=samples).run(lossy, replace(context, source=trained))
+    said = f"stage: changes of top-1 against the source's {source.top1:.2%} on {samples} images; what came in is at "
+    assert f"{said}{100 * (came_in.top1 - source.top1):+.1f}" in context.progress.lines
+    rows = [line.split(",") for line in (context.folder / "report.csv").read_text().splitlines()[1:]]
+    assert {float(row[3]) for row in rows if row[2] == "0"} == {round(source.top1, 6)}
+    (scan,) = read_scans(context.folder)
+    lost = 100 * (came_in.top1 - source.top1)
+    assert all(curve.changes[0] == pytest.approx(lost, abs=3) for curve in scan.prune)
 
 
 def test_sensitivity_spreads_zeros_better_than_the_same_share_everywhere(trained, context, splits):

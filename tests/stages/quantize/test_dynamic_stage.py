@@ -83,7 +83,6 @@ def test_lstm_layers_become_integer_and_shrink_to_a_quarter(tmp_path):
     assert made.path.stat().st_size < 0.32 * source.path.stat().st_size
 
 
-@not_here
 def test_the_transformer_keeps_attention_products_and_patches_in_float_and_says_so(tmp_path):
     log = Log()
     _, made = run("vit", tmp_path, log)

@@ -97,9 +97,17 @@ def test_pruned_weights_stay_pruned(run, pruned):
         assert integers[~zero].count_nonzero() > 0.9 * (~zero).sum()
 
 
-def test_it_says_what_the_training_gained(run, splits, dense):
+def test_it_says_what_the_training_gained_and_what_the_source_gives(run, splits, dense, pruned):
     line = run.log.lines[-1]
-    assert line.startswith("qat: validation top-1 on 160 images: FP32 ")
+    images = list(splits.validation.batches(160))
+    source, came_in = (validate(copy.deepcopy(one.module), images).top1 for one in (dense, pruned))
+    assert came_in < source
+    assert line.startswith(
+        f"qat: validation top-1 on 160 images: source {source:.2%}, FP32 as it came in {came_in:.2%}, INT8 "
+    )
+    epochs = [line for line in run.log.lines if line.startswith("qat: epoch ")]
+    assert len(epochs) == 3
+    assert all(f" of 160, the source {source:.2%}" in line for line in epochs)
     assert "% before training and " in line
     assert line.endswith("of 3 kept, trained on cpu)")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from compress.config import load_target
 from compress.errors import Refusal
+from compress.parity import distance
 from compress.stage import Context
 from compress.stages.quantize.quantize_scan import QuantizeScan
 from compress.types import Artifact, Format, InputSpec, Precision
@@ -37,6 +39,22 @@ def test_every_layer_is_in_the_report_and_the_model_is_handed_on(tmp_path):
     assert 10 < min(sqnr.values()) < max(sqnr.values()) < 80
     assert log.lines[1].split()[1] == min(sqnr, key=sqnr.get)  # the most sensitive one leads the table
     assert "<svg" in (tmp_path / "report.svg").read_text()
+
+
+def test_what_came_in_is_compared_with_the_source(tmp_path):
+    torch.manual_seed(0)
+    source = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(288, 5)).eval()
+    pruned = copy.deepcopy(source)
+    with torch.no_grad():
+        pruned[2].weight[:, ::3] = 0
+    before, given = (Artifact(Format.TORCH, module, Precision.FP32, SPEC) for module in (source, pruned))
+    log, splits = Log(), SimpleNamespace(calibration=noise(20, SPEC.shape))
+    QuantizeScan().run(given, Context("scan", load_target("raspberry_pi_4", []), splits, tmp_path, 0, log, before))
+    fidelity = distance(before, given, splits.calibration, 20)
+    assert fidelity.sqnr_db < 10
+    assert log.lines[0] == (
+        f"scan: compared with what came in, whose SQNR against the source is {fidelity.sqnr_db:.1f} dB on 20 images"
+    )
 
 
 def test_refused_where_there_is_no_int8():

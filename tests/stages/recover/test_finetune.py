@@ -78,6 +78,8 @@ def test_a_pruned_network_recovers_and_stays_pruned(tmp_path, splits, trained, p
     assert list(tmp_path.iterdir()) == []
     assert log.lines[-1].startswith("finetune: validation top-1 ")
     assert "kept, trained on cpu" in log.lines[-1]
+    source = validate(copy.deepcopy(trained.module), splits.validation.batches(160)).top1
+    assert f" images, the source {source:.2%} (epoch " in log.lines[-1]
 
 
 def test_zeros_come_back_to_life_when_they_may(tmp_path, splits, pruned):

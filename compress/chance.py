@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.intervals import wilson_interval
 from compress.types import Accuracy
 
 __all__ = ["AtChance", "ChanceMeter", "at_chance"]
@@ -34,16 +35,18 @@ class AtChance:
 
 
 class ChanceMeter:
-    """Counts answers and labels by class, batch by batch."""
+    """Counts right answers, and answers and labels by class, batch by batch."""
 
     def __init__(self) -> None:
+        self._correct = 0
         self._answers = np.zeros(0, np.int64)
         self._labels = np.zeros(0, np.int64)
 
     def update(self, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
-        """Take in logits `[n, classes]` and labels `[n]`; a row with NaN answers nothing."""
+        """Take in logits `[n, classes]` and labels `[n]` below `classes`; a row with NaN answers nothing."""
         classes = logits.shape[1]
         answered = ~np.isnan(logits).any(axis=1)
+        self._correct += int(((logits.argmax(axis=1) == labels) & answered).sum())
         answers = np.bincount(logits.argmax(axis=1)[answered], minlength=classes)
         self._answers = answers if not self._answers.size else self._answers + answers
         counted = np.bincount(labels, minlength=classes)
@@ -54,6 +57,11 @@ class ChanceMeter:
         """Share of right answers to expect if they had nothing to do with the labels."""
         samples = int(self._labels.sum())
         return float(self._answers @ self._labels) / samples**2 if samples else 0.0
+
+    def accuracy(self) -> Accuracy:
+        """Top-1 of what was taken in, which must not be nothing."""
+        samples = int(self._labels.sum())
+        return Accuracy(self._correct / samples, *wilson_interval(self._correct, samples), samples, self.share)
 
 
 def at_chance(accuracy: Accuracy) -> AtChance | None:

@@ -10,9 +10,9 @@ from doubles import ArraySplit, Log
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compress.chance import ChanceMeter, at_chance, binomial_tail
 from compress.intervals import wilson_interval
 from compress.measure.accuracy import evaluate
-from compress.measure.chance import ChanceMeter, at_chance, binomial_tail
 from compress.types import Accuracy
 
 SAMPLES = 200
