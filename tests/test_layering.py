@@ -17,8 +17,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "compress"
 
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
-    {"allocator", "intervals", "errors", "types", "quiet", "garbage", "svg", "observe", "child", "signals"},
-    {"reserved_names", "scratch", "files", "serialize", "resources", "versions", "target", "stage", "budget"},
+    {"allocator", "intervals", "errors", "types", "quiet", "garbage", "svg", "observe", "child", "signals", "reading"},
+    {"reserved_names", "scratch", "files", "plain_yaml", "serialize", "resources", "versions", "target", "stage", "budget"},
     {
         "graph",
         "unlift",
@@ -43,7 +43,7 @@ LAYERS = [
     {"stages"},
     {"pipeline", "store"},
     {"execute"},
-    {"deliver", "device", "report", "cli", "compose", "config", "loggers"},
+    {"deliver", "device", "report", "cli", "compose", "config_limits", "config_source", "config", "loggers"},
     {"request"},
     {"run", "doctor"},
     {"__main__"},

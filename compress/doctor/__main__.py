@@ -73,11 +73,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _default_output() -> Path:
-    import yaml
-
+    from compress.plain_yaml import read_yaml
     from compress.resources import conf_folder
 
-    return Path(yaml.safe_load((conf_folder() / "config.yaml").read_text(encoding="utf-8"))["output"])
+    config = read_yaml(conf_folder() / "config.yaml")
+    assert isinstance(config, dict)  # our own file
+    return Path(str(config["output"]))
 
 
 def _text(checks: Sequence[Check], broken: Sequence[Check]) -> str:
