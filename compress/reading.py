@@ -14,9 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-__all__ = ["absolute", "home_expanded", "is_file", "is_folder", "open_regular", "read_bytes", "read_text"]
+__all__ = ["LARGEST_DOCUMENT", "absolute", "home_expanded", "is_file", "is_folder", "open_regular", "read_bytes"]
+__all__ += ["read_text", "unreadable"]
 
 T = TypeVar("T")
+
+LARGEST_DOCUMENT = 64 << 20
+"""Bytes of a report, manifest, profile or table; the largest report so far, of 400 layers, has 2 MiB."""
 
 _KINDS = {
     stat.S_IFIFO: "it is a FIFO",
@@ -43,7 +47,18 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def read_bytes(path: Path, limit: int) -> bytes:
+def unreadable(path: Path) -> str | None:
+    """Why `open_regular` refuses a file, as a clause (`it is a FIFO, no file`); None if it does not."""
+    try:
+        open_regular(path).close()
+    except FileNotFoundError:
+        return "it does not exist"
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def read_bytes(path: Path, limit: int = LARGEST_DOCUMENT) -> bytes:
     """A regular file of at most `limit` bytes.
 
     Raises:
@@ -56,7 +71,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     return content
 
 
-def read_text(path: Path, limit: int, encoding: str = "utf-8-sig") -> str:
+def read_text(path: Path, limit: int = LARGEST_DOCUMENT, encoding: str = "utf-8-sig") -> str:
     """A regular file of at most `limit` bytes as text; the default encoding is UTF-8 with or without a byte order mark.
 
     Raises:

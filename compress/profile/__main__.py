@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.errors import CompressError, ConfigError, one_line
+from compress.reading import is_folder
 from compress.signals import orderly_exit
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _measured(path: Path, options: argparse.Namespace, target: Target | None) ->
 def _source(path: Path, options: argparse.Namespace) -> Source:
     from compress.profile.sources import from_file, from_run
 
-    if path.is_dir():
+    if is_folder(path):
         source, stage = from_run(path)
         text = f"{path}: the file of stage {stage}, {source.title}; name another file to profile that"
         print(one_line(text), file=sys.stderr)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress.errors import CompressError, ConfigError
+from compress.reading import is_folder
 from compress.report.pages import export_plots, page_of, read_reports, refresh, write_page
 from compress.signals import orderly_exit
 
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _build(given: Sequence[Path], output: Path | None, plots: Path | None) -> None:
     reports = read_reports(given)
-    if output is not None and output.is_dir():
+    if output is not None and is_folder(output):
         raise ConfigError(f"--output {output} is a folder", fix=f"--output {output / 'report.html'}")
     page = page_of(reports)
     if output is None and len(given) == 1:
