@@ -62,6 +62,7 @@ class RunConfig(BaseModel):
     measure: MeasureConfig
     precision: Precision
     output: Path
+    cache_gib: Annotated[float, Field(gt=0, le=2**20)] = 20.0
     resume: bool
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     golden_samples: Annotated[int, Field(ge=1, le=1024)]
