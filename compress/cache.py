@@ -64,7 +64,9 @@ def _carry_out(options: argparse.Namespace) -> int:
     except OSError as error:
         raise StageError(f"{root}: {error.strerror or error}") from error
     damaged = _list(root, [(entry.key, entry.size_bytes, entry.used) for entry in entries], options.verify)
-    return 1 if damaged else 0
+    if damaged:
+        raise StageError(f"{damaged} of {len(entries)} entries are damaged", fix="run again: it makes them anew")
+    return 0
 
 
 def _list(root: Path, entries: Sequence[tuple[str, int, float]], verify: bool) -> int:
@@ -79,8 +81,7 @@ def _list(root: Path, entries: Sequence[tuple[str, int, float]], verify: bool) -
         when = datetime.fromtimestamp(used).astimezone().strftime("%Y-%m-%d %H:%M")
         print(one_line(f"{key[:16]:<16}  {_shown(size):>10}  {when}  {state}{'' if whole else '  DAMAGED'}"))
     total = _shown(sum(size for _, size, _ in entries))
-    checked = f", {damaged} damaged (the next run makes them again)" if verify else ""
-    print(f"{len(entries)} entries, {total} in {root}{checked}")
+    print(one_line(f"{len(entries)} entries, {total} in {root}"))
     return damaged
 
 

@@ -65,6 +65,8 @@ def compose_tree(overrides: Sequence[str], config_folder: Path | None = None) ->
     Raises:
         ConfigError: naming the key or choice and the nearest valid one.
     """
+    if config_folder is not None and not is_folder(config_folder):
+        raise ConfigError(f"--config-dir {config_folder} is not a folder")
     overrides = _quoted(overrides)
     _check_top_level(_parse(overrides), config_folder)
     return _to_tree(_compose(overrides, config_folder))
@@ -186,8 +188,6 @@ def _to_tree(config: DictConfig) -> Tree:
 def _search_path(config_folder: Path | None) -> list[str]:
     if config_folder is None:
         return []
-    if not is_folder(config_folder):
-        raise ConfigError(f"--config-dir {config_folder} is not a folder")
     register()
     return [f"hydra.searchpath=[{_quote(f'{SCHEME}://{absolute(config_folder)}')}]"]
 

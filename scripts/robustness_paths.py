@@ -133,8 +133,7 @@ def _one(rng: random.Random) -> Case:
 
     def opened() -> object:
         if gone:
-            os.rmdir(Path.cwd() / "closed_folder")
-            os.makedirs("left", exist_ok=True)
+            Path("left").mkdir()
             os.chdir("left")
             Path("../left").rmdir()
         return run(name)

@@ -120,8 +120,9 @@ def test_the_command_lists_verifies_and_prunes(tmp_path, capsys):
     code, out, _ = command(capsys, tmp_path)
     assert (code, out.count("b, int8 onnx"), out.splitlines()[-1][:9]) == (0, 3, "3 entries")
     (tmp_path / ".cache/stages/b/to_onnx.onnx").write_bytes(b"else")
-    code, out, _ = command(capsys, tmp_path, "--verify")
+    code, out, error = command(capsys, tmp_path, "--verify")
     assert (code, [line.split()[0] for line in out.splitlines() if "DAMAGED" in line]) == (1, ["b"])
+    assert error == "error: 1 of 3 entries are damaged | fix: run again: it makes them anew\n"
     code, out, _ = command(capsys, tmp_path, "--older-than", "150m")
     assert (code, out.splitlines()[0][:17]) == (0, "removed 1 entries")
     code, out, _ = command(capsys, tmp_path, "--larger-than", "6KB")
