@@ -11,7 +11,7 @@ from pathlib import Path
 from robustness_case import Case, generated
 
 from compress.__main__ import main
-from compress.cache import main as cache
+from compress.cache.__main__ import main as cache
 from compress.device.__main__ import main as device
 from compress.profile.__main__ import main as profile
 from compress.report.__main__ import main as report

@@ -14,7 +14,7 @@ from doubles import Log
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compress.cache import main
+from compress.cache.__main__ import main
 from compress.run import _trim
 from compress.store import StageStore
 from compress.store_size import Trimmed, hold, stored, trim
