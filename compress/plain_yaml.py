@@ -157,20 +157,20 @@ class _Document:
         Raises:
             _NotPlain: it breaks a limit.
         """
-        line = event.start_mark.line + 1
+        line = 1 if event.start_mark is None else event.start_mark.line + 1
         if isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
                 raise _NotPlain("a second document begins", line)
         elif isinstance(event, yaml.AliasEvent):
-            self._alias(event.anchor, line)
-        elif isinstance(event, yaml.NodeEvent):
+            self._alias(event.anchor or "", line)
+        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
             self._node(event, line)
         elif isinstance(event, yaml.CollectionEndEvent):
             done = self._stack.pop()
             self._place(done.value, done.anchor, self._nodes - done.nodes, done.height, done.line)
 
-    def _node(self, event: yaml.NodeEvent, line: int) -> None:
+    def _node(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, line: int) -> None:
         if event.tag is not None:
             raise _NotPlain(f"the tag {event.tag.replace(_TAG, '!!')!r} names a type", line)
         self._count(1, 0, line)

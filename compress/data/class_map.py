@@ -132,7 +132,7 @@ def _read_table(path: Path) -> dict[str, str]:
         if path.suffix.lower() == ".csv":
             return {row[0].strip(): row[1].strip() for row in csv.reader(text.splitlines()) if len(row) == 2}
         # texts: a folder 007 stays one
-        content = json.loads(text) if path.suffix.lower() == ".json" else parse_yaml(text, "it", texts=True)
+        content: object = json.loads(text) if path.suffix.lower() == ".json" else parse_yaml(text, "it", texts=True)
     except (ValueError, RecursionError, ConfigError, csv.Error) as error:
         reason = error.problem if isinstance(error, ConfigError) else " ".join(str(error).split())
         raise DataError(f"data.class_map: {path} cannot be read: {reason}", fix=f"write {_SHAPES}") from error
