@@ -19,7 +19,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "compress"
 LAYERS = [
     {"allocator", "intervals", "errors", "types", "quiet", "garbage", "svg", "observe", "child", "signals"},
     {"reading", "command"},
-    {"reserved_names", "scratch", "files", "plain_yaml", "serialize", "resources", "versions", "target", "stage", "budget"},
+    {"reserved_names", "scratch", "files", "plain_yaml"},
+    {"serialize", "resources", "versions", "target", "stage", "budget"},
     {
         "graph",
         "unlift",
