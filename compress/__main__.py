@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress import __version__, cli
+from compress.command import fail, require_memory_for, run_command
 from compress.errors import CompressError
-from compress.signals import Terminated, orderly_exit
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-_CONTINUES = "the same command continues after the last finished stage"
+_CONTINUES = "; the same command continues after the last finished stage"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,18 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     143 terminated."""
     # onnxruntime's Linux wheels send telemetry unless told otherwise before they are imported.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        with orderly_exit():
-            return _dispatch(cli.parse(sys.argv[1:] if arguments is None else arguments))
-    except CompressError as error:
-        return _fail(error)
-    except KeyboardInterrupt:
-        print(f"interrupted; {_CONTINUES}", file=sys.stderr)
-        return _INTERRUPTED
-    except Terminated as end:
-        with suppress(OSError):  # the terminal may be gone, which is why we end
-            print(f"terminated; {_CONTINUES}", file=sys.stderr)
-        return int(end.code or 0)
+    typed = sys.argv[1:] if arguments is None else arguments
+    return run_command(lambda: _dispatch(cli.parse(typed)), _CONTINUES)
 
 
 def _dispatch(command: cli.Command) -> int:
@@ -68,6 +56,7 @@ def _show_config(command: cli.Command) -> int:
 
 
 def _run(command: cli.Command) -> int:
+    require_memory_for("torch", "onnxruntime")
     from compress.allocator import keep_freed_memory, let_idle_threads_sleep
     from compress.report.progress import RichProgress, Verbosity, details_to
     from compress.report.terminal import console as make_console
@@ -87,7 +76,7 @@ def _single(command: cli.Command, console: Console, progress: RichProgress) -> i
 
     finished = run_once(Request(command.overrides, command.config_folder), progress)
     _show(finished, console, command.quiet)
-    return max(map(_fail, finished.failures), default=0)
+    return max(map(fail, finished.failures), default=0)
 
 
 def _multirun(command: cli.Command, console: Console, progress: RichProgress) -> int:
@@ -111,9 +100,9 @@ def _multirun(command: cli.Command, console: Console, progress: RichProgress) ->
         try:
             done.append(run_once(Request(overrides, command.config_folder), progress))
             _show(done[-1], console, command.quiet)
-            exit_code = max([exit_code, *map(_fail, done[-1].failures)])
+            exit_code = max([exit_code, *map(fail, done[-1].failures)])
         except CompressError as error:
-            exit_code = max(exit_code, _fail(error))
+            exit_code = max(exit_code, fail(error))
             failed.append(Failure(overrides, str(error)))
         if done:
             folder = write_multirun([(run.folder, run.report) for run in done], failed, earlier=folder)
@@ -129,14 +118,6 @@ def _show(finished: Finished, console: Console, quiet: bool) -> None:
 
     show = print_verdict if quiet else print_run
     show(console, finished.report, finished.folder)
-
-
-def _fail(error: CompressError) -> int:
-    """One line for the user; the traceback is there for those who ask for it."""
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        traceback.print_exception(error)
-    print(f"error: {error}", file=sys.stderr)
-    return error.exit_code
 
 
 if __name__ == "__main__":

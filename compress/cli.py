@@ -9,6 +9,7 @@ from pathlib import Path
 
 from compress import __version__
 from compress.errors import ConfigError
+from compress.reading import is_folder
 from compress.resources import conf_folder, describe_choices
 
 __all__ = ["COMMON_OVERRIDES", "Command", "help_text", "parse"]
@@ -87,7 +88,13 @@ def parse(arguments: Sequence[str]) -> Command:
 
 
 def help_text(config_folder: Path | None = None) -> str:
-    """The text of `--help`: usage, choices of every group with one line each, and the overrides people use most."""
+    """The text of `--help`: usage, choices of every group with one line each, and the overrides people use most.
+
+    Raises:
+        ConfigError: the folder is none, or a file in it cannot be read.
+    """
+    if config_folder is not None and not is_folder(config_folder):
+        raise ConfigError(f"--config-dir {config_folder} is not a folder")
     sections = [f"edge-compress {__version__}: prune, quantize, export and measure a vision model for an edge device."]
     sections.append(f"usage: {_USAGE}")
     for title, group in _GROUPS:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import itertools
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -22,7 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import JsonValue
 
+from compress.config_limits import bounded, clipped, require_little_work, require_shallow
+from compress.config_source import SCHEME, register
 from compress.errors import ConfigError, nearest
+from compress.plain_yaml import read_yaml
+from compress.reading import absolute, is_folder
 from compress.resources import conf_folder
 
 __all__ = ["PATH_KEYS", "STAGE_PATHS", "Tree", "compose_tree", "expand_sweep", "override_keys"]
@@ -48,6 +51,11 @@ _QUOTES = "'\""
 _INTERPOLATION = re.compile(r"\$\{.+\}", re.DOTALL)
 _ELEMENT = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]+""", re.DOTALL)
 
+_MOST_RUNS = 10_000
+"""Combinations of one sweep: at a minute each, a week."""
+_UNDOCUMENTED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError)
+"""What Hydra and OmegaConf let through besides their own errors, on texts that their grammars take and they do not."""
+
 _KEY_IN_MESSAGE = re.compile(r"(?:override|delete from config\.|delete) '([^']+)'")
 
 
@@ -57,6 +65,8 @@ def compose_tree(overrides: Sequence[str], config_folder: Path | None = None) ->
     Raises:
         ConfigError: naming the key or choice and the nearest valid one.
     """
+    if config_folder is not None and not is_folder(config_folder):
+        raise ConfigError(f"--config-dir {config_folder} is not a folder")
     overrides = _quoted(overrides)
     _check_top_level(_parse(overrides), config_folder)
     return _to_tree(_compose(overrides, config_folder))
@@ -65,8 +75,14 @@ def compose_tree(overrides: Sequence[str], config_folder: Path | None = None) ->
 def expand_sweep(overrides: Sequence[str]) -> list[tuple[str, ...]]:
     """Every combination of the swept values, each as a plain list of overrides, in the order they were typed."""
     parsed = _parse(overrides, sweep=True)
-    alternatives = [_alternatives(override) for override in parsed]
-    return list(itertools.product(*alternatives))
+    try:
+        alternatives = [list(itertools.islice(_alternatives(override), _MOST_RUNS + 1)) for override in parsed]
+    except (HydraException, *_UNDOCUMENTED) as error:
+        raise ConfigError(f"cannot sweep over {clipped(' '.join(overrides))}: {_first_line(error)}") from error
+    runs = list(itertools.islice(itertools.product(*alternatives), _MOST_RUNS + 1))
+    if len(runs) > _MOST_RUNS:
+        raise ConfigError(f"more than {_MOST_RUNS:,} combinations to run", fix="sweep over fewer values")
+    return runs
 
 
 def override_keys(overrides: Sequence[str]) -> frozenset[str]:
@@ -101,7 +117,7 @@ def _quoted_path(override: str, sweep: bool) -> str:
         return override
     try:
         parsed = OverridesParser.create().parse_override(override)
-    except HydraException:
+    except (HydraException, *_UNDOCUMENTED):
         parsed = None
     if parsed is not None and (match["value"][0] in _QUOTES or (sweep and parsed.is_sweep_override())):
         return override
@@ -123,13 +139,15 @@ def _quote(path: str) -> str:
     return "'" + re.sub(r"(\\*)('|\Z)", lambda run: 2 * run[1] + ("\\'" if run[2] else ""), path) + "'"
 
 
-def _alternatives(override: Override) -> list[str]:
+def _alternatives(override: Override) -> Iterator[str]:
     if not override.is_sweep_override():
-        return [cast(str, override.input_line)]
+        yield cast(str, override.input_line)
+        return
     values = override.sweep_string_iterator()
     if _is_path(override.key_or_group):
         values = map(_unescaped, values)
-    return [f"{override.get_key_element()}={value}" for value in values]
+    for value in values:
+        yield f"{override.get_key_element()}={value}"
 
 
 def _unescaped(value: str) -> str:
@@ -147,34 +165,46 @@ def _compose(overrides: Sequence[str], config_folder: Path | None) -> DictConfig
         raise _missing_choice(error) from error
     except HydraException as error:
         raise _explain(str(error), overrides, config_folder) from error
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, *_UNDOCUMENTED) as error:
         raise ConfigError(f"configuration: {_first_line(error)}") from error
 
 
 def _to_tree(config: DictConfig) -> Tree:
+    OmegaConf.clear_resolver("oc.create")  # reads YAML from a text, past the door
     try:
+        require_little_work(OmegaConf.to_container(config, resolve=False))
         return cast(Tree, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "a key"
         if isinstance(error, MissingMandatoryValue):
             raise ConfigError(f"{key} is needed and not given", fix=f"{key}=<value>") from error
         raise ConfigError(f"configuration: {key}: {_first_line(error)}") from error
+    except RecursionError as error:
+        raise ConfigError("configuration: an interpolation leads to itself", fix="write the value instead") from error
+    except _UNDOCUMENTED as error:
+        raise ConfigError(f"configuration: {_first_line(error)}") from error
 
 
 def _search_path(config_folder: Path | None) -> list[str]:
     if config_folder is None:
         return []
-    if not config_folder.is_dir():
-        raise ConfigError(f"--config-dir {config_folder} is not a folder")
-    return [f"hydra.searchpath=[{_quote(f'file://{config_folder.resolve()}')}]"]
+    register()
+    return [f"hydra.searchpath=[{_quote(f'{SCHEME}://{absolute(config_folder)}')}]"]
 
 
 def _parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:
+    for override in overrides:
+        require_shallow(override)
     try:
-        return OverridesParser.create().parse_overrides(list(_quoted(overrides, sweep=sweep)))
-    except HydraException as error:
+        parsed = OverridesParser.create().parse_overrides(list(_quoted(overrides, sweep=sweep)))
+        for one in parsed:
+            if not bounded(one.value()):
+                raise ConfigError(f"an integer in {clipped(str(one.input_line))} does not fit 64 bits")
+    except (HydraException, *_UNDOCUMENTED) as error:
         given = next((text for text in overrides if text in str(error)), " ".join(overrides))
-        raise ConfigError(f"cannot read the override {given!r}", fix="write key=value, ~key or +key=value") from error
+        fix = "write key=value, ~key or +key=value"
+        raise ConfigError(f"cannot read the override {clipped(given)}", fix=fix) from error
+    return parsed
 
 
 def _check_top_level(overrides: Sequence[Override], config_folder: Path | None) -> None:
@@ -192,10 +222,19 @@ def _check_top_level(overrides: Sequence[Override], config_folder: Path | None) 
 
 
 def _top_level_names(config_folder: Path | None) -> set[str]:
-    names = set(yaml.safe_load((conf_folder() / "config.yaml").read_text(encoding="utf-8"))) - {"defaults"}
+    own = read_yaml(conf_folder() / "config.yaml")
+    assert isinstance(own, dict)
+    names = set(own) - {"defaults"}
     for folder in filter(None, (conf_folder(), config_folder)):
-        names |= {path.name for path in folder.iterdir() if path.is_dir()}
+        names |= _groups(folder)
     return names
+
+
+def _groups(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir() if is_folder(path)}
+    except OSError as error:
+        raise ConfigError(f"--config-dir {folder}: {error.strerror or error}") from error
 
 
 def _missing_choice(error: MissingConfigException) -> ConfigError:
@@ -228,4 +267,4 @@ def _unknown_key(key: str, overrides: Sequence[str], config_folder: Path | None)
 
 
 def _first_line(error: object) -> str:
-    return str(error).strip().splitlines()[0]
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from compress.budget import Budget
@@ -21,6 +20,8 @@ from compress.errors import ConfigError, nearest
 from compress.loggers.config import LoggerConfig, NoLogging
 from compress.measure.boundary import MeasureConfig
 from compress.models import ModelConfig
+from compress.plain_yaml import read_yaml
+from compress.reading import is_file
 from compress.resources import targets_folder
 from compress.stage import Stage
 from compress.target import TARGET_NAME, Target
@@ -61,6 +62,7 @@ class RunConfig(BaseModel):
     measure: MeasureConfig
     precision: Precision
     output: Path
+    cache_gib: Annotated[float, Field(gt=0, le=2**20)] = 20.0
     resume: bool
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     golden_samples: Annotated[int, Field(ge=1, le=1024)]
@@ -87,16 +89,12 @@ def load_target(name: str, folders: Sequence[Path]) -> Target:
     """
     places = [*folders, targets_folder()]
     files = [place / f"{name}.yaml" for place in places] if re.fullmatch(TARGET_NAME, name) else []
-    path = next((file for file in files if file.is_file()), None)
+    path = next((file for file in files if is_file(file)), None)
     if path is None:
         known = {found.stem for place in places for found in place.glob("*.yaml")}
         fix = f"write targets/{name}.yaml" if files else "a target's name is letters a to z, digits and _, at most 64"
         raise ConfigError(f"no device profile {name[:_SHOWN_CHARACTERS]!r}: {nearest(name, known)}", fix=fix)
-    try:
-        facts = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
-    return _validate(Target, facts, prefix=str(path))
+    return _validate(Target, read_yaml(path), prefix=str(path))
 
 
 def build_stages(nodes: Mapping[str, Mapping[str, object]], trusted: Trusted) -> dict[str, Stage]:

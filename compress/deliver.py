@@ -25,6 +25,7 @@ from compress.execute import Result
 from compress.files import copy_new, sha256_file, write_bytes, write_in_order
 from compress.measure.boundary import int8_exact
 from compress.measure.host import describe_host
+from compress.reading import is_file, read_bytes
 from compress.scratch import locked, unfinished
 from compress.serialize import from_json, to_json
 from compress.stage import Splits
@@ -184,11 +185,11 @@ def update_files(folder: Path, contents: Mapping[str, bytes]) -> None:
         StageError: the manifest cannot be read, or the file system refuses.
     """
     path = folder / MANIFEST
-    if not path.is_file():
+    if not is_file(path):
         write_in_order(folder, list(contents.items()))
         return
     with locked(folder, busy=lambda: None):
-        manifest = from_json(Manifest, path.read_bytes())
+        manifest = from_json(Manifest, read_bytes(path))
         kept = {record.path: record for record in manifest.files if record.path not in contents}
         names = {file.relative_to(folder).as_posix(): file for file in delivered_files(folder)}
         new = {name: _record(folder, names[name], None, None) for name in names.keys() - kept.keys() - contents.keys()}

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compress.errors import StageError
+from compress.reading import absolute, open_regular
 from compress.scratch import scratch_folder
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 _CHUNK_BYTES = 1 << 20
+_SHOWN = 200  # characters of a name that is none
 
 
 @contextmanager
@@ -163,7 +165,7 @@ def write_json(path: Path, document: object) -> None:
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file, read in chunks."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
@@ -173,10 +175,13 @@ def inside(root: Path, name: str) -> Path:
     """`root / name`, refused unless it stays inside `root` (names may come from a stranger's manifest).
 
     Raises:
-        StageError: the name is absolute, climbs out of `root`, or leaves it through a link.
+        StageError: the name is absolute, climbs out of `root`, leaves it through a link, or is none.
     """
-    path = (root / name).resolve()
-    if Path(name).is_absolute() or not path.is_relative_to(root.resolve()):
+    try:
+        path, folder = absolute(root / name), absolute(root)
+    except OSError as error:
+        raise StageError(f"path {name[:_SHOWN]!r} in {root}: {error.strerror}") from error
+    if Path(name).is_absolute() or not path.is_relative_to(folder):
         raise StageError(f"path {name!r} leaves the folder {root}")
     return path
 

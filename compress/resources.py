@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from compress.errors import ConfigError
+from compress.reading import read_text
+
 __all__ = ["conf_folder", "describe_choices", "targets_folder"]
 
 _PACKAGE = Path(__file__).resolve().parent
+_LARGEST_BYTES = 1 << 20
 
 
 def conf_folder() -> Path:
@@ -20,12 +24,20 @@ def targets_folder() -> Path:
 
 
 def describe_choices(group: Path) -> dict[str, str]:
-    """Name and one-line description (first comment that is not a Hydra directive) of every YAML in a group."""
+    """Name and one-line description (first comment that is not a Hydra directive) of every YAML in a group.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
     return {path.stem: _first_comment(path) for path in sorted(group.glob("*.yaml"))}
 
 
 def _first_comment(path: Path) -> str:
-    for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+        text = read_text(path, _LARGEST_BYTES)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}", fix="mend or remove it") from error
+    for line in text.splitlines():
         if line.startswith("#") and "@package" not in line:
             return line.lstrip("# ").strip()
     return ""

@@ -32,7 +32,7 @@ from compress.device.inventory import find_devices
 from compress.device.manifest import read_bundle
 from compress.device.transport import Transport
 from compress.device.visit import BenchOptions, check_device
-from compress.errors import CompressError, DeviceError, DeviceMissing
+from compress.errors import CompressError, DeviceError, DeviceMissing, StageError
 from compress.estimate.all_files import estimate_all
 from compress.execute import Output, Result, Run, execute
 from compress.files import assemble, write_bytes, write_in_order
@@ -101,11 +101,37 @@ def _carried_out(
     request: Request, plan: Plan, name: str, devices: dict[str, Transport], progress: Progress, started: float
 ) -> Finished:
     """Execute a plan that was begun at `started`, and deliver it as the run `name`."""
-    tree, config, pipeline = plan.tree, plan.config, plan.pipeline
+    config, pipeline = plan.config, plan.pipeline
     for absent in pipeline.left_out:
         progress.log(f"{absent.stage} is left out: {absent.reason}")
     run = _prepare(config, pipeline, plan.trusted.__contains__, progress)
     pipeline.foresee(run.source)
+    try:
+        return _delivered(request, plan, run, name, devices, progress, started)
+    finally:
+        _trim(run.store, config.cache_gib, progress)
+
+
+def _trim(store: StageStore, limit_gib: float, progress: Progress) -> None:
+    """Keep the store within its limit, and say so where something is removed."""
+    try:
+        done = store.enforce(int(limit_gib * 2**30))
+    except StageError as error:
+        progress.log(f"the finished stages are not pruned: {error.problem}")
+        return
+    if done.removed or done.left_bytes > limit_gib * 2**30:
+        progress.log(
+            f"the finished stages reached cache_gib={limit_gib:g}: {done.removed} that were not used for longest are "
+            f"removed ({done.removed_bytes / 2**30:.1f} GiB), {done.left_bytes / 2**30:.1f} GiB are left; "
+            "python -m compress.cache lists them"
+        )
+
+
+def _delivered(
+    request: Request, plan: Plan, run: Run, name: str, devices: dict[str, Transport], progress: Progress, started: float
+) -> Finished:
+    """Execute a prepared run, deliver it, and let the devices measure it."""
+    tree, config, pipeline = plan.tree, plan.config, plan.pipeline
     results = execute(pipeline, run)
     drift = _beside("drift of the exported files", lambda: _drift(results, run), progress)
     ranges = _beside("ranges", lambda: _ranges(results, run), progress)

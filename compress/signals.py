@@ -9,15 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Terminated", "orderly_exit"]
+__all__ = ["Terminated", "interrupted", "orderly_exit"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _PATIENCE_SECONDS = 8.0
 """`docker stop` and others send SIGKILL 10 seconds after SIGTERM."""
 
 
+_interrupts: list[int] = []
+
+
 class Terminated(SystemExit):
     """Somebody wants the process to end; `code` is 128 + the signal, as shells report it."""
+
+
+def interrupted() -> bool:
+    """Whether Ctrl-C was pressed in the block: a library may have made another error of it, or none."""
+    return bool(_interrupts)
 
 
 @contextmanager
@@ -26,7 +34,7 @@ def orderly_exit() -> Iterator[None]:
 
     A second signal ends the process at once, and so does a process that does not end soon: the block, or Python itself
     behind it, may wait for threads. A signal that is ignored (`nohup`) stays ignored, and one that has a handler keeps
-    it.
+    it. Ctrl-C raises `KeyboardInterrupt` as ever, and is remembered (`interrupted`).
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -39,11 +47,21 @@ def orderly_exit() -> Iterator[None]:
         timer.start()
         raise Terminated(128 + number)
 
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        _interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
     ours = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
     for number in ours:
         signal.signal(number, end)
+    ctrl_c = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ctrl_c:
+        _interrupts.clear()
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+        if ctrl_c:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

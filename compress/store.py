@@ -5,23 +5,28 @@
     <root>/<key>/measured-<key>.json    what was measured, by what it was measured with
 
 A key is the SHA-256 of everything a result depends on, so an entry is never updated, only found or not. One process at
-a time makes an entry (`making`); another one that wants the same waits for it.
+a time makes an entry (`making`); another one that wants the same waits for it. What a store has used stays in use as
+long as it lives (`store_size`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from compress.errors import StageError
-from compress.files import inside, make_folder, sha256_file, write_bytes
+from compress.files import cannot_write, inside, make_folder, sha256_file, write_bytes
+from compress.reading import read_bytes
 from compress.scratch import locked
 from compress.serialize import from_json, to_json
+from compress.store_size import Trimmed, hold, trim
 from compress.types import Artifact, Format, InputSpec, Measurement, Precision
 
 if TYPE_CHECKING:
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Found", "StageStore", "content_key"]
 
 T = TypeVar("T")
+
+_ENTRY = "entry.json"
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,26 @@ class StageStore:
     def __init__(self, root: Path) -> None:
         make_folder(root)  # a place that cannot be written is told now, not after the first stage
         self._root = root
+        self._held: dict[str, int] = {}
+        weakref.finalize(self, _let_go, self._held)
 
     def folder(self, key: str) -> Path:
-        """Where the stage with this key writes its files."""
+        """Where the stage with this key writes its files; nobody removes it as long as this store lives."""
+        if key not in self._held:
+            with suppress(OSError):  # a store that can only be read
+                self._held[key] = hold(self._root, key)
         return self._root / key
+
+    def enforce(self, most_bytes: int) -> Trimmed:
+        """Remove what was not used for longest until no more than `most_bytes` is left; nothing that is in use.
+
+        Raises:
+            StageError: the file system refuses.
+        """
+        try:
+            return trim(self._root, most_bytes=most_bytes)
+        except OSError as error:
+            raise cannot_write(self._root, error) from error
 
     @contextmanager
     def making(self, key: str, busy: Callable[[], None]) -> Iterator[None]:
@@ -93,6 +116,20 @@ class StageStore:
         make_folder(folder)
         with locked(folder, busy):
             yield
+
+    @staticmethod
+    def described(root: Path, key: str) -> str:
+        """What an entry is, in words: the stage that made it, precision and format."""
+        entry = _entry(root / key)
+        if entry is None:
+            return "figures, or unfinished"
+        return f"{entry.history[-1] if entry.history else 'source'}, {entry.precision} {entry.format}"
+
+    @staticmethod
+    def whole(root: Path, key: str) -> bool:
+        """Whether an entry, if there is one, holds what was written."""
+        folder = root / key
+        return not os.path.lexists(folder / _ENTRY) or _whole(folder, _entry(folder)) is not None
 
     def find(self, key: str) -> Found | None:
         """The finished stage, if its files are whole; a damaged one counts as not finished."""
@@ -126,7 +163,7 @@ class StageStore:
             attachments={str(path.relative_to(folder)): sha256_file(path) for path in artifact.attachments},
             activation_bytes=artifact.activation_bytes,
         )
-        write_bytes(folder / "entry.json", to_json(entry))
+        write_bytes(folder / _ENTRY, to_json(entry))
         return Found(seconds, peak_rss_bytes, restorable=file is not None)
 
     def load(self, key: str, *, source: nn.Module | None) -> Artifact:
@@ -164,7 +201,7 @@ class StageStore:
     def find_document(self, key: str, name: str, kind: type[T]) -> T | None:
         """What an earlier run wrote about the output `key` under `name`; None if nothing, or nothing whole."""
         try:
-            return from_json(kind, (self.folder(key) / f"{name}.json").read_bytes())
+            return from_json(kind, read_bytes(self.folder(key) / f"{name}.json"))
         except (FileNotFoundError, StageError):
             return None
 
@@ -182,11 +219,28 @@ class StageStore:
 
     def _read(self, key: str) -> _Entry | None:
         folder = self.folder(key)
-        try:
-            entry = from_json(_Entry, (folder / "entry.json").read_bytes())
-            files = {**entry.attachments, **({} if entry.file is None else {entry.file: entry.sha256})}
-            if any(sha256_file(inside(folder, name)) != digest for name, digest in files.items()):
-                return None
-        except (FileNotFoundError, StageError):
-            return None
-        return entry
+        return _whole(folder, _entry(folder))
+
+
+def _entry(folder: Path) -> _Entry | None:
+    try:
+        return from_json(_Entry, read_bytes(folder / _ENTRY))
+    except (OSError, StageError):
+        return None
+
+
+def _whole(folder: Path, entry: _Entry | None) -> _Entry | None:
+    """The entry, if its files are what was written."""
+    if entry is None:
+        return None
+    files = {**entry.attachments, **({} if entry.file is None else {entry.file: entry.sha256})}
+    try:
+        return entry if all(sha256_file(inside(folder, name)) == digest for name, digest in files.items()) else None
+    except (OSError, StageError):
+        return None
+
+
+def _let_go(held: dict[str, int]) -> None:
+    for descriptor in held.values():
+        os.close(descriptor)
+    held.clear()

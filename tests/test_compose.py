@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import re
 import typing
@@ -223,3 +224,93 @@ def test_a_stage_is_taken_away_whole_however_it_is_typed(typed):
     ]
     with pytest.raises(ConfigError, match=r"unknown key 'stage.nothing': allowed: fold_batchnorm"):
         compose_tree(("target=raspberry_pi_4", typed.replace("to_onnx_fp32", "nothing")))
+
+
+MALFORMED = {
+    "depth": ("seed=" + "[" * 5000, "nested more than 32 deep"),
+    "closed depth": ("seed=" + "[" * 400 + "]" * 400, "nested more than 32 deep"),
+    "digits": ("seed=" + "9" * 5000, "cannot read the override"),
+    "wide": ("seed=99999999999999999999", "an integer in .* does not fit 64 bits"),
+    "wide inside": ("stage.x={a:[99999999999999999999]}", "does not fit 64 bits"),
+    "long": ("seed=" + "x" * 70_000, "more than 65,536 characters"),
+    "syntax": ("seed={a:b", "cannot read the override"),
+    "itself": ("seed=${seed}", "configuration: "),
+    "yaml in a text": ("seed=${oc.create:'a: [1'}", "configuration: "),
+    "grammar in a text": ("output=${oc.decode:'[[[['}", "configuration: "),
+}
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_a_malformed_override_is_one_line(kind):
+    override, message = MALFORMED[kind]
+    with pytest.raises(ConfigError, match=message) as caught:
+        compose_tree(["target=jetson_nano", override])
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("sweep", ["seed=range(0,1e400)", "seed=range(1,5,0)", "seed=range(0,200000)"])
+def test_a_sweep_without_end_is_refused(sweep):
+    with pytest.raises(ConfigError, match=r"more than 10,000 combinations|cannot sweep"):
+        expand_sweep(["target=jetson_nano", sweep])
+
+
+def choice(folder, text: str, group: str = "data") -> Path:
+    (folder / group).mkdir(exist_ok=True)
+    (folder / group / "mine.yaml").write_bytes(text.encode("utf-8", "surrogateescape"))
+    return folder
+
+
+def test_interpolations_that_multiply_are_refused(tmp_path):
+    lines = ["r0: xxxxxxxxxx", *(f"r{n}: ${{data.r{n - 1}}}${{data.r{n - 1}}}" for n in range(1, 40))]
+    with pytest.raises(ConfigError, match="78 interpolations in"):
+        compose_tree(["target=jetson_nano", "data=mine"], choice(tmp_path, "\n".join(lines)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &a [*a]", r"mine\.yaml, line 1: the alias \*a lies in"),
+        ("a: !!set {x}", "the tag '!!set' names a type"),
+        ("[" * 5000, "nest"),
+        ("- a", "is no mapping"),
+        ("a: [" + "1," * 6000 + "]", "more than 5,000 values"),
+        ("1: a", "the key 1 is no text"),
+        ("a: \udcff", "it is not UTF-8 text"),
+        ("# @package a b c\na: 1", "configuration: Too many components"),
+        ("a: ${data.a}", "leads to itself|configuration: "),
+        ("defaults: [mine]\na: 1", "configuration: "),
+        ("defaults: 1", "configuration: "),
+        ("defaults:\n - [a]", "configuration: "),
+    ],
+)
+def test_a_malformed_file_of_the_users_own_is_one_line(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        compose_tree(["target=jetson_nano", "data=mine"], choice(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_that_is_a_fifo_is_not_waited_for(tmp_path):
+    (tmp_path / "data").mkdir()
+    os.mkfifo(tmp_path / "data" / "mine.yaml")
+    with pytest.raises(ConfigError, match="unknown data 'mine'"):
+        compose_tree(["target=jetson_nano", "data=mine"], tmp_path)
+
+
+ALPHABET = "[]{}(),:='\"\\${}~+@.-_ \t\n#%*&!0123456789eExyznultrue/\x1b\udcff\u202eä"
+KEYS = st.sampled_from(["seed", "output", "stage.x", "+a", "++a.b", "~seed", "+stage@stage.x", "model.input", "", "="])
+
+
+@given(KEYS, st.text(ALPHABET, max_size=30), st.booleans())
+@example("seed", "${oc.decode:'" + "9" * 5000 + "'}", False)
+@example("seed", "int('" + "9" * 5000 + "')", True)
+@example("+a", "shuffle(range(1,9))", True)
+@settings(max_examples=60, deadline=None)
+def test_any_override_is_taken_or_one_line(key, value, sweep):
+    overrides = ["target=jetson_nano", f"{key}={value}"]
+    try:
+        combinations = expand_sweep(overrides) if sweep else [overrides]
+        compose_tree(combinations[0])
+    except ConfigError as refusal:
+        line = str(refusal)
+        assert "\n" not in line

@@ -18,7 +18,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "compress"
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
     {"allocator", "chance", "intervals", "errors", "types", "quiet", "garbage", "svg", "observe", "child", "signals"},
-    {"reserved_names", "scratch", "files", "serialize", "resources", "versions", "target", "stage", "budget"},
+    {"reading", "command"},
+    {"reserved_names", "scratch", "files", "plain_yaml"},
+    {"serialize", "resources", "versions", "target", "stage", "budget"},
     {
         "graph",
         "unlift",
@@ -41,9 +43,9 @@ LAYERS = [
     {"measure", "persist", "estimate", "optimize"},
     {"profile"},
     {"stages"},
-    {"pipeline", "store"},
+    {"pipeline", "store", "store_size"},
     {"execute"},
-    {"deliver", "device", "report", "cli", "compose", "config", "loggers"},
+    {"deliver", "device", "report", "cli", "cache", "compose", "config_limits", "config_source", "config", "loggers"},
     {"request"},
     {"run", "doctor", "preflight"},
     {"__main__"},

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import yaml
 
 from compress.data.configs import NamedClasses
-from compress.errors import DataError, nearest
+from compress.errors import ConfigError, DataError, nearest
+from compress.plain_yaml import parse_yaml
+from compress.reading import read_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -130,10 +131,10 @@ def _read_table(path: Path) -> dict[str, str]:
     try:
         if path.suffix.lower() == ".csv":
             return {row[0].strip(): row[1].strip() for row in csv.reader(text.splitlines()) if len(row) == 2}
-        # BaseLoader keeps every scalar as text: a folder 007 stays one
-        content = json.loads(text) if path.suffix.lower() == ".json" else yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506
-    except (ValueError, RecursionError, yaml.YAMLError, csv.Error) as error:
-        reason = " ".join(str(error).split())
+        # texts: a folder 007 stays one
+        content: object = json.loads(text) if path.suffix.lower() == ".json" else parse_yaml(text, "it", texts=True)
+    except (ValueError, RecursionError, ConfigError, csv.Error) as error:
+        reason = error.problem if isinstance(error, ConfigError) else " ".join(str(error).split())
         raise DataError(f"data.class_map: {path} cannot be read: {reason}", fix=f"write {_SHAPES}") from error
     if not isinstance(content, Mapping) or not content:
         raise DataError(f"data.class_map: {path} is no table", fix=f"write {_SHAPES}")
@@ -154,10 +155,7 @@ def _entries(content: Mapping[object, object], path: Path) -> Iterable[tuple[str
 
 def _text(path: Path, option: str) -> str:
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise DataError(f"{option}: {path} is larger than {_LARGEST_FILE >> 20} MiB", fix="one line for each class")
-        return path.read_text(encoding="utf-8-sig")
+        return read_text(path, _LARGEST_FILE)
     except OSError as error:
-        raise DataError(f"{option}: {path} cannot be read: {error.strerror}", fix=f"{option}=<file>") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{option}: {path} is not UTF-8 text", fix="save it as UTF-8") from error
+        fix = f"{option}=<UTF-8 file, one line for each class>"
+        raise DataError(f"{option}: {path} cannot be read: {error.strerror}", fix=fix) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from compress.data.configs import CsvData
 from compress.data.source import FileSource, distinct
 from compress.errors import DataError, StageError, nearest
 from compress.files import inside
+from compress.reading import is_file, is_folder, open_regular
 
 __all__ = ["read_csv"]
 
@@ -31,7 +33,7 @@ def _classes(config: CsvData, labels: list[int]) -> tuple[str, ...]:
 def _read_table(config: CsvData, file: Path, option: str) -> tuple[list[Path], list[int]]:
     """Image and label of each row of `file`, which is the value of `option`."""
     root = config.root or file.parent
-    if not root.is_dir():
+    if not is_folder(root):
         raise DataError(f"data.root: {root} is not a folder", fix="data.root=<folder the paths are relative to>")
     paths: list[Path] = []
     labels: list[int] = []
@@ -48,7 +50,7 @@ def _rows(config: CsvData, file: Path, option: str) -> Iterator[tuple[int, str, 
     """Line number, path and label of each row."""
     try:
         # utf-8-sig: spreadsheets write a byte order mark that would become part of the first column's name
-        with file.open(newline="", encoding="utf-8-sig") as stream:
+        with open_regular(file) as content, io.TextIOWrapper(content, "utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, restkey="", restval="")
             columns = reader.fieldnames or ()
             for column in ("path_column", "label_column"):
@@ -74,7 +76,7 @@ def _image(root: Path, name: str, where: str) -> Path:
         path = inside(root, name)
     except StageError as error:
         raise DataError(f"{where}: {error}", fix="use paths relative to data.root, inside it") from error
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"{where}: image {path} does not exist", fix="restore the file or remove the row")
     return path
 

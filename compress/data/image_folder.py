@@ -9,6 +9,7 @@ from compress.data.class_map import ClassNames, Numbering, number_classes
 from compress.data.configs import ImageFolderData
 from compress.data.source import FileSource, distinct
 from compress.errors import DataError
+from compress.reading import is_file, is_folder
 
 __all__ = ["read_image_folders"]
 
@@ -41,9 +42,14 @@ def _numbered(source: FileSource, numbering: Numbering | None) -> FileSource:
 
 
 def _read_folder(folder: Path, option: str) -> FileSource:
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DataError(f"{option}: {folder} is not a folder", fix=f"{option}=<folder of class folders>")
-    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
+    try:
+        classes = tuple(sorted(entry.name for entry in folder.iterdir() if is_folder(entry) and entry.name[0] != "."))
+    except OSError as error:
+        raise DataError(
+            f"{option}: {folder} cannot be read: {error.strerror}", fix="correct its permissions"
+        ) from error
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -61,7 +67,7 @@ def _read_folder(folder: Path, option: str) -> FileSource:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and is_file(path))
 
 
 def _difference(train: tuple[str, ...], test: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from compress.data.configs import NpzData
 from compress.data.source import ArraySource
 from compress.errors import DataError, nearest
+from compress.reading import open_regular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +44,7 @@ def _source(
 
 def _read(path: Path, classes: int | None, channels: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open_regular(path) as stream, np.load(stream, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(
                     f"{path} is a single array, not an .npz archive", fix="np.savez(file, images=, labels=)"

@@ -15,6 +15,7 @@ from PIL import Image
 
 from compress.errors import DataError
 from compress.files import sha256_file
+from compress.reading import open_regular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,7 +79,7 @@ class FileSource:
     def picture(self, index: int) -> Image.Image:
         path = self.paths[index]
         try:
-            with Image.open(path, formats=_FORMATS) as image:
+            with open_regular(path) as stream, Image.open(stream, formats=_FORMATS) as image:
                 self._require_size(path, image)
                 image.load()
                 return image.copy()

@@ -8,16 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.command import run_command
 from compress.errors import CompressError, ConfigError, one_line
-from compress.signals import orderly_exit
 
 if TYPE_CHECKING:
     from compress.device.manifest import Bundle
     from compress.device.transport import Transport
 
 __all__ = ["main"]
-
-_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,17 +25,15 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 all measured, 1 a device or a model failed, 2 wrong request, 130 interrupted."""
-    try:
-        options = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
-        command: Callable[[argparse.Namespace], int] = options.command
-        with orderly_exit():
-            return command(options)
-    except CompressError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; a benchmark that was started goes on there, the next one waits for it", file=sys.stderr)
-        return _INTERRUPTED
+    typed = sys.argv[1:] if arguments is None else arguments
+    last_word = "; a benchmark that was started goes on there, the next one waits for it"
+    return run_command(lambda: _command(typed), last_word)
+
+
+def _command(typed: Sequence[str]) -> int:
+    options = _parser().parse_args(typed)
+    command: Callable[[argparse.Namespace], int] = options.command
+    return command(options)
 
 
 def _parser() -> argparse.ArgumentParser:

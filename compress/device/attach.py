@@ -13,6 +13,7 @@ from compress.device.calibrate import calibrate
 from compress.device.manifest import Bundle
 from compress.device.results import DeviceRun
 from compress.errors import ConfigError
+from compress.reading import is_file, read_bytes
 from compress.serialize import to_json
 
 __all__ = ["attach"]
@@ -42,7 +43,7 @@ def attach(bundle: Bundle, runs: Sequence[DeviceRun]) -> Iterator[str]:
         learnt = calibrate(bundle, run)
         if learnt:
             yield f"{run.name}: {learnt} figures calibrate the estimates for {bundle.manifest.target}"
-    if runs and (home / _REPORT).is_file():
+    if runs and is_file(home / _REPORT):
         _update_report(home, runs)
         yield f"report: {home / _REPORT}"
 
@@ -52,7 +53,7 @@ def _reported(folder: Path) -> tuple[str, ...]:
     from compress.report.json_report import Report
 
     try:
-        return tuple(run.name for run in Report.from_json((folder / _REPORT).read_bytes()).devices)
+        return tuple(run.name for run in Report.from_json(read_bytes(folder / _REPORT)).devices)
     except (OSError, ConfigError):
         return ()
 
@@ -74,7 +75,7 @@ def _update_report(folder: Path, runs: Sequence[DeviceRun]) -> None:
     from compress.report.json_report import Report, summarize_file
     from compress.report.pages import run_pages
 
-    report = Report.from_json((folder / _REPORT).read_bytes())
+    report = Report.from_json(read_bytes(folder / _REPORT))
     names = {run.name for run in runs}
     kept = tuple(run for run in report.devices if run.name not in names)
     added = [summarize_file(folder, path) for path in sorted(folder.glob("device-*.json"))]

@@ -15,17 +15,17 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from compress.device.transport import LocalTransport, SshTransport, Transport
 from compress.errors import ConfigError, nearest
+from compress.plain_yaml import read_yaml
+from compress.reading import home_expanded, is_file
 
 __all__ = ["INVENTORY", "Board", "find_devices", "read_inventory"]
 
 INVENTORY = Path("devices.yaml")
 _ADDRESS = re.compile(r"[@:]")
-_LARGEST_FILE = 1 << 20  # thousands of boards
 
 
 class Board(BaseModel):
@@ -51,19 +51,9 @@ def read_inventory(path: Path) -> dict[str, Board]:
     Raises:
         ConfigError: there is no such file, or it says something else than the example above.
     """
+    document = read_yaml(path, "the inventory")
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot read the inventory {path}: {error.strerror}") from error
-    if len(content) > _LARGEST_FILE:
-        raise ConfigError(f"the inventory {path} is larger than {_LARGEST_FILE >> 20} MiB", fix="name boards only")
-    try:
-        document = yaml.safe_load(content.decode()) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # not text, or nested without end
-        raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
-    try:
-        return TypeAdapter(dict[str, Board]).validate_python(document)
+        return TypeAdapter(dict[str, Board]).validate_python({} if document is None else document)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -93,7 +83,7 @@ def find_devices(
             an inventory that nobody named wants an SSH configuration or key of its own.
     """
     names_only = [name for name in names if not _ADDRESS.search(name)]
-    boards = read_inventory(inventory or INVENTORY) if names_only and (inventory or INVENTORY.is_file()) else {}
+    boards = read_inventory(inventory or INVENTORY) if names_only and (inventory or is_file(INVENTORY)) else {}
     boards = {name: boards[name] for name in names_only if name in boards}
     if inventory is None:
         _refuse_own_settings(boards)
@@ -123,5 +113,12 @@ def _transport(
         )
     if board.host == "local":
         return LocalTransport(name)
-    key, own = board.identity or identity, board.ssh_config or config
-    return SshTransport(board.host, key.expanduser() if key else None, own.expanduser() if own else None)
+    key, own = (_expanded(path, name) for path in (board.identity or identity, board.ssh_config or config))
+    return SshTransport(board.host, key, own)
+
+
+def _expanded(path: Path | None, name: str) -> Path | None:
+    try:
+        return None if path is None else home_expanded(path)
+    except OSError as error:
+        raise ConfigError(f"{name}: {path}: {error.strerror}") from error

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from compress.errors import ConfigError, StageError
 from compress.files import inside, sha256_file
+from compress.reading import is_file, read_bytes
 from compress.serialize import from_json
 from compress.types import Format, InputSpec, Precision
 
@@ -129,7 +130,7 @@ def read_bundle(folder: Path) -> Bundle:
         ConfigError: there is none, its manifest is damaged or names a path outside, or a file is not what it says.
     """
     try:
-        content = (folder / MANIFEST).read_bytes()
+        content = read_bytes(folder / MANIFEST)
         manifest = from_json(Manifest, content)
         for name in (*(file.path for file in manifest.files), *(model.path for model in manifest.models)):
             inside(folder, name)
@@ -153,7 +154,7 @@ def _verify(folder: Path, manifest: Manifest) -> None:
             raise ConfigError(f"the manifest has no checksum for {name!r}", fix=_COPY_AGAIN)
     for file in manifest.files:
         path = inside(folder, file.path)
-        if not path.is_file():
+        if not is_file(path):
             raise ConfigError(f"{file.path} is missing from the bundle {folder}", fix=_COPY_AGAIN)
         if sha256_file(path) != file.sha256:
             raise ConfigError(

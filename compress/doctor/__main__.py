@@ -14,10 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from compress import __version__
+from compress.command import run_command
 from compress.doctor.check import Check, Level
 from compress.doctor.packages import examine_packages
 from compress.doctor.view import draw
-from compress.errors import CompressError, ConfigError
+from compress.errors import ConfigError
+from compress.reading import is_folder
 
 __all__ = ["examine", "main"]
 
@@ -33,12 +35,12 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code as above."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        options = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
-        checks = examine(options.config_dir, options.output)
-    except CompressError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    typed = sys.argv[1:] if arguments is None else arguments
+    return run_command(lambda: _diagnose(_parser().parse_args(typed)))
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    checks = examine(options.config_dir, options.output)
     broken = [check for check in checks if check.fatal]
     print(_json(checks, not broken) if options.json else _text(checks, broken))
     return 1 if broken else 0
@@ -54,7 +56,7 @@ def examine(config_folder: Path | None = None, output: Path | None = None) -> li
     if any(check.fatal for check in packages):
         later = "looked at when the packages above are installed"
         return [*packages, *(Check(group, group, Level.NOTE, later) for group in ("machine", "targets", "stages"))]
-    if config_folder is not None and not config_folder.is_dir():
+    if config_folder is not None and not is_folder(config_folder):
         raise ConfigError(f"--config-dir {config_folder} is not a folder")
     from compress.doctor.machine import examine_machine
     from compress.doctor.recipes import examine_stages, examine_targets
@@ -73,11 +75,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _default_output() -> Path:
-    import yaml
-
+    from compress.plain_yaml import read_yaml
     from compress.resources import conf_folder
 
-    return Path(yaml.safe_load((conf_folder() / "config.yaml").read_text(encoding="utf-8"))["output"])
+    config = read_yaml(conf_folder() / "config.yaml")
+    assert isinstance(config, dict)  # our own file
+    return Path(str(config["output"]))
 
 
 def _text(checks: Sequence[Check], broken: Sequence[Check]) -> str:

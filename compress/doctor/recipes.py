@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import yaml
-
 from compress.config import build_stages, load_target
 from compress.doctor.check import Check, Level
-from compress.errors import CompressError, MissingExtra
+from compress.errors import CompressError, ConfigError, MissingExtra
+from compress.plain_yaml import read_yaml
 from compress.request import Request, plan_run
 from compress.resources import conf_folder, describe_choices
 from compress.stage import Stage
@@ -57,7 +56,9 @@ def _handed_over(stages: Iterable[Stage]) -> list[str]:
 
 def _stage(name: str, path: Path, targets: Sequence[Target]) -> Check:
     try:
-        node = yaml.safe_load(path.read_text(encoding="utf-8"))
+        node = read_yaml(path)
+        if not isinstance(node, dict):
+            raise ConfigError(f"{path} is no mapping", fix="write key: value")
         stage = build_stages({name: node}, lambda _: False)[name]
         fitting = [target.name for target in targets if _takes(target, stage, name)]
         left = _handed_over([stage])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from importlib import resources
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from compress.edgetpu.rules import RULES
+from compress.plain_yaml import parse_yaml
 
 __all__ = ["NEWEST_RUNTIME", "OLDEST_RUNTIME", "Entry", "Table", "load_table"]
 
@@ -70,4 +70,4 @@ class Table(BaseModel):
 def load_table() -> Table:
     """Read and validate `operators.yaml`."""
     text = (resources.files("compress.edgetpu") / "operators.yaml").read_text(encoding="utf-8")
-    return Table.model_validate(yaml.safe_load(text))
+    return Table.model_validate(parse_yaml(text, "operators.yaml"))

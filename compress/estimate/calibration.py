@@ -21,6 +21,7 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from compress.errors import StageError, one_line
 from compress.estimate.roofline import BAND
 from compress.files import write_bytes
+from compress.reading import read_bytes
 from compress.serialize import Milliseconds, from_json, to_json
 from compress.types import Precision
 
@@ -83,11 +84,7 @@ def read_points(target: str) -> tuple[Point, ...]:
     """All usable points of a profile; none where nothing was measured or the file cannot be used, which is noted."""
     path = calibration_file(target)
     try:
-        with path.open("rb") as stream:
-            content = stream.read(_LARGEST_FILE_BYTES + 1)
-        if len(content) > _LARGEST_FILE_BYTES:
-            raise StageError(f"larger than {_LARGEST_FILE_BYTES >> 20} MiB")
-        entries = from_json(_Entries, content).points
+        entries = from_json(_Entries, read_bytes(path, _LARGEST_FILE_BYTES)).points
     except FileNotFoundError:
         return ()
     except (OSError, StageError) as error:

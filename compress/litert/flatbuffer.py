@@ -16,6 +16,7 @@ import numpy as np
 
 from compress.errors import MissingExtra, ModelError
 from compress.quiet import first_line
+from compress.reading import unreadable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -161,8 +162,8 @@ def verified(path: Path) -> bytes:
     schema()
     from ai_edge_litert.interpreter import Interpreter
 
-    if not path.is_file():
-        raise ModelError(f"{path} does not exist", fix="name a .tflite file")
+    if (reason := unreadable(path)) is not None:
+        raise ModelError(f"{path} cannot be read: {reason}", fix="name a .tflite file")
     content = path.read_bytes()
     if content[4:8] != _IDENTIFIER:
         raise ModelError(

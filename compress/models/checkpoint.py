@@ -20,6 +20,7 @@ from torch import nn
 from compress.errors import ModelError, nearest
 from compress.models.names import renamed
 from compress.quiet import first_line
+from compress.reading import unreadable
 
 __all__ = ["load_checkpoint", "read_state_dict"]
 
@@ -123,8 +124,8 @@ def read_state_dict(path: Path, key: str | None = None) -> dict[str, torch.Tenso
 
 def _read(path: Path, key: str | None) -> tuple[dict[str, torch.Tensor], str]:
     """The named tensors, and the key they were found under (empty at the top)."""
-    if not path.is_file():
-        raise ModelError(f"checkpoint {path} does not exist", fix="model.checkpoint=<file>")
+    if (reason := unreadable(path)) is not None:
+        raise ModelError(f"checkpoint {path} cannot be read: {reason}", fix="model.checkpoint=<file>")
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path), ""
     content = _read_pickle(path)

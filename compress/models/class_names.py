@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress.models.configs import FileModel, ModelConfig, TorchvisionModel
+from compress.reading import is_file, read_text
 
 __all__ = ["class_names"]
 
@@ -43,9 +44,9 @@ def _of_manifest(path: Path) -> tuple[str, ...] | None:
     """The classes in the manifest of the run that delivered the file."""
     manifest = path.parent / "manifest.json"
     try:
-        if not path.is_file() or manifest.stat().st_size > _LARGEST_MANIFEST:
+        if not is_file(path):
             return None
-        content = json.loads(manifest.read_text(encoding="utf-8"))
+        content = json.loads(read_text(manifest, _LARGEST_MANIFEST))
     except (OSError, ValueError, RecursionError):  # somebody else's file of that name
         return None
     if not isinstance(content, dict):
@@ -56,7 +57,7 @@ def _of_manifest(path: Path) -> tuple[str, ...] | None:
 
 
 def _of_onnx(path: Path) -> tuple[str, ...] | None:
-    if path.suffix.lower() != ".onnx" or not path.is_file():
+    if path.suffix.lower() != ".onnx" or not is_file(path):
         return None
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]

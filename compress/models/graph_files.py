@@ -10,6 +10,7 @@ from torch import nn
 
 from compress.errors import ModelError
 from compress.models.records import LARGEST
+from compress.reading import unreadable
 from compress.types import InputSpec
 
 __all__ = ["load_graph_file"]
@@ -40,12 +41,12 @@ def load_graph_file(path: Path, input: InputSpec) -> nn.Module:
 
 def _members(path: Path) -> set[str]:
     """Names in the archive, as the reader that will load it sees them: Python's finds archives inside archives."""
+    if (reason := unreadable(path)) is not None:
+        raise ModelError(f"model file {path} cannot be read: {reason}", fix="model.path=<file>")
     try:
         if path.stat().st_size > LARGEST:
             raise ModelError(f"model file {path} has more than {LARGEST // 2**30} GiB", fix="use a smaller model")
         return set(torch._C.PyTorchFileReader(io.BytesIO(path.read_bytes())).get_all_records())
-    except FileNotFoundError as error:
-        raise ModelError(f"model file {path} does not exist", fix="model.path=<file>") from error
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"model file {path} is truncated or not .pt2, TorchScript or .onnx",

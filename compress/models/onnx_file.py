@@ -17,6 +17,7 @@ from compress.models.probe import probe
 from compress.models.sound import refuse_unsound_graph
 from compress.onnxfile.external_data import check_external_data
 from compress.quiet import first_line
+from compress.reading import unreadable
 from compress.types import Artifact, Format, InputSpec, Precision
 
 __all__ = ["graph_precision", "load_onnx"]
@@ -40,8 +41,8 @@ def load_onnx(path: Path, input: InputSpec) -> Artifact:
 
 
 def _read(path: Path) -> onnx.ModelProto:
-    if not path.is_file():
-        raise ModelError(f"model file {path} does not exist", fix="model.path=<file>")
+    if (reason := unreadable(path)) is not None:
+        raise ModelError(f"model file {path} cannot be read: {reason}", fix="model.path=<file>")
     try:
         check_external_data(onnx.load(path, load_external_data=False), path)
         model = onnx.load(path)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.errors import CompressError, ConfigError, one_line
-from compress.signals import orderly_exit
+from compress.command import run_command
+from compress.errors import ConfigError, one_line
+from compress.reading import is_folder
 
 if TYPE_CHECKING:
     from compress.profile.document import Profile
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _USAGE = "python -m compress.profile --help"
 
 
@@ -31,14 +31,8 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 done, 1 the runtime failed, 2 wrong request, 130 interrupted."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before anything imports onnxruntime
-    try:
-        with orderly_exit():
-            return _profile(_parser().parse_args(sys.argv[1:] if arguments is None else arguments))
-    except CompressError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    typed = sys.argv[1:] if arguments is None else arguments
+    return run_command(lambda: _profile(_parser().parse_args(typed)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,7 +112,7 @@ def _measured(path: Path, options: argparse.Namespace, target: Target | None) ->
 def _source(path: Path, options: argparse.Namespace) -> Source:
     from compress.profile.sources import from_file, from_run
 
-    if path.is_dir():
+    if is_folder(path):
         source, stage = from_run(path)
         text = f"{path}: the file of stage {stage}, {source.title}; name another file to profile that"
         print(one_line(text), file=sys.stderr)

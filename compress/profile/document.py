@@ -8,6 +8,7 @@ from typing import Literal
 
 from compress.errors import ConfigError, StageError
 from compress.profile.bottleneck import Bottleneck
+from compress.reading import is_file, read_bytes
 from compress.serialize import from_json
 
 __all__ = ["SCHEMA", "LayerProfile", "ModelProfile", "Profile", "RooflineProfile", "find_profile", "read_profile"]
@@ -91,7 +92,7 @@ def read_profile(path: Path) -> Profile:
     """
     fix = "profile the model again, or delete it"
     try:
-        found = from_json(Profile, path.read_bytes())
+        found = from_json(Profile, read_bytes(path))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", fix=fix) from error
     except StageError as error:
@@ -108,4 +109,4 @@ def find_profile(folder: Path) -> Profile | None:
         ConfigError: it is damaged, or of another version.
     """
     path = folder / PROFILE
-    return read_profile(path) if path.is_file() else None
+    return read_profile(path) if is_file(path) else None

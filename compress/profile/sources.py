@@ -11,6 +11,7 @@ from compress.errors import ConfigError
 from compress.files import inside, sha256_file
 from compress.profile.layer import Source
 from compress.profile.readers import PROFILED
+from compress.reading import is_file, read_bytes, unreadable
 from compress.types import Format, InputSpec, Precision
 
 __all__ = ["from_file", "from_run"]
@@ -52,8 +53,8 @@ def from_file(path: Path, shape: Sequence[int]) -> Source:
     Raises:
         ConfigError: missing, of no known format, or not what its suffix says.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist", fix="name a model file, a run folder or a profile.json")
+    if (reason := unreadable(path)) is not None:
+        raise ConfigError(f"{path} cannot be read: {reason}", fix="name a model file, a run folder or a profile.json")
     kind = _FORMATS.get(path.suffix.lower())
     if kind is None:
         raise ConfigError(f"{path.name} has no suffix of a model: {', '.join(_FORMATS)}", fix="rename it, or export it")
@@ -74,7 +75,7 @@ def from_run(folder: Path) -> tuple[Source, str]:
         raise ConfigError(f"{folder} has no file whose layers can be timed", fix="name a model file instead")
     chosen = max(files, key=lambda file: len(file.history))
     path = inside(folder, chosen.path)
-    if not path.is_file() or sha256_file(path) != chosen.sha256:
+    if not is_file(path) or sha256_file(path) != chosen.sha256:
         raise ConfigError(
             f"{path} is not the file that the manifest of the run describes", fix="run the pipeline again"
         )
@@ -85,7 +86,7 @@ def from_run(folder: Path) -> tuple[Source, str]:
 
 def _read(path: Path) -> _Manifest:
     try:
-        return _Manifest.model_validate_json(path.read_bytes())
+        return _Manifest.model_validate_json(read_bytes(path))
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path.parent} is no run folder: it has no {path.name}", fix="name outputs/<target>/<run>, or a model file"

@@ -14,6 +14,7 @@ from pydantic import Field, computed_field
 
 from compress.errors import Refusal
 from compress.files import sha256_file
+from compress.reading import is_file
 from compress.stage import Context, Stage, maker_of
 from compress.target import Target
 from compress.types import Format, Precision
@@ -81,7 +82,7 @@ class BudgetStage(Stage):
     @property
     def layer_times_sha256(self) -> str | None:
         """Checksum of the file's content, so that a stored result goes stale with it."""
-        if self.layer_times is None or not self.layer_times.is_file():
+        if self.layer_times is None or not is_file(self.layer_times):
             return None
         return sha256_file(self.layer_times)
 

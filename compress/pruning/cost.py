@@ -13,6 +13,7 @@ from pathlib import Path
 
 from compress.errors import ConfigError
 from compress.pruning.shapes import LayerShape
+from compress.reading import read_text
 from compress.target import Target
 from compress.types import Precision
 
@@ -109,8 +110,8 @@ def read_layer_times(path: Path, layers: Iterable[str]) -> dict[str, float]:
         ConfigError: not such a file, or no layer of the network in it.
     """
     try:
-        read: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        read: object = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"layer_times={path} cannot be read: {error}", fix='write {"<layer>": <ms>, ...}') from error
     if not isinstance(read, dict) or not all(_is_time(value) for value in read.values()):
         raise ConfigError(f"layer_times={path} is not an object of milliseconds", fix='write {"<layer>": <ms>, ...}')

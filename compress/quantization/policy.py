@@ -12,10 +12,10 @@ from functools import lru_cache
 from importlib import metadata, resources
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from compress.errors import ConfigError, nearest
+from compress.plain_yaml import parse_yaml
 
 __all__ = [
     "FixedRange",
@@ -275,7 +275,7 @@ def load_policy(name: str) -> Policy:
         raise ConfigError(f"unknown placement policy {name!r}", fix=nearest(name, policy_names()))
     text = _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     try:
-        return Policy.model_validate(yaml.safe_load(text))
+        return Policy.model_validate(parse_yaml(text, f"placement policy {name!r}"))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress.errors import CompressError, ConfigError
-from compress.report.pages import export_plots, page_of, read_reports, refresh, write_page
-from compress.signals import orderly_exit
+from compress.command import run_command
+from compress.errors import ConfigError
+from compress.reading import is_folder
 
 __all__ = ["main"]
 
@@ -21,14 +21,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 written, 1 not writable, 2 not a report."""
-    try:
-        options = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
-        with orderly_exit():
-            _build(options.runs, options.output, options.plots)
-    except CompressError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    typed = sys.argv[1:] if arguments is None else arguments
+    return run_command(lambda: _build(_parser().parse_args(typed)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,9 +35,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _build(given: Sequence[Path], output: Path | None, plots: Path | None) -> None:
+def _build(options: argparse.Namespace) -> int:
+    from compress.report.pages import export_plots, page_of, read_reports, refresh, write_page
+
+    given: Sequence[Path] = options.runs
+    output: Path | None = options.output
+    plots: Path | None = options.plots
     reports = read_reports(given)
-    if output is not None and output.is_dir():
+    if output is not None and is_folder(output):
         raise ConfigError(f"--output {output} is a folder", fix=f"--output {output / 'report.html'}")
     page = page_of(reports)
     if output is None and len(given) == 1:
@@ -54,6 +53,7 @@ def _build(given: Sequence[Path], output: Path | None, plots: Path | None) -> No
     print(f"report: {output}")
     if plots is not None:
         print(f"plots: {len(export_plots(page, plots))} files in {plots}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from compress.errors import ConfigError, StageError
 from compress.files import assemble, inside, write_in_order
+from compress.reading import read_bytes
 from compress.serialize import from_json, to_json
 
 __all__ = ["MULTIRUN", "Failure", "Multirun", "read_multirun", "save_multirun"]
@@ -79,10 +80,11 @@ def read_multirun(folder: Path) -> tuple[Multirun, tuple[Path, ...]]:
     """
     path = folder / MULTIRUN
     try:
-        record = from_json(Multirun, path.read_bytes())
+        record = from_json(Multirun, read_bytes(path))
         if record.schema_version != SCHEMA_VERSION:
             raise StageError(f"schema version {record.schema_version}, this program reads {SCHEMA_VERSION}")
         root = folder.resolve().parent.parent
         return record, tuple(inside(root, name) for name in record.runs)
-    except StageError as error:
-        raise ConfigError(f"{path}: {error.problem}", fix="name the run folders instead") from error
+    except (OSError, StageError) as error:
+        reason = error.problem if isinstance(error, StageError) else error.strerror
+        raise ConfigError(f"{path}: {reason}", fix="name the run folders instead") from error

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from compress.errors import ConfigError
 from compress.files import write_bytes
+from compress.reading import is_file, is_folder, read_bytes
 from compress.report.json_report import Report
 from compress.report.markdown import comparison_markdown, run_markdown
 from compress.report.multirun import MULTIRUN, Failure, read_multirun, save_multirun
@@ -44,12 +45,12 @@ def read_reports(given: Sequence[Path]) -> Reports:
     several = False
     for path in given:
         folder = path.parent if path.name in (REPORT, PAGE, MULTIRUN) else path
-        if (folder / MULTIRUN).is_file():
+        if is_file(folder / MULTIRUN):
             several = True
             record, members = read_multirun(folder)
-            runs += [(member, _read(member)) for member in members if (member / REPORT).is_file()]
+            runs += [(member, _read(member)) for member in members if is_file(member / REPORT)]
             failures += [(" ".join(failure.overrides), failure.error) for failure in record.failures]
-            gone = [member for member in members if not (member / REPORT).is_file()]
+            gone = [member for member in members if not is_file(member / REPORT)]
             failures += [(str(member), "the run folder is gone") for member in gone]
         else:
             runs.append((folder, _read(folder)))
@@ -92,7 +93,7 @@ def refresh(given: Path, reports: Reports) -> Path:
     """
     from compress.deliver import update_files
 
-    folder = given if given.is_dir() else given.parent
+    folder = given if is_folder(given) else given.parent
     update_files(folder, _pages(reports))
     return folder / PAGE
 
@@ -137,7 +138,7 @@ def export_plots(page: Page, folder: Path) -> list[Path]:
 def _read(folder: Path) -> Report:
     path = folder / REPORT
     try:
-        return Report.from_json(path.read_bytes())
+        return Report.from_json(read_bytes(path))
     except OSError as error:
         fix = "give a run folder, outputs/<target>/<time>, or outputs/multirun/<time>"
         raise ConfigError(f"cannot read {path}: {error.strerror or error}", fix=fix) from error

@@ -108,7 +108,7 @@ def test_unreadable_files_name_their_option(tmp_path):
     (tmp_path / "latin.csv").write_bytes("caf\xe9,1".encode("latin-1"))
     with pytest.raises(DataError, match=r"data.class_map: .*absent.csv cannot be read.*fix: data.class_map="):
         numbered(class_map=tmp_path / "absent.csv")
-    with pytest.raises(DataError, match=r"latin\.csv is not UTF-8"):
+    with pytest.raises(DataError, match=r"latin\.csv cannot be read: it is not UTF-8"):
         numbered(class_map=tmp_path / "latin.csv")
     with pytest.raises(DataError, match=r"data.class_names: .* is not a list of names"):
         numbered(class_names=written(tmp_path, "names.txt", "a\n\nb\n"))

@@ -65,8 +65,8 @@ def test_an_inventory_nobody_named_brings_no_ssh_settings(inventory, monkeypatch
         ("a: {host: x, password: y}", "unknown key 'a.password'"),
         ("a: [1]", "write name: {host: user@host}"),
         ("a: {", "is not YAML"),
-        ("\udcff", "is not YAML: 'utf-8' codec"),
-        ("[" * 5000, "is not YAML: maximum recursion depth"),
+        ("\udcff", "cannot read the inventory .*: it is not UTF-8 text"),
+        ("[" * 5000, "is not YAML: exceeded maximum nesting depth|nested more than 32 deep"),
     ],
     ids=["key", "option", "list", "open", "bytes", "deep"],
 )
@@ -84,7 +84,7 @@ def test_a_missing_inventory_is_named(tmp_path):
 def test_an_inventory_has_a_largest_size(tmp_path):
     path = tmp_path / "devices.yaml"
     path.write_bytes(b"kitchen: {host: pi@192.168.1.20}\n" + b"#" * (1 << 20))
-    with pytest.raises(ConfigError, match=r"larger than 1 MiB \| fix: name boards only"):
+    with pytest.raises(ConfigError, match=r"cannot read the inventory .*larger than 1 MiB"):
         read_inventory(path)
 
 

@@ -119,5 +119,5 @@ def test_a_file_that_refers_to_nothing_is_refused(shared_data):
 
 def test_a_missing_file_is_named(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="needs the extra tflite")
-    with pytest.raises(ModelError, match=r"none\.tflite does not exist"):
+    with pytest.raises(ModelError, match=r"none\.tflite cannot be read: it does not exist"):
         read_network(tmp_path / "none.tflite")

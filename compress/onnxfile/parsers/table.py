@@ -6,11 +6,11 @@ from functools import lru_cache
 from importlib import resources
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from compress.errors import ConfigError, nearest
 from compress.onnxfile.parsers.rules import RULES
+from compress.plain_yaml import parse_yaml
 
 __all__ = ["Entry", "Limit", "ParserTable", "load_parser", "parser_names"]
 
@@ -129,8 +129,8 @@ def load_parser(name: str) -> ParserTable:
         raise ConfigError(f"no table of the ONNX parser {name!r}", fix=nearest(name, parser_names()))
     text = (resources.files(_PACKAGE) / f"{name}.yaml").read_text(encoding="utf-8")
     try:
-        return ParserTable.model_validate(yaml.safe_load(text))
-    except (yaml.YAMLError, ValidationError) as error:
+        return ParserTable.model_validate(parse_yaml(text, f"the table of the ONNX parser {name!r}"))
+    except ValidationError as error:
         raise ConfigError(f"the table of the ONNX parser {name!r} is damaged: {error}") from error
 
 

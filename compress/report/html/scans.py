@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.errors import ConfigError
+from compress.reading import read_bytes
 
 __all__ = ["PruneCurve", "QuantizeRow", "Scan", "read_scans"]
 
@@ -53,9 +54,11 @@ def read_scans(folder: Path) -> tuple[Scan, ...]:
     """
     found = []
     for path in sorted(folder.glob("*.csv")):
-        if path.stat().st_size > _LARGEST_BYTES:
+        try:
+            text = read_bytes(path, _LARGEST_BYTES).decode(errors="replace")
+        except OSError:  # too large, or no file
             continue
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8", errors="replace"))))
+        rows = list(csv.reader(io.StringIO(text)))
         try:
             if rows[:1] == [_QUANTIZE]:
                 found.append(Scan(path.stem, quantize=tuple(_quantize(*row) for row in rows[1:])))

@@ -1,0 +1,1 @@
+"""`python -m compress.cache`: what finished stages take, and what may go."""

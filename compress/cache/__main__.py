@@ -1,0 +1,122 @@
+"""`python -m compress.cache [OUTPUT]`: list, verify and prune the finished stages that an output folder keeps."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from compress.command import run_command
+from compress.errors import ConfigError, StageError, one_line
+from compress.reading import is_folder
+
+__all__ = ["main"]
+
+_SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+_BYTES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
+    f"{letter}iB": 1024 ** (power + 1) for power, letter in enumerate("KMGT")
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]  # argparse exits; we raise one line
+        raise ConfigError(f"command line: {message}", fix="python -m compress.cache --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 0 done, 1 an entry is damaged or cannot be removed, 2 wrong request, 130 interrupted."""
+    typed = sys.argv[1:] if arguments is None else arguments
+    return run_command(lambda: _carry_out(_parser().parse_args(typed)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m compress.cache", description=__doc__, allow_abbrev=False)
+    parser.add_argument("output", nargs="?", type=Path, help="output folder of the runs; default outputs")
+    parser.add_argument(
+        "--verify", action="store_true", help="compare every file with its checksum; exit 1 if one differs"
+    )
+    parser.add_argument("--older-than", metavar="AGE", help="remove what was not used for so long: 45m, 12h, 30d, 4w")
+    parser.add_argument(
+        "--larger-than", metavar="SIZE", help="remove until no more is left, oldest first: 500MB, 5GB, 2GiB"
+    )
+    return parser
+
+
+def _carry_out(options: argparse.Namespace) -> int:
+    from compress.store_size import stored, trim
+
+    output: Path = options.output or _default_output()
+    root = output / ".cache" / "stages"
+    if not is_folder(output):
+        raise ConfigError(f"{output} is not a folder", fix="name the output folder of the runs")
+    oldest = None if options.older_than is None else time.time() - _age(options.older_than)
+    most = None if options.larger_than is None else _size(options.larger_than)
+    try:
+        if oldest is not None or most is not None:
+            done = trim(root, most_bytes=most, oldest=oldest)
+            busy = f"; {done.in_use} stay, a run uses them" if done.in_use else ""
+            print(f"removed {done.removed} entries, {_shown(done.removed_bytes)}{busy}")
+        entries = stored(root)
+    except OSError as error:
+        raise StageError(f"{root}: {error.strerror or error}") from error
+    damaged = _list(root, [(entry.key, entry.size_bytes, entry.used) for entry in entries], options.verify)
+    if damaged:
+        raise StageError(f"{damaged} of {len(entries)} entries are damaged", fix="run again: it makes them anew")
+    return 0
+
+
+def _list(root: Path, entries: Sequence[tuple[str, int, float]], verify: bool) -> int:
+    """Print a line for each entry, and the sum; how many are damaged."""
+    from compress.store import StageStore
+
+    damaged = 0
+    for key, size, used in entries:
+        state = StageStore.described(root, key)
+        whole = not verify or StageStore.whole(root, key)
+        damaged += not whole
+        when = datetime.fromtimestamp(used).astimezone().strftime("%Y-%m-%d %H:%M")
+        print(one_line(f"{key[:16]:<16}  {_shown(size):>10}  {when}  {state}{'' if whole else '  DAMAGED'}"))
+    total = _shown(sum(size for _, size, _ in entries))
+    print(one_line(f"{len(entries)} entries, {total} in {root}"))
+    return damaged
+
+
+def _default_output() -> Path:
+    from compress.plain_yaml import read_yaml
+    from compress.resources import conf_folder
+
+    config = read_yaml(conf_folder() / "config.yaml")
+    assert isinstance(config, dict)  # our own file
+    return Path(str(config["output"]))
+
+
+def _age(text: str) -> float:
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([mhdw])", text)
+    if match is None:
+        raise ConfigError(f"--older-than {text[:40]!r} is no age", fix="a number and m, h, d or w: 30d")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?) ?([KMGT]i?B|)", text)
+    if match is None:
+        raise ConfigError(
+            f"--larger-than {text[:40]!r} is no size", fix="a number and KB, MB, GB, TB, KiB, MiB, ...: 5GB"
+        )
+    return int(float(match[1]) * _BYTES[match[2]])
+
+
+def _shown(size: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
