@@ -161,7 +161,7 @@ def _into_the_one_behind(graph: fx.GraphModule, chain: _Chain) -> bool:
 
 def _pads(conv: fx.Node) -> bool:
     padding = conv.args[4] if len(conv.args) > 4 else 0
-    return any(padding) if isinstance(padding, (list, tuple)) else padding != 0
+    return any(padding) if isinstance(padding, (list, tuple)) else bool(padding)
 
 
 def _as_depthwise(graph: fx.GraphModule, chain: _Chain) -> None:

@@ -199,7 +199,8 @@ class ToTflite(ExportStage):
 def _runtime_version(target: Target) -> str | None:
     """Of the package that the bundle installs, where it is TensorFlow Lite's own; LiteRT's counts anew and is newer."""
     deployment = target.deployment.get(Format.TFLITE)
-    pins = dict(package.split("==") for package in deployment.packages) if deployment else {}
+    requirements = (package.partition(";")[0] for package in (deployment.packages if deployment else ()))
+    pins = dict(requirement.strip().split("==") for requirement in requirements)
     return pins.get("tflite-runtime") or pins.get("tflite_runtime")
 
 

@@ -16,7 +16,7 @@ from compress.errors import MissingExtra, Refusal, StageError
 from compress.stage import Context
 from compress.stages.export.to_edgetpu import ToEdgetpu
 from compress.stages.export.to_onnx import ToOnnx
-from compress.stages.export.to_tflite import ToTflite
+from compress.stages.export.to_tflite import ToTflite, _runtime_version
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.types import Artifact, Format, InputSpec, Precision
 
@@ -264,3 +264,8 @@ def test_weights_are_read_by_their_strides(kit):
     np.testing.assert_allclose(
         runtimes.load(file, threads=1)(x), runtimes.load(given, threads=1)(x), rtol=1e-4, atol=1e-5
     )
+
+
+def test_the_runtime_that_the_bundle_installs_bounds_the_operators():
+    assert _runtime_version(load_target("coral", [])) == "2.11.0"
+    assert _runtime_version(load_target("raspberry_pi_4", [])) is None
