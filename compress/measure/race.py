@@ -25,7 +25,7 @@ _ROUNDS = 4
 _FEWEST_ROUNDS = 2  # of slow models: one each way round
 
 _UNDISTURBED = 0.9
-"""Share of the wall's time that a process alone on its core computes: 0.98 and more, measured on calls of 0.1 ms."""
+"""Share of the wall's time below which others had the core: a process alone computes nearly all of it."""
 
 _APART = 0.03
 """By which two clocks may differ beyond the interval: each round alone is only good to 1.2 %."""

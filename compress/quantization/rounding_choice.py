@@ -12,8 +12,14 @@ from compress.quantization.ladder import Made
 __all__ = ["better_rounding"]
 
 
-def better_rounding(adaptive: Made, nearest: Made, judge: Callable[[fx.GraphModule], Verdict]) -> tuple[Made, str]:
-    """The adaptively rounded graph, unless it agrees with the float network on fewer images or is noisier; in words."""
+def better_rounding(
+    adaptive: Made, nearest: Made, judge: Callable[[fx.GraphModule], Verdict], split: str
+) -> tuple[Made, str]:
+    """The adaptively rounded graph, unless it agrees with the float network on fewer images or is noisier; in words.
+
+    Args:
+        split: name of the images that `judge` looks at.
+    """
     ours, theirs = judge(adaptive.graph), judge(nearest.graph)
     worse = ours.sqnr_db < theirs.sqnr_db or ours.agreement < theirs.agreement
     kept, name = (nearest, "nearest") if worse else (adaptive, "adaptive")
@@ -21,4 +27,4 @@ def better_rounding(adaptive: Made, nearest: Made, judge: Callable[[fx.GraphModu
         f"{title} {verdict.sqnr_db:.1f} dB and {verdict.agreement:.1%} agreement"
         for title, verdict in (("adaptive", ours), ("nearest", theirs))
     )
-    return kept, f"{name} rounding is kept: {numbers} on {ours.samples} images"
+    return kept, f"{name} rounding is kept: {numbers} on {ours.samples} {split} images"

@@ -29,8 +29,8 @@ _SHARE = 0.5
 """Of the run's budget, its points and its noise: quantization follows and needs the other half."""
 
 _SCAN_IMAGES, _FEWEST = 32, 4
-"""On which each layer is tried alone to find their order; half a batch where the network is large. 5 of 224 x 224
-pixels have 5000 logits: the noise that 53 layers of MobileNetV2 make there is known within 1 dB."""
+"""On which each layer is tried alone to find their order; half a batch where the network is large. Only the order
+depends on them: how much is pruned is judged on the validation images."""
 
 Ratio = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 

@@ -138,7 +138,8 @@ class PtqStatic(StaticOptions):
         judge = Judge(artifact, context.splits, Budget())
         both = made(copy.deepcopy(graph), settings), made(graph, settings.with_rounding("nearest"))
         asked = replace(artifact, format=Format.TORCH, model=graph, dynamic_batch=images.batch_size > 1)
-        kept, text = better_rounding(*both, lambda graph: judge(replace(asked, model=graph)))
+        split = "validation" if len(context.splits.validation) else "calibration"
+        kept, text = better_rounding(*both, lambda graph: judge(replace(asked, model=graph)), split)
         context.progress.log(f"{context.name}: {text}")
         return kept, {"rounding": text}
 
