@@ -33,4 +33,4 @@ def test_adaptive_rounding_has_to_be_no_worse_in_noise_and_in_agreement(ours, ke
     chosen, text = better_rounding(adaptive, nearest, verdicts.__getitem__, "validation")
     assert chosen is (adaptive if kept == "adaptive" else nearest)
     assert text.startswith(f"{kept} rounding is kept: adaptive {ours.sqnr_db:.1f} dB")
-    assert "nearest 30.0 dB and 98.0% agreement on 200 images" in text
+    assert "nearest 30.0 dB and 98.0% agreement on 200 validation images" in text
