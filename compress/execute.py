@@ -22,6 +22,7 @@ from compress.measure.race import race
 from compress.observe import observe
 from compress.pipeline import SOURCE, Pipeline, Step
 from compress.serialize import to_json
+from compress.signals import require_uninterrupted
 from compress.stage import Context, Progress, Splits
 from compress.store import Found, StageStore, content_key
 from compress.target import Target
@@ -190,6 +191,7 @@ def _made(step: Step, feed: Output, key: str, run: Run, place: str) -> tuple[Out
         started = time.perf_counter()
         (artifact,) = [_run_stage(step, feed, key, run) for _ in run.progress.track((step,), place)]
         seconds = time.perf_counter() - started
+    require_uninterrupted()
     _details.debug("%s: peak memory %.0f MiB", place, memory.peak_bytes / 2**20)
     made = run.store.save(key, artifact, seconds, memory.peak_bytes, source=run.source_module)
     return Output(key, _restorer(step, feed, key, made, run), artifact), _Cost(seconds, memory.peak_bytes)
@@ -251,6 +253,7 @@ def _measured(name: str, output: Output, cost: _Cost, run: Run) -> Result:
             progress=run.progress,
             recorded=_recorded(name, output, run),
         )
+        require_uninterrupted()
         measurement = replace(measured, seconds=cost.seconds, peak_rss_bytes=cost.peak_rss_bytes, reused=cost.reused)
         run.store.save_measurement(output.digest, run.measured_with, measurement)
     return Result(measurement, output)

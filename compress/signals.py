@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Terminated", "interrupted", "orderly_exit"]
+__all__ = ["Terminated", "interrupted", "orderly_exit", "require_uninterrupted"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _PATIENCE_SECONDS = 8.0
@@ -26,6 +26,18 @@ class Terminated(SystemExit):
 def interrupted() -> bool:
     """Whether Ctrl-C was pressed in the block: a library may have made another error of it, or none."""
     return bool(_interrupts)
+
+
+def require_uninterrupted() -> None:
+    """Ask between two pieces of work whether Ctrl-C was pressed in one that swallowed it: extension modules that are
+    interrupted while they are imported make an `ImportError` of it, which who imported them takes for an answer.
+
+    Raises:
+        KeyboardInterrupt: it was.
+    """
+    watched = signal.getsignal(signal.SIGINT) is not signal.default_int_handler  # inside `orderly_exit`
+    if watched and interrupted():
+        raise KeyboardInterrupt
 
 
 @contextmanager

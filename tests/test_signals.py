@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -10,9 +11,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from compress import signals
-from compress.signals import Terminated, orderly_exit
+from compress.report.progress import RichProgress
+from compress.signals import Terminated, orderly_exit, require_uninterrupted
 
 HEAD = "import signal, sys, time; from compress import signals; from compress.signals import orderly_exit\n"
 CLOSES = (
@@ -66,3 +69,23 @@ def test_other_threads_have_no_signals():
     thread.start()
     thread.join()
     assert ended == [True]
+
+
+def _swallow() -> None:
+    """As an extension module does that is interrupted while it is imported: an answer comes out of it."""
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        return
+
+
+def test_ctrl_c_that_a_library_swallowed_ends_the_work_all_the_same():
+    done = []
+    with pytest.raises(KeyboardInterrupt), orderly_exit():
+        for item in RichProgress(Console(file=io.StringIO())).track(range(3), "work"):
+            done.append(item)
+            _swallow()
+    assert done == [0]
+    require_uninterrupted()  # what comes later is other work
+    with orderly_exit():
+        require_uninterrupted()

@@ -44,7 +44,11 @@ def test_known_facts():
     assert load_target("raspberry_pi_4", []).bandwidth_bytes_per_s.value == 12.8e9
     coral = load_target("coral", [])
     assert coral.tflite is not None
-    assert (coral.tflite.io, coral.tflite.full_integer, coral.tflite.lacks) == ("uint8", True, ("HARD_SWISH",))
+    assert (coral.tflite.io, coral.tflite.full_integer, coral.tflite.lacks) == (
+        "uint8",
+        True,
+        ("HARD_SWISH", "LEAKY_RELU", "GELU"),
+    )
     assert not coral.precisions[Precision.FP32].value
 
 

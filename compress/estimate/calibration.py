@@ -88,7 +88,8 @@ def read_points(target: str) -> tuple[Point, ...]:
     except FileNotFoundError:
         return ()
     except (OSError, StageError) as error:
-        _notes.warning("%s", one_line(f"{path} is not used: {error}"))
+        reason = error.strerror or error if isinstance(error, OSError) else error
+        _notes.warning("%s", one_line(f"{path} is not used: {reason}"))
         return ()
     points = _usable(entries)
     if len(points) < len(entries):

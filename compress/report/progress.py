@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import Enum
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from rich.text import Text
 from compress.errors import one_line
 from compress.quiet import pausable
 from compress.report.text import seconds_text
+from compress.signals import require_uninterrupted
 
 __all__ = ["RichProgress", "Verbosity", "details_to"]
 
@@ -51,7 +52,11 @@ class RichProgress:
         """Yield `items`, advancing a bar of `total` steps (their number, where it is known)."""
         steps = total if total is not None else len(items) if isinstance(items, Sized) else None
         started = time.monotonic()
-        yield from self._drawn(items, description, steps) if self._live else self._told(items, description, steps)
+        shown = self._drawn(items, description, steps) if self._live else self._told(items, description, steps)
+        with closing(shown):
+            for item in shown:
+                require_uninterrupted()
+                yield item
         if self._verbosity is Verbosity.VERBOSE:
             self.log(f"{description}: {seconds_text(time.monotonic() - started)}")
 

@@ -89,7 +89,7 @@ def test_a_huge_file_is_not_read(caplog):
     with path.open("r+b") as stream:
         stream.truncate(1 << 40)  # sparse
     assert read_points("raspberry_pi_4") == ()
-    assert caplog.messages == [f"{path} is not used: larger than 16 MiB"]
+    assert caplog.messages == [f"{path} is not used: it is larger than 16 MiB"]
     path.write_text("[" * 100_000)
     assert read_points("raspberry_pi_4") == ()
 

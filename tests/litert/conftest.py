@@ -54,9 +54,15 @@ class FileBuilder:
 
 
 @pytest.fixture
-def build():
+def builder():
+    """The class, where one test builds many files."""
     pytest.importorskip("ai_edge_litert", reason="needs the extra tflite")
-    return FileBuilder()
+    return FileBuilder
+
+
+@pytest.fixture
+def build(builder):
+    return builder()
 
 
 @pytest.fixture

@@ -45,11 +45,9 @@ def padded_pool(build, *, filler, zero_point, activation, widths, window, paddin
     window=st.integers(1, 3),
     padding=st.sampled_from([VALID, SAME]),
 )
-def test_no_code_changes(run_bytes, filler, zero_point, activation, widths, window, padding):
-    from conftest import FileBuilder
-
+def test_no_code_changes(builder, run_bytes, filler, zero_point, activation, widths, window, padding):
     arguments = {"filler": filler, "zero_point": zero_point, "activation": activation}
-    model = padded_pool(FileBuilder(), **arguments, widths=widths, window=window, padding=padding)
+    model = padded_pool(builder(), **arguments, widths=widths, window=window, padding=padding)
     before = pack(model)
     legalize(model)
     np.testing.assert_array_equal(run_bytes(pack(model), CODES), run_bytes(before, CODES))

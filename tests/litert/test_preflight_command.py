@@ -40,7 +40,7 @@ def test_a_file_is_described_and_predicted(file):
     assert "input   'image' float32 [1, 8, 8, 4]\n" in text
     assert r"output  '\x1b[31mlogits' int8 [1, 8, 8, 4], real = 0.5 (stored - -128)" in text
     assert "Edge TPU: predicted: 1 of 4 operators mapped; on the CPU in front: QUANTIZE; breaks at operator 2" in text
-    assert "    operator 2 LEAKY_RELU: not supported by the Edge TPU; use ReLU or ReLU6" in text
+    assert "    operator 2 LEAKY_RELU: not supported by the Edge TPU; use PRELU with one slope" in text
 
 
 def test_the_command_and_its_json(file):

@@ -52,6 +52,7 @@ def test_dynamic_range_has_one_scale_for_a_matrix_and_one_for_each_filter(build,
     bias = build.tensor([16], kind="FLOAT32", constant=np.zeros(16, np.float32))
     options = {"strideW": 1, "strideH": 1, "padding": 1, "dilationWFactor": 1, "dilationHFactor": 1}
     build.operator("CONV_2D", 1, [given, weight, bias], [taken], "Conv2DOptions", **options)
+    build.graph.inputs, build.graph.outputs = [*build.graph.inputs, given], [*build.graph.outputs, taken]
     store_weights(matrix, "int8")
     legalize(matrix)
     dense, conv = parse_network(pack(matrix)).operators

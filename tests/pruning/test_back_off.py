@@ -99,10 +99,10 @@ def test_a_layer_that_makes_no_difference_is_not_emptied():
         sqnr = float("inf") if noise == 0 else float(10 * torch.log10(exact.square().sum() / noise))
         return Verdict(50, 50, 0, 0, 1.0, sqnr)
 
-    result = fit_amount(weights, 0.5, judge, lambda verdict: verdict.sqnr_db >= 10, lambda layers: layers)
+    result = fit_amount(weights, 0.5, judge, lambda verdict: verdict.sqnr_db >= 10, lambda layers: layers, 50)
     assert [weight.zeros() for weight in weights] == [180, 20]
     assert result.amount == 0.5
-    again = fit_amount(weights, 0.95, judge, lambda verdict: True, lambda layers: layers)
+    again = fit_amount(weights, 0.95, judge, lambda verdict: True, lambda layers: layers, 50)
     assert (again.amount, [weight.zeros() for weight in weights]) == (0.95, [190, 190])
 
 
