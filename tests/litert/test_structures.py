@@ -27,8 +27,9 @@ SPEC = InputSpec((3, 32, 32))
 IMAGES = np.random.default_rng(0).standard_normal((8, *SPEC.shape)).astype(np.float32)
 ALWAYS = ("lenet", "flatten_relu", "asymmetric_pad", "nearest", "transposed_k3s2p1_output_padding", "conv1d", "square")
 ALWAYS = (*ALWAYS, "nearest_factor")
-MOST_STEPS = 2.01
-"""Of the output's scale, between the file and its reference: a rounding half up before a last layer's own."""
+MOST_STEPS = 4.01
+"""Of the output's scale, between the file and its reference. Every operator by itself is within one code; an average that
+ends in a half is one code off (see below), and one code of it is up to three finer ones behind the last Linear."""
 
 MEAN_STEPS = 0.5
 """Averages of four often end in a half, which the kernel rounds up and PyTorch to even."""
