@@ -81,10 +81,15 @@ def _swallow() -> None:
 
 def test_ctrl_c_that_a_library_swallowed_ends_the_work_all_the_same():
     done = []
-    with pytest.raises(KeyboardInterrupt), orderly_exit():
-        for item in RichProgress(Console(file=io.StringIO())).track(range(3), "work"):
-            done.append(item)
-            _swallow()
+
+    def work() -> None:
+        with orderly_exit():
+            for item in RichProgress(Console(file=io.StringIO())).track(range(3), "work"):
+                done.append(item)
+                _swallow()
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert done == [0]
     require_uninterrupted()  # what comes later is other work
     with orderly_exit():

@@ -16,6 +16,7 @@ from torch import fx, nn
 
 from compress.graph import bind, call_nodes, constant, layer_name
 from compress.litert.activations import expand_activations
+from compress.litert.clips import drop_clips
 from compress.litert.fold_rank import fold_ranks
 from compress.litert.nearest import check_nearest
 from compress.litert.repeats import repeats_as_concatenations
@@ -70,6 +71,7 @@ def lowered(captured: fx.GraphModule, *, lacks: Collection[str]) -> ChannelsLast
     check_nearest(graph)
     fold_ranks(graph)
     expand_activations(graph, hardswish="HARD_SWISH" in lacks)
+    drop_clips(graph)
     pool_strides(graph)
     repeats_as_concatenations(graph)
     transposed_convs = carry_transposed_convs(graph)

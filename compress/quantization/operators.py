@@ -15,6 +15,7 @@ __all__ = [
     "WEIGHTED",
     "activations",
     "bias_of",
+    "clip_range",
     "groups_of",
     "kind_of",
     "lossless_range",
@@ -89,7 +90,7 @@ def kind_of(node: fx.Node) -> OpKind:
         split = isinstance(whole, fx.Node) and _KIND_OF.get(_packet(whole)) is OpKind.SPLIT
         return OpKind.SPLIT if split else OpKind.OTHER
     kind = _KIND_OF.get(_packet(node), OpKind.OTHER)
-    return OpKind.OTHER if kind is OpKind.CLIP and _clip_range(node)[0] != 0 else kind
+    return OpKind.OTHER if kind is OpKind.CLIP and clip_range(node)[0] != 0 else kind
 
 
 def activations(node: fx.Node) -> list[fx.Node]:
@@ -136,7 +137,7 @@ def lossless_range(node: fx.Node) -> tuple[float, float]:
         case OpKind.HARDSIGMOID:
             return -3.0, 3.0
         case OpKind.CLIP:
-            return _clip_range(node)
+            return clip_range(node)
         case _:
             return -math.inf, math.inf
 
@@ -184,7 +185,8 @@ def _sees_input(pad: fx.Node, pool: fx.Node) -> bool:
     )
 
 
-def _clip_range(node: fx.Node) -> tuple[float, float]:
+def clip_range(node: fx.Node) -> tuple[float, float]:
+    """Lowest and highest output of a clamp by numbers, hardtanh or ReLU6; infinite where it has no bound."""
     packet = _packet(node)
     if packet is aten.relu6:
         return 0.0, 6.0
