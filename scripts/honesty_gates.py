@@ -7,6 +7,7 @@ A run of the embedded digits, and one of ResNet-44 on CIFAR-10 where its folder 
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ def gate_costs(data: Path) -> list[Bar]:
     """Share of a run's processor time that its gates take, for each network."""
     runs = {"digits": ["target=raspberry_pi_4"]}
     if data.is_dir():
+        sys.path.insert(0, str(data))  # nets.py
         runs["resnet44"] = [
             "target=raspberry_pi_4",
             "model=factory",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Generator, Iterable, Iterator, Sized
 from contextlib import closing, contextmanager
 from enum import Enum
 from typing import TypeVar
@@ -65,7 +65,7 @@ class RichProgress:
         if self._verbosity is not Verbosity.QUIET:
             self._console.print(Text(one_line(message)), soft_wrap=True)
 
-    def _drawn(self, items: Iterable[T], description: str, steps: int | None) -> Iterator[T]:
+    def _drawn(self, items: Iterable[T], description: str, steps: int | None) -> Generator[T, None, None]:
         if self._bars is not None:
             yield from self._advanced(self._bars, items, description, steps)
             return
@@ -99,7 +99,7 @@ class RichProgress:
             if bars is not None and bars is self._bars:
                 bars.start()
 
-    def _told(self, items: Iterable[T], description: str, steps: int | None) -> Iterator[T]:
+    def _told(self, items: Iterable[T], description: str, steps: int | None) -> Generator[T, None, None]:
         """A line when the last one is old, each with what is done and how long the rest takes at that rate."""
         started = last = time.monotonic()
         for done, item in enumerate(items, start=1):
