@@ -93,8 +93,9 @@ def test_an_entry_can_be_made_again_after_it_was_removed(tmp_path):
     assert StageStore(tmp_path).load("a", source=None).path.stat().st_size == 20
 
 
+# each example writes and synchronises up to six entries: few examples, as the disk is what takes the time
 @given(st.lists(st.integers(0, 50_000), min_size=1, max_size=6), st.integers(0, 200_000), st.sets(st.integers(0, 5)))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_limit_holds_or_all_that_is_left_over_it_is_in_use(tmp_path_factory, sizes, limit, used):
     root = tmp_path_factory.mktemp("store")
     filled(root, **{f"k{place}": size for place, size in enumerate(sizes)})
