@@ -81,7 +81,7 @@ def test_what_converts_is_not_accused(layer):
     assert without_integers(graph_of(layer), "A board") is None
 
 
-MLIR = """error: "jit(f)"("jit(f)"(callsite("/home/ada/.cache/litert/a1b2/model.py":10:3))): 'tfl.pow' op operand #0 must be
+MLIR = """error: "jit(f)"("jit(f)"(callsite("/srv/.cache/litert/a1b2/model.py":10:3))): 'tfl.pow' op operand #0 must be
 see current operation: %12 = "tfl.pow"(%11, %3) : (tensor<1x8xf32>, tensor<f32>) -> tensor<1x8xf32>"""
 
 
