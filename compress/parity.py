@@ -229,7 +229,7 @@ def reference_runner(artifact: Artifact) -> Runner:
         from compress.onnxfile.seven_bits import in_7_bits, integer_products, products_saturate
         from compress.runtimes.onnx import OnnxRunner, open_session
 
-        if integer_products(onnx.load(artifact.path, load_external_data=False)) and products_saturate():
+        if products_saturate() and integer_products(onnx.load(artifact.path, load_external_data=False)):
             content = in_7_bits(onnx.load(artifact.path)).SerializeToString()
             return OnnxRunner(open_session(content, threads=usable_cores(), fused=False, timed=False))
     return load_for_answers(artifact, as_written=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from compress.litert.compact import drop_unused
+from compress.litert.edit import kind_of
 from compress.litert.flatbuffer import (
     CodeEntry,
     GraphEntry,
@@ -56,7 +57,7 @@ def legalize(model: ModelEntry) -> None:
 
 
 def _pad_with_zero_point(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry) -> None:
-    if kind_name(model.operatorCodes[operator.opcodeIndex]) != "PADV2":
+    if kind_of(model, operator) != "PADV2":
         return
     # PAD fills with the zero point of its output
     result, filler = graph.tensors[operator.outputs[0]], graph.tensors[operator.inputs[2]]
@@ -87,7 +88,7 @@ def _pads_maximum(model: ModelEntry, graph: GraphEntry, pad: OperatorEntry) -> b
     maker = next((other for other in graph.operators if pad.inputs[0] in other.outputs), None)
     fused = getattr(maker.builtinOptions, "fusedActivationFunction", 0) if maker is not None else 0
     relus = (schema().ActivationFunctionType.RELU, schema().ActivationFunctionType.RELU6)
-    kinds = {kind_name(model.operatorCodes[reader.opcodeIndex]) for reader in readers}
+    kinds = {kind_of(model, reader) for reader in readers}
     return kinds == {"MAX_POOL_2D"} and fused in relus and all(_sees_data(model, graph, pad, r) for r in readers)
 
 
@@ -106,7 +107,7 @@ def _sees_data(model: ModelEntry, graph: GraphEntry, pad: OperatorEntry, pool: O
 
 def _keep_no_dimensions(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry) -> None:
     options = operator.builtinOptions
-    if kind_name(model.operatorCodes[operator.opcodeIndex]) != "FULLY_CONNECTED" or options is None:
+    if kind_of(model, operator) != "FULLY_CONNECTED" or options is None:
         return
     ranks = {len(shape_of(graph.tensors[index])) for index in (operator.inputs[0], operator.outputs[0])}
     if ranks == {2}:

@@ -18,6 +18,7 @@ from compress.litert.edit import (
     makers_of,
     new_operator,
     readers_of,
+    replace_reads,
     stored_integers,
 )
 from compress.litert.flatbuffer import GraphEntry, ModelEntry, OperatorEntry, schema, shape_of
@@ -121,14 +122,12 @@ def _shorten(model: ModelEntry, graph: GraphEntry, last: OperatorEntry) -> int:
 def _merge(graph: GraphEntry, source: int, result: int, last: OperatorEntry) -> bool:
     """Make two tensors with the same numbers one; False where both are the file's own."""
     if result not in graph.outputs:
-        readers = [operator for operator in graph.operators if result in operator.inputs]
-        for operator in readers:
-            operator.inputs = [source if index == result else index for index in operator.inputs]
+        replace_reads(graph, result, source)
     elif source in graph.outputs or source in graph.inputs:
         return False
     else:  # the output keeps its name
+        replace_reads(graph, source, result)
         for operator in graph.operators:
-            operator.inputs = [result if index == source else index for index in operator.inputs]
             operator.outputs = [result if index == source else index for index in operator.outputs]
     graph.operators = [operator for operator in graph.operators if operator is not last]
     return True

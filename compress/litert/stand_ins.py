@@ -25,12 +25,12 @@ from torch import fx
 from compress.errors import StageError
 from compress.graph import bind, call_nodes, constant, layer_name
 from compress.litert.activations import is_quantized
+from compress.litert.edit import kind_of, makers_of
 from compress.litert.flatbuffer import (
     GraphEntry,
     ModelEntry,
     OperatorEntry,
     constant_of,
-    kind_name,
     new_code,
     schema,
     shape_of,
@@ -105,7 +105,7 @@ def replace_stand_ins(model: ModelEntry, placed: Collection[StandIn]) -> None:
     by_slope = {np.float32(entry.slope): entry for entry in placed}
     for graph in model.subgraphs:
         for operator in list(graph.operators):
-            if kind_name(model.operatorCodes[operator.opcodeIndex]) != "LEAKY_RELU":
+            if kind_of(model, operator) != "LEAKY_RELU":
                 continue
             entry = by_slope.pop(np.float32(getattr(operator.builtinOptions, "alpha", 0.0)), None)
             if entry is not None and not _replace(model, graph, operator, entry.kind):
@@ -198,8 +198,8 @@ def _pair(graph: fx.GraphModule, source: fx.Node, scale: float, zero_point: int)
 def _replace(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry, kind: str) -> bool:
     """Whether the operator is what `place_stand_ins` made of it."""
     if kind == _PRELU:
-        product = next((other for other in graph.operators if operator.inputs[0] in other.outputs), None)
-        if product is None or kind_name(model.operatorCodes[product.opcodeIndex]) != "MUL":
+        product = makers_of(graph).get(int(operator.inputs[0]))
+        if product is None or kind_of(model, product) != "MUL":
             return False
         stored = [constant_of(model, graph.tensors[index]) is not None for index in product.inputs]
         if sum(stored) != 1:

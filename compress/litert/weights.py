@@ -12,13 +12,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.litert.edit import kind_of
 from compress.litert.flatbuffer import (
     GraphEntry,
     ModelEntry,
     OperatorEntry,
     TensorEntry,
     constant_of,
-    kind_name,
     new_code,
     new_constant,
     schema,
@@ -81,7 +81,7 @@ def _halve(model: ModelEntry, graph: GraphEntry, index: int) -> None:
 
 
 def _quantize_weight(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry) -> None:
-    kind = kind_name(model.operatorCodes[operator.opcodeIndex])
+    kind = kind_of(model, operator)
     if kind not in _CHANNEL_AXIS:
         return
     tensor, axis = graph.tensors[operator.inputs[1]], _CHANNEL_AXIS[kind]

@@ -100,7 +100,8 @@ class ToTflite(ExportStage):
         from compress.parity import check_export
 
         module = _module(artifact)
-        self._refuse_recurrent(module, artifact, context.target)
+        graph = capture(module, artifact.input, dynamic_batch=False)
+        _refuse_recurrent(graph, context.target)
         path = context.folder / f"{context.name}.tflite"
         exported = artifact.after(
             context.name,
@@ -111,7 +112,6 @@ class ToTflite(ExportStage):
             notes=self._notes(),
         )
         content = tflite_bytes(module, artifact.input, self._form(context.target), _metadata(exported, context))
-        graph = capture(module, artifact.input, dynamic_batch=False)
         require_loadable(content, graph)
         self._check(content, graph, artifact, context)
         with atomic_path(path) as temporary:
@@ -125,20 +125,6 @@ class ToTflite(ExportStage):
                     tolerance=self._tolerance(),
                 )
         return exported
-
-    def _refuse_recurrent(self, module: nn.Module, artifact: Artifact, target: Target) -> None:
-        """A recurrent layer is unrolled in float, step by step, which a full-integer target does not take."""
-        from compress.graph import capture
-        from compress.litert.lower import recurrent_layers
-
-        if target.tflite is None or not target.tflite.full_integer:
-            return
-        layers = recurrent_layers(capture(module, artifact.input, dynamic_batch=False))
-        if layers:
-            raise StageError(
-                f"{target.title} needs a full-integer file, and LiteRT has no integer form for {', '.join(layers)}",
-                fix="replace recurrent layers by convolutions, or choose a target that falls back to float",
-            )
 
     def _form(self, target: Target) -> Form:
         from compress.litert.write import Form
@@ -193,6 +179,20 @@ class ToTflite(ExportStage):
             float_io=self._io(target) == "float32",
             versions=target.tflite.versions if target.tflite else None,
             runtime=_runtime_version(target),
+        )
+
+
+def _refuse_recurrent(graph: fx.GraphModule, target: Target) -> None:
+    """A recurrent layer is unrolled in float, step by step, which a full-integer target does not take."""
+    from compress.litert.lower import recurrent_layers
+
+    if target.tflite is None or not target.tflite.full_integer:
+        return
+    layers = recurrent_layers(graph)
+    if layers:
+        raise StageError(
+            f"{target.title} needs a full-integer file, and LiteRT has no integer form for {', '.join(layers)}",
+            fix="replace recurrent layers by convolutions, or choose a target that falls back to float",
         )
 
 
