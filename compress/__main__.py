@@ -82,10 +82,10 @@ def _single(command: cli.Command, console: Console, progress: RichProgress) -> i
 def _multirun(command: cli.Command, console: Console, progress: RichProgress) -> int:
     """Every combination in turn; one that fails does not stop the others. The page is written anew after each."""
     from compress.compose import expand_sweep
-    from compress.report.multirun import Failure
     from compress.report.pages import PAGE, write_multirun
     from compress.report.terminal import print_comparison, run_heading
     from compress.request import Request
+    from compress.results.multirun import Failure
     from compress.run import run_once
 
     done: list[Finished] = []

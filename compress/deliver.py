@@ -6,11 +6,10 @@ folder at all rather than one with a truncated file in it.
 
 from __future__ import annotations
 
-import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -22,58 +21,20 @@ from compress.device.bundle import Content, write_bundle
 from compress.engine.plan import CALIBRATION_SUFFIX
 from compress.errors import DeviceMissing
 from compress.execute import Result
-from compress.files import copy_new, sha256_file, write_bytes, write_in_order
+from compress.files import copy_new, write_bytes
 from compress.measure.boundary import int8_exact
 from compress.measure.host import describe_host
-from compress.reading import is_file, read_bytes
-from compress.scratch import locked, unfinished
-from compress.serialize import from_json, to_json
+from compress.results.manifest import MANIFEST, FileRecord, Manifest, delivered_files, file_record
+from compress.serialize import to_json
 from compress.stage import Splits
 from compress.store import StageStore
 from compress.target import Target
-from compress.types import PLAN_SUFFIX, SCRIPT_SUFFIX, Artifact, Format, InputSpec, Port, Precision, is_segment
+from compress.types import PLAN_SUFFIX, SCRIPT_SUFFIX, Artifact, Format, Port, Precision, is_segment
 
-__all__ = ["BUNDLE", "FileRecord", "Manifest", "copy_artifacts", "copy_reports", "delivered_files"]
-__all__ += ["update_files", "write_device_bundle", "write_golden", "write_manifest"]
+__all__ = ["BUNDLE", "copy_artifacts", "copy_reports", "write_device_bundle", "write_golden", "write_manifest"]
 
 GOLDEN = "golden.npz"
 BUNDLE = "bundle"
-MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """One file of the run folder; the model fields are None for files that are not models.
-
-    Attributes:
-        ports: input and output of a TFLite file, which differ from the manifest's layout: NHWC, often in integers.
-        minimum_runtime: oldest version of TensorFlow Lite's runtime that loads a TFLite file.
-    """
-
-    path: str
-    sha256: str
-    size_bytes: int
-    stage: str | None = None
-    format: Format | None = None
-    precision: Precision | None = None
-    dynamic_batch: bool | None = None
-    history: tuple[str, ...] = ()
-    ports: tuple[Port, Port] | None = None
-    minimum_runtime: str | None = None
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What is in the run folder and how to feed it. `manifest.json` itself is not listed."""
-
-    schema_version: int
-    created: str
-    producer: str
-    target: str
-    layout: str
-    input: InputSpec
-    classes: tuple[str, ...]
-    files: tuple[FileRecord, ...]
 
 
 def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifact]:
@@ -151,12 +112,6 @@ def _for_the_device(path: Path) -> bool:
     return path.name.endswith((PLAN_SUFFIX, CALIBRATION_SUFFIX, SCRIPT_SUFFIX)) or is_segment(path)
 
 
-def delivered_files(folder: Path) -> list[Path]:
-    """Every file of a run folder but its manifest, in order."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-    return sorted(path for path in paths if not unfinished(path.relative_to(folder)))
-
-
 def write_manifest(folder: Path, target: str, source: Artifact, delivered: dict[str, Artifact], splits: Splits) -> None:
     """Write `manifest.json` over all files in `folder`, last."""
     by_path = {artifact.path: (stage, artifact) for stage, artifact in delivered.items() if not artifact.deferred}
@@ -174,44 +129,19 @@ def write_manifest(folder: Path, target: str, source: Artifact, delivered: dict[
     write_bytes(folder / MANIFEST, to_json(manifest))
 
 
-def update_files(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Add or replace files of a finished run folder, by name, so that its manifest never has a wrong checksum.
-
-    The names leave the manifest just before the files change and come back right after: if that is interrupted, files
-    are there that it does not list, and the next update lists them. What is not updated keeps its record, so that a
-    file that was damaged since stays recognisable.
-
-    Raises:
-        StageError: the manifest cannot be read, or the file system refuses.
-    """
-    path = folder / MANIFEST
-    if not is_file(path):
-        write_in_order(folder, list(contents.items()))
-        return
-    with locked(folder, busy=lambda: None):
-        manifest = from_json(Manifest, read_bytes(path))
-        kept = {record.path: record for record in manifest.files if record.path not in contents}
-        names = {file.relative_to(folder).as_posix(): file for file in delivered_files(folder)}
-        new = {name: _record(folder, names[name], None, None) for name in names.keys() - kept.keys() - contents.keys()}
-        new |= {name: FileRecord(name, hashlib.sha256(text).hexdigest(), len(text)) for name, text in contents.items()}
-        listed = tuple(sorted((*kept.values(), *new.values()), key=lambda record: record.path))
-        before = (MANIFEST, to_json(replace(manifest, files=tuple(kept.values()))))
-        after = (MANIFEST, to_json(replace(manifest, files=listed)))
-        write_in_order(folder, [before, *contents.items(), after])
-
-
 def _record(folder: Path, path: Path, stage: str | None, artifact: Artifact | None) -> FileRecord:
-    return FileRecord(
-        path=path.relative_to(folder).as_posix(),
-        sha256=sha256_file(path),
-        size_bytes=path.stat().st_size,
+    record = file_record(folder, path)
+    if artifact is None:
+        return record
+    return replace(
+        record,
         stage=stage,
-        format=artifact.format if artifact else None,
-        precision=artifact.precision if artifact else None,
-        dynamic_batch=artifact.dynamic_batch if artifact else None,
-        history=artifact.history if artifact else (),
-        ports=_ports(artifact) if artifact else None,
-        minimum_runtime=_minimum_runtime(artifact) if artifact else None,
+        format=artifact.format,
+        precision=artifact.precision,
+        dynamic_batch=artifact.dynamic_batch,
+        history=artifact.history,
+        ports=_ports(artifact),
+        minimum_runtime=_minimum_runtime(artifact),
     )
 
 

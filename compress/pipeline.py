@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from compress.errors import ConfigError, Refusal, nearest
-from compress.stage import ExportStage, Stage, maker_of
+from compress.stage import ExportStage, LeftOut, Stage, maker_of
 from compress.target import Target
 from compress.types import Artifact, Format, Precision
 
-__all__ = ["SOURCE", "LeftOut", "Pipeline", "Step"]
+__all__ = ["SOURCE", "Pipeline", "Step"]
 
 SOURCE = "source"
 """Name of the model as loaded, before any stage."""
@@ -40,14 +40,6 @@ class Step:
     def baseline(self) -> bool:
         """Whether its file is only there to be compared with."""
         return isinstance(self.stage, ExportStage) and self.stage.baseline
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A stage of the recipe that the model has no use for, and why; the run goes on without it."""
-
-    stage: str
-    reason: str
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from compress import runtimes
 from compress.analyses import Analyses, analyse, misses
+from compress.attach import attach
 from compress.compose import Tree
 from compress.config import RunConfig
 from compress.data import load_splits
@@ -21,15 +22,12 @@ from compress.deliver import (
     BUNDLE,
     copy_artifacts,
     copy_reports,
-    delivered_files,
     write_device_bundle,
     write_golden,
     write_manifest,
 )
-from compress.device.attach import attach
 from compress.device.fleet import measure_all
 from compress.device.inventory import find_devices
-from compress.device.manifest import read_bundle
 from compress.device.transport import Transport
 from compress.device.visit import BenchOptions, check_device
 from compress.errors import CompressError, DeviceError, StageError
@@ -38,11 +36,14 @@ from compress.execute import Result, Run, execute
 from compress.files import assemble, write_bytes, write_in_order
 from compress.loggers import RunFacts, flattened, logged
 from compress.models import class_names, load_model, model_digest, self_contained
-from compress.pipeline import SOURCE, LeftOut, Pipeline
-from compress.report.json_report import Report, create_report, summarize_file
-from compress.report.pages import REPORT, run_pages
+from compress.pipeline import SOURCE, Pipeline
+from compress.record import create_report, summarize_file
+from compress.report.pages import run_pages
 from compress.request import Plan, Request, plan_run
-from compress.stage import Progress
+from compress.results.bundle import read_bundle
+from compress.results.manifest import delivered_files
+from compress.results.report import REPORT, Report
+from compress.stage import LeftOut, Progress
 from compress.store import StageStore
 from compress.types import Artifact, Format
 

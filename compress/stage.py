@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Batch", "BudgetJudge", "Context", "ExportStage", "Progress", "Split", "Splits", "Stage", "maker_of"]
+__all__ = ["Batch", "BudgetJudge", "Context", "ExportStage", "LeftOut", "Progress", "Split", "Splits", "Stage"]
+__all__ += ["maker_of"]
 
 T = TypeVar("T")
 
@@ -176,6 +177,14 @@ class Stage(BaseModel, abc.ABC):
     @abc.abstractmethod
     def run(self, artifact: Artifact, context: Context) -> Artifact:
         """Make the output artifact. Raises `StageError` on failure and leaves nothing half-written."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A stage of the recipe that the model has no use for, and why; the run goes on without it."""
+
+    stage: str
+    reason: str
 
 
 def maker_of(precision: Precision) -> str:

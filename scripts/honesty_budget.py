@@ -31,7 +31,7 @@ from compress.budget import Verdict
 from compress.data import CsvData, ImageFolderData, NpzData, load_splits
 from compress.measure.host import describe_host, int8_trusted
 from compress.report.columns import precision_text
-from compress.report.json_report import Report
+from compress.results.report import Report
 from compress.runtimes.onnx import load as load_onnx
 from compress.stage import Splits
 from compress.types import Artifact, Format, InputSpec, Precision

@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from compress.files import write_bytes
-from compress.report.json_report import Report
 from compress.report.terminal import print_run
+from compress.results.report import Report
 
 WIDTH = 100
 

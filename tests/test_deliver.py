@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from compress.deliver import FileRecord, Manifest, copy_artifacts, update_files
+from compress.deliver import copy_artifacts
 from compress.errors import StageError
 from compress.execute import Output, Result
 from compress.files import write_bytes
+from compress.results.manifest import FileRecord, Manifest, update_files
 from compress.serialize import to_json
 from compress.types import Artifact, Format, InputSpec, Measurement, Precision
 
@@ -94,7 +95,7 @@ def test_an_update_does_not_vouch_for_a_file_that_was_damaged_since(run):
 KILLED = """
 import itertools, os, signal, sys
 from pathlib import Path
-from compress.deliver import update_files
+from compress.results.manifest import update_files
 
 number, steps, real = int(sys.argv[2]), itertools.count(), Path.replace
 def replace(self, target):

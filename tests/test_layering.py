@@ -45,8 +45,13 @@ LAYERS = [
     {"stages"},
     {"pipeline", "store", "store_size"},
     {"execute"},
+    {"results"},
     {
         "analyses",
+        "attach",
+        "calibrate",
+        "record",
+        "git_commit",
         "deliver",
         "device",
         "report",

@@ -9,8 +9,8 @@ import torch
 
 from compress.config import load_target
 from compress.errors import ConfigError, Refusal
-from compress.pipeline import SOURCE, LeftOut, Pipeline
-from compress.stage import Context, ExportStage, Stage
+from compress.pipeline import SOURCE, Pipeline
+from compress.stage import Context, ExportStage, LeftOut, Stage
 from compress.stages.prune.depth import Depth
 from compress.stages.prune.gradual import Gradual
 from compress.stages.prune.magnitude import Magnitude

@@ -18,7 +18,6 @@ from compress.data.image_folder import read_image_folders
 from compress.data.npz import read_npz
 from compress.data.source import FileSource
 from compress.device.inventory import read_inventory
-from compress.device.manifest import read_bundle
 from compress.errors import CompressError, DataError, StageError
 from compress.files import inside
 from compress.models.checkpoint import read_state_dict
@@ -35,6 +34,7 @@ from compress.reading import (
     unreadable,
 )
 from compress.report.pages import read_reports
+from compress.results.bundle import read_bundle
 from compress.types import InputSpec
 
 STRANGE = {

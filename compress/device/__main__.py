@@ -12,8 +12,8 @@ from compress.command import run_command
 from compress.errors import CompressError, ConfigError, one_line
 
 if TYPE_CHECKING:
-    from compress.device.manifest import Bundle
     from compress.device.transport import Transport
+    from compress.results.bundle import Bundle
 
 __all__ = ["main"]
 
@@ -84,7 +84,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _bundle_and_devices(options: argparse.Namespace) -> tuple[Bundle, dict[str, Transport]]:
     """The verified bundle, and a way to each device it goes to."""
     from compress.device.inventory import find_devices
-    from compress.device.manifest import read_bundle
+    from compress.results.bundle import read_bundle
 
     bundle = read_bundle(options.bundle)
     devices = find_devices(
@@ -98,7 +98,7 @@ def _bundle_and_devices(options: argparse.Namespace) -> tuple[Bundle, dict[str, 
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from compress.device.attach import attach
+    from compress.attach import attach
     from compress.device.fleet import measure_all
     from compress.device.visit import BenchOptions
 
@@ -151,7 +151,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from compress.device.manifest import read_bundle
+    from compress.results.bundle import read_bundle
 
     bundle = read_bundle(options.bundle)
     print(f"{options.bundle}: {len(bundle.manifest.files)} files as the manifest {bundle.digest[:12]} says")

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from compress import __version__
 from compress.device.archive import pack
 from compress.device.bundle_agent import AGENT
-from compress.device.manifest import (
+from compress.device.tolerance import tolerances
+from compress.files import copy_file, copy_new, make_folder, sha256_file, write_bytes
+from compress.results.bundle import (
     MANIFEST,
     SCHEMA_VERSION,
     BundleFile,
@@ -28,8 +30,6 @@ from compress.device.manifest import (
     Golden,
     Manifest,
 )
-from compress.device.tolerance import tolerances
-from compress.files import copy_file, copy_new, make_folder, sha256_file, write_bytes
 from compress.serialize import to_json
 from compress.target import Deployment, Target
 from compress.types import COMPILED_SUFFIX, SCRIPT_SUFFIX, Artifact, Format, InputSpec

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from compress.device.manifest import BundleFile
 from compress.device.transport import LONGEST_LINE, Channel, ConnectionLost, Transport
 from compress.errors import DeviceError
+from compress.results.bundle import BundleFile
 
 __all__ = ["CourierLink"]
 

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from compress.device.manifest import Bundle
-from compress.device.results import DeviceRun
 from compress.device.transport import Transport
 from compress.device.visit import BenchOptions, measure_on
 from compress.errors import CompressError
+from compress.results.bundle import Bundle
+from compress.results.device import DeviceRun
 
 __all__ = ["Fleet", "measure_all"]
 

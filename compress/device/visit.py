@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from compress.device.courier_link import CourierLink
-from compress.device.manifest import Bundle
-from compress.device.results import DeviceResult, read_result
 from compress.device.transport import ConnectionLost, Transport
 from compress.errors import DeviceError, Unreachable, one_line
+from compress.results.bundle import Bundle
+from compress.results.device import DeviceResult, read_result
 
 __all__ = ["BenchOptions", "check_device", "deploy", "measure_on"]
 

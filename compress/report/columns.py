@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from compress.device.results import DeviceRow, DeviceRun
 from compress.errors import one_line
 from compress.measure.comparable import label, time_ratio, why_not_comparable
 from compress.measure.drift import Drift
 from compress.report.compare import feed_of
-from compress.report.json_report import Report
 from compress.report.text import (
     DASH,
     bytes_text,
@@ -23,6 +21,8 @@ from compress.report.text import (
     seconds_text,
     speed_text,
 )
+from compress.results.device import DeviceRow, DeviceRun
+from compress.results.report import Report
 from compress.types import Measurement
 
 __all__ = ["CHANGES", "COLUMNS", "DEVICES", "DRIFT", "Cell", "Column", "Head", "asked", "change_rows", "device_rows"]

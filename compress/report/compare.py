@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from compress.budget import Outcome, in_points
 from compress.measure.comparable import comparable_latency, label
 from compress.profile.slower import Slower
-from compress.report.json_report import Report
 from compress.report.text import factor_text, ms_text, percent_text, points_text
+from compress.results.report import Report
 from compress.types import Measurement
 
 __all__ = [

@@ -9,11 +9,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from compress.device.results import DeviceResult, DeviceRun
 from compress.errors import one_line
 from compress.estimate.roofline import Estimate
 from compress.report.columns import DEVICES, Cell, device_rows
 from compress.report.text import ms_text
+from compress.results.device import DeviceResult, DeviceRun
 
 __all__ = ["device_notes", "devices_table", "estimate_lines"]
 

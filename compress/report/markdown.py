@@ -19,8 +19,8 @@ from compress.report.compare import (
     warnings,
 )
 from compress.report.devices import device_notes, estimate_lines
-from compress.report.json_report import Report
 from compress.report.text import runs_text, seconds_text
+from compress.results.report import Report
 
 __all__ = ["comparison_markdown", "run_markdown"]
 

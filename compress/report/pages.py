@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 from compress.errors import ConfigError
 from compress.files import write_bytes
 from compress.reading import is_file, is_folder, read_bytes
-from compress.report.json_report import Report
 from compress.report.markdown import comparison_markdown, run_markdown
-from compress.report.multirun import MULTIRUN, Failure, read_multirun, save_multirun
+from compress.results.manifest import update_files
+from compress.results.multirun import MULTIRUN, Failure, read_multirun, save_multirun
+from compress.results.report import REPORT, Report
 
 if TYPE_CHECKING:
     from compress.report.html.blocks import Page
 
-__all__ = ["PAGE", "REPORT", "Reports", "export_plots", "page_of", "read_reports", "refresh", "run_pages"]
+__all__ = ["PAGE", "Reports", "export_plots", "page_of", "read_reports", "refresh", "run_pages"]
 __all__ += ["write_multirun", "write_page"]
 
-REPORT = "report.json"
 PAGE = "report.html"
 MARKDOWN = "report.md"
 
@@ -91,8 +91,6 @@ def refresh(given: Path, reports: Reports) -> Path:
     Returns:
         The HTML page.
     """
-    from compress.deliver import update_files
-
     folder = given if is_folder(given) else given.parent
     update_files(folder, _pages(reports))
     return folder / PAGE

@@ -22,7 +22,7 @@ from compress.report.columns import (
     stage_cell,
 )
 from compress.report.compare import final_row
-from compress.report.json_report import Report
+from compress.results.report import Report
 from compress.types import Measurement
 
 __all__ = ["FULL_WIDTH", "changes_table", "comparison_table", "drift_table", "measurements_table"]

@@ -25,9 +25,9 @@ from compress.report.compare import (
     warnings,
 )
 from compress.report.devices import device_notes, devices_table, estimate_lines
-from compress.report.json_report import Report
 from compress.report.tables import FULL_WIDTH, changes_table, comparison_table, drift_table, measurements_table
 from compress.report.text import seconds_text
+from compress.results.report import Report
 
 __all__ = ["console", "print_comparison", "print_run", "print_verdict", "run_heading", "run_view"]
 

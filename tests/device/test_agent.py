@@ -13,8 +13,8 @@ from bundle_factory import QUICK, edit_manifest, images, load_agent, make_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.device.results import DeviceLatency
 from compress.measure import latency
+from compress.results.device import DeviceLatency
 
 agent = load_agent()
 

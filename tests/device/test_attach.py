@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from bundle_factory import make_bundle
 
-from compress.device.attach import attach
-from compress.device.manifest import read_bundle
-from compress.device.results import DeviceFacts, DeviceLatency, DeviceResult, DeviceRow, DeviceRun, GoldenCheck
+from compress.attach import attach
 from compress.estimate.calibration import read_points
+from compress.results.bundle import read_bundle
+from compress.results.device import DeviceFacts, DeviceLatency, DeviceResult, DeviceRow, DeviceRun, GoldenCheck
 
 
 @pytest.fixture(autouse=True)

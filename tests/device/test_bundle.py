@@ -10,10 +10,10 @@ import pytest
 from bundle_factory import edit_manifest, make_bundle
 
 from compress.device.bundle import _place
-from compress.device.manifest import read_bundle
 from compress.device.tolerance import tolerances
 from compress.errors import ConfigError, StageError
 from compress.files import write_bytes
+from compress.results.bundle import read_bundle
 from compress.types import Precision
 
 

@@ -11,8 +11,8 @@ import pytest
 from bundle_factory import QUICK, edit_manifest, load_agent, make_tflite_bundle, run_agent
 
 from compress.device.archive import pack
-from compress.device.manifest import read_bundle
 from compress.errors import ConfigError
+from compress.results.bundle import read_bundle
 from compress.types import Format
 
 pytest.importorskip("ai_edge_litert", reason="needs the extra tflite")

@@ -22,10 +22,10 @@ from platformdirs import user_cache_path
 
 from compress.config import load_target
 from compress.device.inventory import find_devices
-from compress.device.manifest import read_bundle
-from compress.device.results import read_result
 from compress.device.visit import BenchOptions, check_device, measure_on
 from compress.errors import DeviceError
+from compress.results.bundle import read_bundle
+from compress.results.device import read_result
 from compress.types import Format
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))

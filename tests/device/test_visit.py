@@ -18,10 +18,10 @@ from bundle_factory import edit_manifest, make_bundle
 from compress.device import visit
 from compress.device.courier_link import CourierLink
 from compress.device.fleet import measure_all
-from compress.device.manifest import read_bundle
 from compress.device.transport import Channel, ConnectionLost, LocalTransport, SshTransport
 from compress.device.visit import BenchOptions, check_device, deploy, measure_on
 from compress.errors import ConfigError, DeviceError, Unreachable
+from compress.results.bundle import read_bundle
 
 OPTIONS = BenchOptions(seconds=0.3, threads=(1,), any_device=True, patience_seconds=20)
 
@@ -243,7 +243,7 @@ def test_no_module_of_the_folder_the_user_is_in_is_imported(bundle, home, tmp_pa
 
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", ".ssh", "a/b", "", "net.onnx\n"])
 def test_the_courier_takes_plain_names_only(bundle, home, path):
-    from compress.device.manifest import BundleFile
+    from compress.results.bundle import BundleFile
 
     with CourierLink(LocalTransport()) as link, pytest.raises(DeviceError, match="is not of the form"):
         link.put(bundle.digest, BundleFile(path, "0" * 64, 1), 0, b"x")

@@ -13,9 +13,9 @@ from compress.budget import Outcome, Verdict
 from compress.report.compare import budget_lines, budget_word
 from compress.report.html.render import render
 from compress.report.html.run_page import RunData, run_page
-from compress.report.json_report import Report
 from compress.report.markdown import run_markdown
 from compress.report.terminal import print_verdict, run_view
+from compress.results.report import Report
 
 HELD = Outcome(1.0, "to_onnx", Verdict(128, 120, 1, 0, 0.99, 31.2), True)
 MISSED = Outcome(1.0, "to_onnx", Verdict(128, 120, 12, 0, 0.9, 9.0), False, "more than 1 points are lost")

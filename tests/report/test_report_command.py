@@ -14,7 +14,7 @@ from page_rows import large_report, write_run
 from report_rows import run_report
 
 from compress.report.__main__ import main
-from compress.report.multirun import Failure, save_multirun
+from compress.results.multirun import Failure, save_multirun
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ import os, signal, sys
 from pathlib import Path
 import compress.run
 from compress.__main__ import main
-from compress.report.json_report import Report
+from compress.results.report import Report
 
 folders = [Path(path) for path in sys.argv[2:]]
 def run_once(request, progress):

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from compress.device.results import DeviceFacts, DeviceLatency, DeviceResult, DeviceRow, DeviceRun, GoldenCheck
 from compress.estimate.roofline import Estimate
 from compress.report.devices import device_notes, devices_table, estimate_lines
+from compress.results.device import DeviceFacts, DeviceLatency, DeviceResult, DeviceRow, DeviceRun, GoldenCheck
 from compress.serialize import from_json, to_json
 
 

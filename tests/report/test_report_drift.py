@@ -10,7 +10,7 @@ from rich.console import Console
 
 from compress.measure.drift import Drift
 from compress.report import terminal
-from compress.report.json_report import Report
+from compress.results.report import Report
 
 DRIFT = Drift("to_onnx", "ptq_static", "onnxruntime 1.31.0", 0.0898, "logit range", 1.28, 0.0134, 0.992, 128)
 

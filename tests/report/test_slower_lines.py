@@ -11,9 +11,9 @@ from compress.profile.slower import Slowdown, Slower
 from compress.report.compare import SLOWER, slower_lines
 from compress.report.html.render import render
 from compress.report.html.run_page import RunData, run_page
-from compress.report.json_report import Report
 from compress.report.markdown import run_markdown
 from compress.report.terminal import run_view
+from compress.results.report import Report
 
 STRETCH = Slowdown("tanh", "Tanh", 2.0, 1.0, "Tanh, computed in float, with 2 conversions", ("a", "b"))
 SLOW = Slower("to_onnx", "to_onnx_fp32", 1.4, (STRETCH,), ("leave these layers in float: keep_float=[a,b]",))

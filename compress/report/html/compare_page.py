@@ -16,8 +16,8 @@ from compress.report.html.charts import short
 from compress.report.html.pareto import Point, pareto_plot
 from compress.report.html.run_page import reproduce, stage_table
 from compress.report.html.stage_plots import accuracy_plot, latency_plot, size_plot
-from compress.report.json_report import Report
 from compress.report.text import DASH, runs_text
+from compress.results.report import Report
 from compress.types import Latency, Measurement
 
 __all__ = ["compare_page"]

@@ -45,7 +45,6 @@ from compress.report.html.roofline_plot import roofline_plot
 from compress.report.html.scans import Scan, read_scans
 from compress.report.html.stage_plots import accuracy_plot, latency_plot, size_plot
 from compress.report.html.time_plot import time_plot
-from compress.report.json_report import Report
 from compress.report.text import (
     DASH,
     bytes_text,
@@ -58,6 +57,7 @@ from compress.report.text import (
     seconds_text,
     speed_text,
 )
+from compress.results.report import Report
 from compress.types import Measurement
 
 __all__ = ["RunData", "read_run", "reproduce", "run_page", "stage_table"]

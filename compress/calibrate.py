@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from compress.config import load_target
-from compress.device.manifest import Bundle
-from compress.device.results import DeviceRun
 from compress.errors import ConfigError
 from compress.estimate.calibration import Point, add_points
 from compress.estimate.roofline import estimate
 from compress.measure.unmeasured import NotMeasured
+from compress.results.bundle import Bundle
+from compress.results.device import DeviceRun
 from compress.types import Format
 
 __all__ = ["calibrate"]

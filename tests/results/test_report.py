@@ -13,8 +13,9 @@ from report_rows import run_report, run_rows
 
 from compress.chance import AtChance
 from compress.errors import ConfigError
-from compress.pipeline import LeftOut
-from compress.report.json_report import Report, SplitSummary, create_report, summarize_file
+from compress.record import create_report, summarize_file
+from compress.results.report import Report, SplitSummary
+from compress.stage import LeftOut
 from compress.types import Accuracy, Fidelity, Format, Latency, Measurement, Precision, Sparsity
 
 counts = st.integers(0, 2**53)

@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from compress.device.manifest import Bundle
 from compress.errors import DeviceError, StageError, one_line
+from compress.results.bundle import Bundle
 from compress.serialize import Milliseconds, from_json
 
 __all__ = ["DeviceFacts", "DeviceLatency", "DeviceResult", "DeviceRow", "DeviceRun", "DeviceState", "GoldenCheck"]

@@ -9,16 +9,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from compress.device.calibrate import calibrate
-from compress.device.manifest import Bundle
-from compress.device.results import DeviceRun
+from compress.calibrate import calibrate
 from compress.errors import ConfigError
 from compress.reading import is_file, read_bytes
+from compress.record import summarize_file
+from compress.report.pages import run_pages
+from compress.results.bundle import Bundle
+from compress.results.device import DeviceRun
+from compress.results.manifest import update_files
+from compress.results.report import REPORT, Report
 from compress.serialize import to_json
 
 __all__ = ["attach"]
 
-_REPORT = "report.json"
 _LONGEST_NAME = 100  # characters of a device's name in a file name; file systems take 255 bytes
 
 
@@ -32,8 +35,6 @@ def attach(bundle: Bundle, runs: Sequence[DeviceRun]) -> Iterator[str]:
         StageError: the file system refuses.
         ConfigError: the report beside the bundle is of another release.
     """
-    from compress.deliver import update_files
-
     home = bundle.folder.resolve().parent
     names = _file_names([*_reported(home), *(run.name for run in runs)])
     for run in runs:
@@ -43,17 +44,15 @@ def attach(bundle: Bundle, runs: Sequence[DeviceRun]) -> Iterator[str]:
         learnt = calibrate(bundle, run)
         if learnt:
             yield f"{run.name}: {learnt} figures calibrate the estimates for {bundle.manifest.target}"
-    if runs and is_file(home / _REPORT):
+    if runs and is_file(home / REPORT):
         _update_report(home, runs)
-        yield f"report: {home / _REPORT}"
+        yield f"report: {home / REPORT}"
 
 
 def _reported(folder: Path) -> tuple[str, ...]:
     """Names of the devices in the report there; none where it cannot be read, which is told when it is updated."""
-    from compress.report.json_report import Report
-
     try:
-        return tuple(run.name for run in Report.from_json(read_bytes(folder / _REPORT)).devices)
+        return tuple(run.name for run in Report.from_json(read_bytes(folder / REPORT)).devices)
     except (OSError, ConfigError):
         return ()
 
@@ -71,14 +70,10 @@ def _file_names(devices: Sequence[str]) -> dict[str, str]:
 
 
 def _update_report(folder: Path, runs: Sequence[DeviceRun]) -> None:
-    from compress.deliver import update_files
-    from compress.report.json_report import Report, summarize_file
-    from compress.report.pages import run_pages
-
-    report = Report.from_json(read_bytes(folder / _REPORT))
+    report = Report.from_json(read_bytes(folder / REPORT))
     names = {run.name for run in runs}
     kept = tuple(run for run in report.devices if run.name not in names)
     added = [summarize_file(folder, path) for path in sorted(folder.glob("device-*.json"))]
     known = [file for file in report.files if not file.path.startswith("device-")]
     report = replace(report, devices=(*kept, *runs), files=(*known, *added))
-    update_files(folder, {_REPORT: report.to_json(), **run_pages(report, folder)})
+    update_files(folder, {REPORT: report.to_json(), **run_pages(report, folder)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compress.measure.host import Host
-from compress.report.json_report import Report
+from compress.results.report import Report
 from compress.types import Accuracy, Fidelity, Format, Latency, Measurement, Precision, Sparsity
 
 HOST = Host("Test CPU", "x86_64", ("avx512_vnni", "avx2"), 2, 8 << 30, "Linux 6", "3.11.7")

@@ -10,30 +10,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
 
 from pydantic import JsonValue
 
 from compress.budget import Outcome
-from compress.chance import AtChance, at_chance
-from compress.device.results import DeviceRun
+from compress.chance import AtChance
 from compress.errors import ConfigError, StageError
 from compress.estimate.roofline import Estimate
-from compress.files import sha256_file
 from compress.measure.drift import Drift
-from compress.measure.host import Host, describe_host
+from compress.measure.host import Host
 from compress.measure.ranges import TensorRange
-from compress.pipeline import LeftOut
 from compress.profile.slower import Slower
-from compress.report.git_commit import head_commit
+from compress.results.device import DeviceRun
 from compress.serialize import from_json, to_json
-from compress.stage import Split, Splits
+from compress.stage import LeftOut
 from compress.types import Measurement
-from compress.versions import tool_versions
 
-__all__ = ["SCHEMA_VERSION", "Report", "ReportFile", "SplitSummary", "create_report"]
-__all__ += ["summarize_file", "summarize_splits"]
+__all__ = ["REPORT", "SCHEMA_VERSION", "Report", "ReportFile", "SplitSummary"]
+
+REPORT = "report.json"
+"""Name of the file in the run folder."""
 
 SCHEMA_VERSION = 2
 
@@ -126,68 +122,6 @@ class Report:
             return from_json(Report, content)
         except StageError as error:
             raise ConfigError(error.problem) from error
-
-
-def create_report(
-    *,
-    created: datetime,
-    target: str,
-    target_title: str,
-    overrides: tuple[str, ...],
-    config: Mapping[str, JsonValue],
-    seed: int,
-    splits: Splits,
-    measurements: tuple[Measurement, ...],
-    files: tuple[ReportFile, ...],
-    wall_seconds: float,
-    drift: tuple[Drift, ...] = (),
-    estimates: tuple[Estimate, ...] = (),
-    ranges: tuple[TensorRange, ...] = (),
-    left_out: tuple[LeftOut, ...] = (),
-    budget: tuple[Outcome, ...] = (),
-    slower: tuple[Slower, ...] = (),
-) -> Report:
-    """A report of this run, with the facts of this machine, its libraries and the current folder's repository."""
-    source = measurements[0].accuracy if measurements else None
-    return Report(
-        created=created.astimezone().isoformat(timespec="seconds"),
-        target=target,
-        target_title=target_title,
-        overrides=overrides,
-        config=config,
-        seed=seed,
-        commit=head_commit(Path.cwd()),
-        host=describe_host(),
-        versions=tool_versions(),
-        classes=len(splits.classes),
-        splits=summarize_splits(splits),
-        measurements=measurements,
-        files=files,
-        wall_seconds=wall_seconds,
-        drift=drift,
-        estimates=estimates,
-        ranges=ranges,
-        left_out=left_out,
-        at_chance=at_chance(source) if source else None,
-        budget=budget,
-        slower=slower,
-    )
-
-
-def summarize_splits(splits: Splits) -> dict[str, SplitSummary]:
-    """Size and content digest of every split, by its name in `Splits`."""
-    named: dict[str, Split] = {
-        "calibration": splits.calibration,
-        "finetune": splits.finetune,
-        "validation": splits.validation,
-        "evaluation": splits.evaluation,
-    }
-    return {name: SplitSummary(len(split), split.digest()) for name, split in named.items()}
-
-
-def summarize_file(folder: Path, path: Path) -> ReportFile:
-    """Size and digest of a delivered file."""
-    return ReportFile(path.relative_to(folder).as_posix(), path.stat().st_size, sha256_file(path))
 
 
 def _schema_version(content: bytes) -> object:

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from report_rows import run_report, run_rows
 
-from compress.device.results import DeviceFacts, DeviceLatency, DeviceResult, DeviceRow, DeviceRun, GoldenCheck
 from compress.estimate.roofline import Estimate
 from compress.measure.drift import Drift
 from compress.measure.ranges import Histogram, TensorRange
-from compress.report.json_report import ReportFile, SplitSummary
+from compress.results.device import DeviceFacts, DeviceLatency, DeviceResult, DeviceRow, DeviceRun, GoldenCheck
+from compress.results.report import ReportFile, SplitSummary
 from compress.types import Sparsity
 
 KINDS = ("compute", "bandwidth", "launch", "transfer")

@@ -7,9 +7,9 @@ import json
 import pytest
 from bundle_factory import make_bundle
 
-from compress.device.manifest import read_bundle
-from compress.device.results import read_result
 from compress.errors import DeviceError
+from compress.results.bundle import read_bundle
+from compress.results.device import read_result
 
 
 @pytest.fixture(scope="module")
