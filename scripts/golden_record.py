@@ -41,6 +41,7 @@ _OF_THE_MACHINE = frozenset({"host", "versions", "commit", "created", "output", 
 _VIEWS = frozenset({"report.json", "report.html", "report.md", "manifest.json"})
 """Files with dates and times in them. What is in the JSON files is recorded value by value."""
 
+_SECONDS = re.compile(r"\b\d+\.\d+ s\b")
 _VERSION = re.compile(r"\b(torch|torchscript|onnxruntime|ai-edge-litert|tflite-runtime|tensorrt) \d[\w.+-]*")
 
 
@@ -114,12 +115,12 @@ def _names_of(host: Mapping[str, object]) -> list[str]:
 
 
 def _plain(value: object, hosts: Sequence[str]) -> object:
-    """A text without versions and the machine's name; any other value as it is."""
+    """A text without versions, times and the machine's name; any other value as it is."""
     if not isinstance(value, str):
         return value
     for host in hosts:
         value = value.replace(host, "<host>")
-    return _VERSION.sub(r"\1 <version>", value)
+    return _SECONDS.sub("<time>", _VERSION.sub(r"\1 <version>", value))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
