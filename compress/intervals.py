@@ -1,10 +1,10 @@
-"""95 % intervals of proportions."""
+"""95 % intervals of proportions and means."""
 
 from __future__ import annotations
 
 import math
 
-__all__ = ["Z95", "wilson_interval"]
+__all__ = ["Z95", "t95", "wilson_interval"]
 
 Z95 = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
@@ -16,3 +16,28 @@ def wilson_interval(successes: int, samples: int) -> tuple[float, float]:
     centre = (share + z2 / (2 * samples)) / (1 + z2 / samples)
     half = Z95 / (1 + z2 / samples) * math.sqrt(share * (1 - share) / samples + z2 / (4 * samples**2))
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+def t95(freedom: int) -> float:
+    """97.5 % quantile of Student's t distribution, within 0.3 %.
+
+    Exact for 1 and 2 degrees of freedom, beyond that the expansion in 1 / freedom around the normal distribution's
+    quantile (Abramowitz and Stegun 1964, 26.7.5).
+
+    Raises:
+        ValueError: `freedom` is not positive.
+    """
+    if freedom < 1:
+        raise ValueError(f"{freedom} degrees of freedom have no quantile")
+    if freedom == 1:
+        return math.tan(math.pi * 0.475)
+    if freedom == 2:
+        return 0.95 * math.sqrt(2 / (1 - 0.95**2))
+    z = Z95
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))

@@ -22,11 +22,12 @@ from compress.report.text import (
     speed_text,
 )
 from compress.results.device import DeviceRow, DeviceRun
+from compress.results.energy import energy
 from compress.results.report import Report
 from compress.types import Measurement
 
-__all__ = ["CHANGES", "COLUMNS", "DEVICES", "DRIFT", "Cell", "Column", "Head", "asked", "change_rows", "device_rows"]
-__all__ += ["drift_rows", "run_cells", "stage_cell"]
+__all__ = ["CHANGES", "COLUMNS", "DRIFT", "Cell", "Column", "Head", "asked", "change_rows", "device_heads"]
+__all__ += ["device_rows", "drift_rows", "run_cells", "stage_cell"]
 
 
 @dataclass(frozen=True)
@@ -144,13 +145,14 @@ DRIFT = (
     Head("one LSB", "taken from"),
 )
 
-DEVICES = (
+_DEVICES = (
     Head("device", words=True),
     Head("model", words=True),
     Head("runtime", words=True),
     *map(Head, ("threads", "batch", "ms p50 (p90)", "n", "peak RSS")),
-    Head("golden outputs", words=True),
 )
+_ENERGY = Head("mJ per image (95 %)", words=True)
+_OUTPUTS = Head("golden outputs", words=True)
 
 
 def change_rows(rows: Sequence[Measurement]) -> Iterator[tuple[Cell, ...]]:
@@ -178,13 +180,33 @@ def drift_rows(drifts: Sequence[Drift]) -> Iterator[tuple[Cell, ...]]:
         )
 
 
+def device_heads(runs: Sequence[DeviceRun]) -> tuple[Head, ...]:
+    """The columns of `device_rows`: energy is one of them where a board metered its power."""
+    return (*_DEVICES, *([_ENERGY] if _metered(runs) else []), _OUTPUTS)
+
+
 def device_rows(runs: Sequence[DeviceRun]) -> Iterator[tuple[Cell, ...]]:
     """One row per model, thread count and batch size of every device."""
+    metered = _metered(runs)
     for run in runs:
         for row in run.result.results:
             name = Cell(run.name, mark="emulated" if run.result.device.emulated else "")
             asked = (row.stage, row.runtime or DASH, str(row.threads), str(row.batch))
-            yield name, *map(Cell, asked), *_figures(row)
+            *figures, outputs = _figures(row)
+            yield name, *map(Cell, asked), *figures, *([_energy(row)] if metered else []), outputs
+
+
+def _metered(runs: Sequence[DeviceRun]) -> bool:
+    return any(energy(row) is not None for run in runs for row in run.result.results)
+
+
+def _energy(row: DeviceRow) -> Cell:
+    spent = energy(row)
+    if spent is None:
+        return Cell(DASH)
+    interval = "" if spent.low_mj is None else f" ({ms_text(spent.low_mj)}–{ms_text(spent.high_mj)})"
+    count = "" if spent.readings is None else f", n={spent.readings}"
+    return Cell(f"{ms_text(spent.mj)}{interval}{count}, {spent.rail}")
 
 
 def run_cells(report: Report) -> Cell:

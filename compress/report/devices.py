@@ -11,7 +11,7 @@ from rich.text import Text
 
 from compress.errors import one_line
 from compress.estimate.roofline import Estimate
-from compress.report.columns import DEVICES, Cell, device_rows
+from compress.report.columns import Cell, device_heads, device_rows
 from compress.report.text import ms_text
 from compress.results.device import DeviceResult, DeviceRun
 
@@ -21,7 +21,7 @@ __all__ = ["device_notes", "devices_table", "estimate_lines"]
 def devices_table(runs: Sequence[DeviceRun]) -> Table:
     """One row per model, thread count and batch size of every device."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, header_style="")
-    for head in DEVICES:
+    for head in device_heads(runs):
         justify: Literal["left", "right"] = "left" if head.words else "right"
         table.add_column(head.title, justify=justify, no_wrap=not head.words, overflow="fold")
     for name, *others, outputs in device_rows(runs):

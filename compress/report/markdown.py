@@ -6,7 +6,17 @@ import re
 from collections.abc import Iterable, Sequence
 
 from compress.errors import one_line
-from compress.report.columns import COLUMNS, DEVICES, DRIFT, Cell, Head, device_rows, drift_rows, run_cells, stage_cell
+from compress.report.columns import (
+    COLUMNS,
+    DRIFT,
+    Cell,
+    Head,
+    device_heads,
+    device_rows,
+    drift_rows,
+    run_cells,
+    stage_cell,
+)
 from compress.report.compare import (
     SLOWER,
     budget_lines,
@@ -47,7 +57,7 @@ def run_markdown(report: Report) -> bytes:
     if report.drift:
         parts += ["**Drift from the INT8 graph in PyTorch**", _table(DRIFT, drift_rows(report.drift))]
     if report.devices:
-        parts += ["**Measured on the device**", _table(DEVICES, device_rows(report.devices))]
+        parts += ["**Measured on the device**", _table(device_heads(report.devices), device_rows(report.devices))]
         parts.append(_list(device_notes(report.devices)))
     if report.estimates:
         parts += ["**Estimated for the device, not measured**", _list(estimate_lines(report.estimates))]

@@ -93,7 +93,13 @@ class GoldenCheck:
 
 @dataclass(frozen=True)
 class DeviceRow:
-    """One model with one thread count and batch size; with a `problem` there is no number."""
+    """One model with one thread count and batch size; with a `problem` there is no number.
+
+    Attributes:
+        mean_watts: by rail, over the readings while it was timed, at most one a second.
+        watts_deviation: sample standard deviation of those readings, where there were two or more.
+        watts_readings: their number.
+    """
 
     stage: str
     precision: str
@@ -107,6 +113,8 @@ class DeviceRow:
     peak_rss_bytes: Count | None = None
     peak_celsius: Finite | None = None
     mean_watts: Mapping[str, Finite | None] | None = None
+    watts_deviation: Mapping[str, Amount] | None = None
+    watts_readings: Mapping[str, Count] | None = None
     before: DeviceState = field(default_factory=DeviceState)
     after: DeviceState = field(default_factory=DeviceState)
 

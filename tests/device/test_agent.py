@@ -251,6 +251,16 @@ def test_clocks_temperature_and_power_are_read(tmp_path):
     assert state["watts"] == {"VDD_IN": 4.0}
 
 
+def test_power_is_summed_up_with_its_spread_and_the_number_of_readings():
+    watcher = agent.Watcher()
+    watcher.watts = [{"VDD_IN": 4.0, "GPU": None}, {"VDD_IN": 6.0, "GPU": 1.0}, {"VDD_IN": 5.0, "GPU": None}]
+    summary = watcher.summary()
+    assert summary["mean_watts"] == {"GPU": 1.0, "VDD_IN": 5.0}
+    assert summary["watts_deviation"] == {"VDD_IN": 1.0}
+    assert summary["watts_readings"] == {"GPU": 1, "VDD_IN": 3}
+    assert agent.Watcher().summary() == dict.fromkeys(summary)
+
+
 def test_a_device_that_tells_nothing_is_no_error(tmp_path):
     state = agent.read_state(str(tmp_path))
     assert (state["governor"], state["clocks_mhz"], state["celsius"], state["watts"]) == (None, [], None, None)

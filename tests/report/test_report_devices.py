@@ -5,6 +5,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from compress.estimate.roofline import Estimate
+from compress.report.columns import device_heads, device_rows
 from compress.report.devices import device_notes, devices_table, estimate_lines
 from compress.results.device import DeviceFacts, DeviceLatency, DeviceResult, DeviceRow, DeviceRun, GoldenCheck
 from compress.serialize import from_json, to_json
@@ -73,3 +74,18 @@ def test_names_of_strangers_move_no_cursor():
     assert r"\x1b[2J" in text(devices_table([hostile]))
     ((name, note),) = device_notes([hostile])
     assert (name + note).isprintable()
+
+
+def test_energy_is_shown_with_its_interval_where_a_board_metered_it():
+    plain = run()
+    (row, other), result = plain.result.results, plain.result
+    rails = {"watts_deviation": {"VDD_IN": 0.1}, "watts_readings": {"VDD_IN": 31}}
+    row = replace(row, mean_watts={"VDD_IN": 5.0}, **rails)
+    metered = replace(plain, result=replace(result, results=(row, other)))
+    cells = dict(zip([head.title for head in device_heads([metered])], next(device_rows([metered])), strict=True))
+    assert cells["mJ per image (95 %)"].value == "61.5 (60.6–62.4), n=31, VDD_IN"
+    assert "mJ per" in text(devices_table([metered]))
+    assert "mJ" not in text(devices_table([plain]))
+    assert [len(cells) for cells in device_rows([metered])] == [len(device_heads([metered]))] * 2
+    assert [len(cells) for cells in device_rows([plain])] == [len(device_heads([plain]))] * 2
+    assert from_json(type(metered), to_json(metered)) == metered

@@ -802,7 +802,7 @@ def measure(
 
 
 class Watcher(object):
-    """Highest temperature and mean power over the readings between chunks, at most one a second."""
+    """Highest temperature, and power by rail, over the readings between chunks, at most one a second."""
 
     def __init__(self) -> None:
         self.celsius: List[float] = []
@@ -821,12 +821,20 @@ class Watcher(object):
 
     def summary(self) -> Json:
         rails = sorted(set(rail for reading in self.watts for rail in reading))
-        means = {}
+        means, deviations, counts = {}, {}, {}
         for rail in rails:
             readings = [reading.get(rail) for reading in self.watts]
             values = [value for value in readings if value is not None]
-            means[rail] = sum(values) / len(values) if values else None
-        return {"peak_celsius": max(self.celsius) if self.celsius else None, "mean_watts": means or None}
+            mean = sum(values) / len(values) if values else None
+            means[rail], counts[rail] = mean, len(values)
+            if mean is not None and len(values) > 1:
+                deviations[rail] = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+        return {
+            "peak_celsius": max(self.celsius) if self.celsius else None,
+            "mean_watts": means or None,
+            "watts_deviation": deviations or None,
+            "watts_readings": counts or None,
+        }
 
 
 # --- one model in one process -----------------------------------------------------------------------------------------

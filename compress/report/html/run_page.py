@@ -15,12 +15,12 @@ from compress.profile.document import Profile, find_profile
 from compress.report.columns import (
     CHANGES,
     COLUMNS,
-    DEVICES,
     DRIFT,
     Cell,
     Column,
     Head,
     change_rows,
+    device_heads,
     device_rows,
     drift_rows,
     stage_cell,
@@ -296,8 +296,11 @@ def _drift(report: Report) -> list[Block]:
 def _device(report: Report) -> list[Block]:
     blocks: list[Block] = []
     if report.devices:
-        rows = list(device_rows(report.devices))
-        blocks += [Table("Measured on the device itself", DEVICES, rows), Facts(device_notes(report.devices))]
+        heads, rows = device_heads(report.devices), list(device_rows(report.devices))
+        blocks += [
+            Table("Measured on the device itself", heads, rows),
+            Facts(device_notes(report.devices)),
+        ]
     if report.estimates:
         blocks += [Prose("Estimated for the device, not measured:"), Facts(estimate_lines(report.estimates))]
     return blocks
