@@ -53,7 +53,7 @@ def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifac
         if artifact.path.name.endswith(PLAN_SUFFIX) or is_segment(artifact.path):
             continue  # the bundle takes it along; there is nothing to run on its own
         beside = tuple(folder / attached.name for attached in artifact.attachments)
-        delivered[result.measurement.stage] = artifact.after(result.measurement.stage, path, attachments=beside)
+        delivered[result.measurement.stage] = replace(artifact, model=path, attachments=beside)
     return delivered
 
 
@@ -103,7 +103,7 @@ def write_device_bundle(
         if artifact.format is not Format.ONNX or artifact.precision is not Precision.INT8 or int8_exact(artifact, host)
     )
     extra = tuple(sorted(path for path in folder.iterdir() if _for_the_device(path)))
-    content = Content(target, source.input, splits.classes, delivered, folder / GOLDEN, exact, extra)
+    content = Content(target, source.input, splits.classes, delivered, folder / GOLDEN, exact, extra, splits.scaling)
     write_bundle(content, folder / BUNDLE)
 
 
@@ -125,6 +125,7 @@ def write_manifest(folder: Path, target: str, source: Artifact, delivered: dict[
         input=source.input,
         classes=splits.classes,
         files=files,
+        scaling=splits.scaling,
     )
     write_bytes(folder / MANIFEST, to_json(manifest))
 

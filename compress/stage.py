@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from compress.budget import Budget, Verdict
 from compress.target import Target
-from compress.types import Artifact, Format, Precision
+from compress.types import Artifact, Format, Precision, Scaling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +54,11 @@ class Splits(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def scaling(self) -> Scaling:
+        """How the pictures of all of them got the input's size."""
+        ...
 
     @property
     def calibration(self) -> Split: ...

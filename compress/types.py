@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "AS_STORED",
     "COMPILED_SUFFIX",
     "PLAN_SUFFIX",
     "SCRIPT_SUFFIX",
@@ -22,12 +23,14 @@ __all__ = [
     "Format",
     "InputSpec",
     "IntegerShare",
+    "Interpolation",
     "Latency",
     "LatencyRatio",
     "Measurement",
     "Port",
     "Precision",
     "Race",
+    "Scaling",
     "Sparsity",
     "is_segment",
 ]
@@ -71,6 +74,9 @@ class Precision(str, Enum):
         return self.value
 
 
+Interpolation = Literal["bilinear", "bicubic", "nearest"]
+"""How pixels between pixels are computed, by Pillow's names."""
+
 _CHANNELS = {"rgb": 3, "bgr": 3, "gray": 1, "planes": None}
 """Channels of each order; None: any number."""
 
@@ -107,6 +113,25 @@ class InputSpec:
             raise ValueError(f"mean and std need {channels} value(s) each, got {len(self.mean)} and {len(self.std)}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, got {self.std}")
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How a picture gets the input's height and width, before it is normalised.
+
+    Attributes:
+        resize: length in pixels that the short side is scaled to before the centre crop; None leaves the size.
+        interpolation: `bilinear`, `bicubic` or `nearest`, as Pillow computes them (antialiased where it shrinks).
+        stretch: straight to the input's height and width instead.
+    """
+
+    resize: int | None = None
+    interpolation: Interpolation = "bilinear"
+    stretch: bool = False
+
+
+AS_STORED = Scaling()
+"""Pictures that have the input's size, or are cropped to it."""
 
 
 BATCH_BYTES = 96 << 20

@@ -18,7 +18,7 @@ from compress.config import load_target
 from compress.device.bundle import Content, write_bundle
 from compress.device.bundle_agent import AGENT
 from compress.files import sha256_file
-from compress.types import Artifact, Format, InputSpec, Precision
+from compress.types import AS_STORED, Artifact, Format, InputSpec, Precision, Scaling
 
 SPEC = InputSpec((3, 8, 8))
 CLASSES = tuple("abcd")
@@ -110,7 +110,14 @@ def onnx_outputs(path: Path, inputs: np.ndarray) -> np.ndarray:
     return np.concatenate([session.run(None, {"input": image[None]})[0] for image in inputs])
 
 
-def make_bundle(folder: Path, *, target: str = "raspberry_pi_4", opset: int = 17, dynamic: bool = False) -> Path:
+def make_bundle(
+    folder: Path,
+    *,
+    target: str = "raspberry_pi_4",
+    opset: int = 17,
+    dynamic: bool = False,
+    scaling: Scaling = AS_STORED,
+) -> Path:
     """`folder/bundle` with one FP32 model `net`, for the given target."""
     folder.mkdir(parents=True, exist_ok=True)
     model = onnx_network(folder / "net.onnx", opset=opset, dynamic=dynamic)
@@ -118,7 +125,8 @@ def make_bundle(folder: Path, *, target: str = "raspberry_pi_4", opset: int = 17
     golden = folder / "golden.npz"
     np.savez_compressed(golden, inputs=inputs, labels=np.zeros(len(inputs), np.int64), net=onnx_outputs(model, inputs))
     artifact = Artifact(Format.ONNX, model, Precision.FP32, SPEC, dynamic_batch=dynamic, history=("net",))
-    content = Content(load_target(target, []), SPEC, CLASSES, {"net": artifact}, golden, frozenset({"net"}))
+    models, exact = {"net": artifact}, frozenset({"net"})
+    content = Content(load_target(target, []), SPEC, CLASSES, models, golden, exact, scaling=scaling)
     write_bundle(content, folder / "bundle")
     return folder / "bundle"
 

@@ -7,16 +7,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from compress.deliver import copy_artifacts
+from compress.deliver import copy_artifacts, write_manifest
 from compress.errors import StageError
 from compress.execute import Output, Result
 from compress.files import write_bytes
 from compress.results.manifest import FileRecord, Manifest, update_files
-from compress.serialize import to_json
-from compress.types import Artifact, Format, InputSpec, Measurement, Precision
+from compress.serialize import from_json, to_json
+from compress.types import Artifact, Format, InputSpec, Measurement, Precision, Scaling
 
 INPUT = InputSpec((3, 8, 8))
 
@@ -52,6 +53,26 @@ def test_an_attachment_that_is_called_like_another_file_is_refused(tmp_path):
     with pytest.raises(StageError, match=r"two files of this run are called a\.onnx"):
         copy_artifacts([first, second], folder)
     assert (folder / "a.onnx").read_bytes() == b"a model"
+
+
+def test_a_delivered_file_has_its_stages_once(tmp_path):
+    source = result("source", tmp_path / "mine" / "net.onnx", b"the source")
+    made = result("to_onnx", tmp_path / "store" / "to_onnx.onnx", b"made of it", history=("fold", "to_onnx"))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    delivered = copy_artifacts([source, made], folder)
+    assert {stage: artifact.history for stage, artifact in delivered.items()} == {
+        "source": (),
+        "to_onnx": ("fold", "to_onnx"),
+    }
+    splits = SimpleNamespace(classes=("a", "b"), scaling=Scaling(256, "bicubic"))
+    write_manifest(folder, "raspberry_pi_4", source.output.artifact, delivered, splits)
+    manifest = from_json(Manifest, (folder / "manifest.json").read_bytes())
+    assert {file.path: file.history for file in manifest.files} == {
+        "source.onnx": (),
+        "to_onnx.onnx": ("fold", "to_onnx"),
+    }
+    assert manifest.scaling == Scaling(256, "bicubic")
 
 
 @pytest.fixture

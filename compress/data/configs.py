@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from compress.types import Interpolation
+
 __all__ = ["CsvData", "DataConfig", "DigitsData", "ImageFolderData", "NamedClasses", "NpzData"]
 __all__ += ["SplitOptions", "TorchvisionData"]
 
@@ -43,9 +45,11 @@ class ImageOptions(SplitOptions):
     Attributes:
         resize: length in pixels that the short side is scaled to before the centre crop to the model's input; null
             leaves the size.
+        interpolation: how that computes pixels between pixels: as it was when the weights were evaluated.
     """
 
     resize: Annotated[int, Field(ge=1)] | None = None
+    interpolation: Interpolation = "bilinear"
 
 
 class NamedClasses(ImageOptions):

@@ -36,7 +36,8 @@ def load_splits(config: DataConfig, input: InputSpec, carried: ClassNames = lamb
         splits = divide(config, Preprocess(input, stretch=True), read_digits(), held_out=held_out())
     else:
         train, test = _read(config, carried, input.shape[0])
-        splits = divide(config, Preprocess(input, resize=config.resize), train, test)
+        preprocess = Preprocess(input, resize=config.resize, interpolation=config.interpolation)
+        splits = divide(config, preprocess, train, test)
     for split in (splits.calibration, splits.evaluation):
         next(split.batches(1))
     return splits

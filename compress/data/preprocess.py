@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from compress.errors import DataError
-from compress.types import InputSpec
+from compress.types import InputSpec, Interpolation, Scaling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["Preprocess"]
 
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"})
+
+_RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "nearest": Image.Resampling.NEAREST,
+}
 
 
 @dataclass(frozen=True)
@@ -27,11 +33,18 @@ class Preprocess:
         input: what the network takes.
         resize: length in pixels that the short side is scaled to; None leaves the size.
         stretch: scale straight to the input's height and width instead (for images much smaller than any input).
+        interpolation: how scaling computes pixels between pixels.
     """
 
     input: InputSpec
     resize: int | None = None
     stretch: bool = False
+    interpolation: Interpolation = "bilinear"
+
+    @property
+    def scaling(self) -> Scaling:
+        """The part that a device has to repeat to give the network what it was measured with."""
+        return Scaling(self.resize, self.interpolation, self.stretch)
 
     def __call__(self, picture: Image.Image | NDArray[np.float32], name: str) -> NDArray[np.float32]:
         """float32 `[C, H, W]`, normalised. Raises `DataError` naming the image when it does not fit."""
@@ -57,8 +70,10 @@ class Preprocess:
 
     def describe(self) -> str:
         """One line that changes whenever the pixels would."""
-        size = f"stretch {self.input.shape[1:]}" if self.stretch else f"resize {self.resize} bilinear, centre crop"
-        return f"{size}; {self.input}"
+        if self.stretch:
+            other = "" if self.interpolation == "bilinear" else f" {self.interpolation}"
+            return f"stretch {self.input.shape[1:]}{other}; {self.input}"
+        return f"resize {self.resize} {self.interpolation}, centre crop; {self.input}"
 
     def _planes(self, picture: Image.Image | NDArray[np.float32], name: str) -> list[Image.Image]:
         """Colour planes in the network's order."""
@@ -90,7 +105,7 @@ class Preprocess:
         else:  # the long side is cut down to an integer, as torchvision.transforms.Resize does
             short = min(width, height)
             target = (int(self.resize * width / short), int(self.resize * height / short))
-        return plane if target == plane.size else plane.resize(target, Image.Resampling.BILINEAR)
+        return plane if target == plane.size else plane.resize(target, _RESAMPLING[self.interpolation])
 
     def _crop(
         self, pixels: NDArray[np.uint8] | NDArray[np.float32], name: str

@@ -15,6 +15,7 @@ from compress.data.preprocess import Preprocess
 from compress.data.source import FileSource, Source
 from compress.errors import DataError
 from compress.stage import Batch, Split
+from compress.types import AS_STORED, Scaling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,6 +75,7 @@ class DataSplits:
 
     Attributes:
         by_place: labels are places in a list of names: the model's own numbers only if it has as many outputs.
+        scaling: how every picture got the input's size.
     """
 
     classes: tuple[str, ...]
@@ -83,6 +85,7 @@ class DataSplits:
     evaluation: Split
     seed: int
     by_place: bool = False
+    scaling: Scaling = AS_STORED
 
     def describe(self) -> dict[str, int | str | dict[str, int | str]]:
         """What a report records: seed, number of classes, and samples and digest of each split."""
@@ -188,6 +191,7 @@ def _assemble(
         evaluation=split("evaluation", origin, evaluation),
         seed=options.seed,
         by_place=train.by_place,
+        scaling=preprocess.scaling,
     )
 
 

@@ -32,7 +32,7 @@ from compress.results.bundle import (
 )
 from compress.serialize import to_json
 from compress.target import Deployment, Target
-from compress.types import COMPILED_SUFFIX, SCRIPT_SUFFIX, Artifact, Format, InputSpec
+from compress.types import AS_STORED, COMPILED_SUFFIX, SCRIPT_SUFFIX, Artifact, Format, InputSpec, Scaling
 
 __all__ = ["Content", "write_bundle"]
 
@@ -98,6 +98,7 @@ class Content:
         golden: an `.npz` with `inputs`, and each model's outputs by stage.
         exact: stages whose golden outputs were computed without saturating 8-bit products.
         extra: further files for the device, each written at the bundle's top.
+        scaling: how pictures got the input's size.
     """
 
     target: Target
@@ -107,6 +108,7 @@ class Content:
     golden: Path
     exact: frozenset[str]
     extra: tuple[Path, ...] = ()
+    scaling: Scaling = AS_STORED
 
 
 def write_bundle(content: Content, folder: Path) -> None:
@@ -228,7 +230,18 @@ def _readme(content: Content, models: Sequence[BundleModel]) -> str:
         channel_order=spec.channel_order,
         mean=list(spec.mean),
         std=list(spec.std),
+        scaling=_scaled(content.scaling),
     )
+
+
+def _scaled(scaling: Scaling) -> str:
+    """How a picture gets the input's size, as a sentence's middle."""
+    method = f"{scaling.interpolation} interpolation (Pillow's)"
+    if scaling.stretch:
+        return f"scaled to that height and width with {method}"
+    if scaling.resize is None:
+        return "cropped at the centre, not scaled"
+    return f"scaled to a short side of {scaling.resize} pixels with {method}, then cropped at the centre"
 
 
 def _compile_section(models: Sequence[BundleModel]) -> str:
@@ -268,4 +281,5 @@ def _manifest(content: Content, models: tuple[BundleModel, ...], packages: tuple
         golden=Golden(content.golden.name, samples),
         models=models,
         files=tuple(BundleFile(path.name, sha256_file(path), path.stat().st_size) for path in paths),
+        scaling=content.scaling,
     )

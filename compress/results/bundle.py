@@ -15,7 +15,7 @@ from compress.errors import ConfigError, StageError
 from compress.files import inside, sha256_file
 from compress.reading import is_file, read_bytes
 from compress.serialize import from_json
-from compress.types import Format, InputSpec, Precision
+from compress.types import Format, InputSpec, Precision, Scaling
 
 __all__ = ["MANIFEST", "SCHEMA_VERSION", "Bundle", "BundleFile", "BundleModel", "Expected", "Golden", "Manifest"]
 __all__ += ["read_bundle"]
@@ -88,7 +88,12 @@ class Expected:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole manifest; `manifest.json` itself is not among `files`."""
+    """The whole manifest; `manifest.json` itself is not among `files`.
+
+    Attributes:
+        scaling: how pictures got the input's size before the golden inputs were taken; None where an older version
+            did not say.
+    """
 
     schema_version: int
     producer: str
@@ -100,6 +105,7 @@ class Manifest:
     golden: Golden
     models: tuple[BundleModel, ...]
     files: tuple[BundleFile, ...]
+    scaling: Scaling | None = None
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from compress.results.device import DeviceRow
 from compress.intervals import t95
+from compress.results.device import DeviceRow
 
 __all__ = ["Energy", "energy"]
 

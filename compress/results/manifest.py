@@ -11,7 +11,7 @@ from compress.files import sha256_file, write_in_order
 from compress.reading import is_file, read_bytes
 from compress.scratch import locked, unfinished
 from compress.serialize import from_json, to_json
-from compress.types import Format, InputSpec, Port, Precision
+from compress.types import Format, InputSpec, Port, Precision, Scaling
 
 __all__ = ["MANIFEST", "FileRecord", "Manifest", "delivered_files", "file_record", "update_files"]
 
@@ -41,7 +41,12 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is in the run folder and how to feed it. `manifest.json` itself is not listed."""
+    """What is in the run folder and how to feed it. `manifest.json` itself is not listed.
+
+    Attributes:
+        scaling: how the pictures that everything was measured with got the input's size; None where an older version
+            did not say.
+    """
 
     schema_version: int
     created: str
@@ -51,6 +56,7 @@ class Manifest:
     input: InputSpec
     classes: tuple[str, ...]
     files: tuple[FileRecord, ...]
+    scaling: Scaling | None = None
 
 
 def delivered_files(folder: Path) -> list[Path]:

@@ -7,9 +7,13 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
+from compress.data.configs import NpzData
+from compress.data.load import load_splits
 from compress.data.preprocess import Preprocess
 from compress.errors import DataError
-from compress.types import InputSpec
+from compress.types import InputSpec, Scaling
+
+KINDS = ("bilinear", "bicubic", "nearest")
 
 
 def image(width: int, height: int) -> Image.Image:
@@ -73,3 +77,30 @@ def test_planes_are_not_made_up():
 def test_orders_have_their_channels(order, channels):
     with pytest.raises(ValueError, match=rf"does not fit {channels} input channel.*channel_order=.*planes"):
         InputSpec((channels, 4, 4), order, (0.5,) * channels, (0.5,) * channels)
+
+
+@pytest.mark.parametrize("interpolation", KINDS)
+def test_every_interpolation_equals_torchvisions(interpolation):
+    spec = InputSpec((3, 24, 24), "rgb", (0.0,) * 3, (1.0,) * 3)
+    resize = v2.Resize(32, interpolation=v2.InterpolationMode(interpolation))
+    reference = v2.Compose([resize, v2.CenterCrop(24), v2.PILToTensor()])(image(60, 40)).numpy() / np.float32(255)
+    preprocess = Preprocess(spec, resize=32, interpolation=interpolation)
+    np.testing.assert_allclose(preprocess(image(60, 40), "x"), reference, atol=1e-6)
+
+
+def test_another_interpolation_is_other_data():
+    spec = InputSpec((3, 24, 24))
+    told = {Preprocess(spec, 32, stretch, kind).describe() for stretch in (True, False) for kind in KINDS}
+    assert len(told) == 6
+    assert Preprocess(spec, resize=32).describe().startswith("resize 32 bilinear, centre crop; "), "known keys stay"
+
+
+def test_the_users_interpolation_reaches_every_split(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 10, 10, 3), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=np.arange(40) % 4)
+    options = {"file": tmp_path / "x.npz", "resize": 16, "calibration": 8, "validation": 8}
+    spec = InputSpec((3, 16, 16))
+    splits = {one: load_splits(NpzData(kind="npz", interpolation=one, **options), spec) for one in KINDS}
+    assert [splits[kind].scaling for kind in KINDS] == [Scaling(16, kind) for kind in KINDS]
+    first = {kind: next(one.calibration.batches(1)).images.tobytes() for kind, one in splits.items()}
+    assert len(set(first.values())) == 3

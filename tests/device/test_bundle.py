@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from bundle_factory import edit_manifest, make_bundle
 
-from compress.device.bundle import _place
+from compress.device.bundle import _place, _scaled
 from compress.device.tolerance import tolerances
 from compress.errors import ConfigError, StageError
 from compress.files import write_bytes
 from compress.results.bundle import read_bundle
-from compress.types import Precision
+from compress.types import Precision, Scaling
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,30 @@ def test_the_manifest_says_what_the_model_and_the_device_are(made):
     assert bundle.manifest.device.architecture == "aarch64"
     assert bundle.manifest.golden.samples == 4
     assert bundle.digest == hashlib.sha256((made / "manifest.json").read_bytes()).hexdigest()
+
+
+def test_the_manifest_and_the_readme_say_how_pictures_were_scaled(tmp_path):
+    """Resizing by another method costs a point of top-1; the device's programmer reads it there."""
+    folder = make_bundle(tmp_path, scaling=Scaling(256, "bicubic"))
+    assert read_bundle(folder).manifest.scaling == Scaling(256, "bicubic")
+    readme = " ".join((folder / "README.md").read_text().split())
+    assert "scaled to a short side of 256 pixels with bicubic interpolation (Pillow's), then cropped" in readme
+
+
+@pytest.mark.parametrize(
+    ("scaling", "words"),
+    [
+        (Scaling(stretch=True), "scaled to that height and width with bilinear interpolation (Pillow's)"),
+        (Scaling(None, "nearest"), "cropped at the centre, not scaled"),
+    ],
+)
+def test_a_scaling_in_words(scaling, words):
+    assert _scaled(scaling) == words
+
+
+def test_a_manifest_of_an_older_version_says_nothing_of_scaling(bundle):
+    edit_manifest(bundle, lambda document: document.pop("scaling"))
+    assert read_bundle(bundle).manifest.scaling is None
 
 
 def test_requirements_are_pinned_and_need_no_torch(made):

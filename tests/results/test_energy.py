@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from compress.results.energy import Energy, energy
 from compress.results.device import DeviceLatency, DeviceRow, GoldenCheck
+from compress.results.energy import Energy, energy
 
 LATENCY = DeviceLatency(10.0, 9.8, 10.2, 11.0, 12.0, 9.5, 300, 20, True, 100.0)
 
