@@ -22,6 +22,7 @@ LAYERS = [
     {"reserved_names", "scratch", "files", "plain_yaml"},
     {"serialize", "resources", "versions", "target", "stage", "budget"},
     {
+        "formats",
         "graph",
         "unlift",
         "weights",

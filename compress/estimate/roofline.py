@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.estimate.layers import Kind, Layer, read_layers
+from compress.formats.onnx.layers import Kind, Layer, read_layers
 from compress.target import Target
 from compress.types import Precision
 

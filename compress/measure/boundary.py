@@ -8,12 +8,12 @@ from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 
 from compress.errors import DeviceMissing
+from compress.formats.size import Size, file_size, model_files, module_size
 from compress.measure.accuracy import Evaluation, evaluate
 from compress.measure.host import Host, describe_host, int8_trusted
 from compress.measure.latency import latency, one_sample
 from compress.measure.reference import RecordedLogits
 from compress.measure.settings import MeasureConfig
-from compress.measure.size import Size, file_size, model_files, module_size
 from compress.measure.unmeasured import NotMeasured, attempt, unless_absent
 from compress.runtimes.base import Runner
 from compress.stage import Progress, Splits
@@ -206,9 +206,8 @@ def _readers(artifact: Artifact, run: Runner) -> _Readers:
 
 
 def _module_readers(artifact: Artifact, run: Runner) -> _Readers:
-    from compress.measure.macs import torch_macs
-    from compress.measure.parameters import module_parameters
-    from compress.measure.sparsity import module_sparsity
+    from compress.formats.torch.macs import torch_macs
+    from compress.formats.torch.weights import module_parameters, module_sparsity
 
     module = artifact.module
     return _Readers(
@@ -220,10 +219,9 @@ def _module_readers(artifact: Artifact, run: Runner) -> _Readers:
 
 
 def _onnx_readers(artifact: Artifact) -> _Readers:
-    from compress.measure.integers import onnx_integers
-    from compress.measure.macs import onnx_macs
-    from compress.measure.onnx_graph import onnx_parameters
-    from compress.measure.sparsity import onnx_sparsity
+    from compress.formats.onnx.integers import onnx_integers
+    from compress.formats.onnx.macs import onnx_macs
+    from compress.formats.onnx.weights import onnx_parameters, onnx_sparsity
 
     model = cache(lambda: _load_onnx(artifact))
     return _Readers(
@@ -236,7 +234,7 @@ def _onnx_readers(artifact: Artifact) -> _Readers:
 
 
 def _tflite_readers(artifact: Artifact) -> _Readers:
-    from compress.measure.tflite_graph import TfliteFile
+    from compress.formats.tflite.contents import TfliteFile
 
     file = cache(lambda: TfliteFile(artifact.path))
     return _Readers(
@@ -249,15 +247,14 @@ def _tflite_readers(artifact: Artifact) -> _Readers:
 
 
 def _script_readers(artifact: Artifact, run: Runner) -> _Readers:
-    from compress.measure.macs import torch_macs
-    from compress.measure.sparsity import torchscript_sparsity
-    from compress.measure.torchscript_graph import script_parameters
+    from compress.formats.torch.macs import torch_macs
+    from compress.formats.torchscript.weights import script_parameters, script_sparsity
     from compress.models.script_file import load_script
 
     return _Readers(
         size=lambda: file_size([artifact.path]),
         parameters=lambda: script_parameters(load_script(artifact.path)),
-        sparsity=lambda: torchscript_sparsity(artifact.path),
+        sparsity=lambda: script_sparsity(load_script(artifact.path)),
         macs=lambda: torch_macs(run, one_sample(artifact.input)),
     )
 
@@ -266,7 +263,7 @@ def _pattern_note(artifact: Artifact, sparsity: Sparsity) -> dict[str, str]:
     """Where most layers of a file follow the 2:4 pattern, how many; by chance they do not."""
     if sparsity.fraction < _HALF_ZERO:
         return {}
-    from compress.measure.pattern import onnx_pattern
+    from compress.formats.onnx.pattern import onnx_pattern
 
     found = onnx_pattern(_load_onnx(artifact), 2, 4)
     if 2 * found.following < found.layers:
@@ -321,7 +318,7 @@ def int8_exact(artifact: Artifact, host: Host) -> bool:
     """Whether 8-bit products of an ONNX file are computed here without saturating."""
     if int8_trusted(host, reduce_range=False):
         return True
-    from compress.measure.onnx_graph import weights_in_7_bits
+    from compress.formats.onnx.weights import weights_in_7_bits
 
     try:
         return int8_trusted(host, reduce_range=weights_in_7_bits(_load_onnx(artifact)))

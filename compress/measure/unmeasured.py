@@ -6,15 +6,12 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from compress.errors import CompressError
+from compress.formats.base import NotMeasured
 from compress.quiet import first_line
 
 __all__ = ["NotMeasured", "attempt", "unless_absent"]
 
 T = TypeVar("T")
-
-
-class NotMeasured(Exception):  # not an error of the run: the row shows a dash and this reason
-    """A quantity that cannot be measured on this artifact; the message is the reason shown to the user."""
 
 
 def unless_absent(quantity: str, notes: dict[str, str], measure: Callable[[], T]) -> T | None:

@@ -1,4 +1,4 @@
-"""Operations and bytes of every node of a graph as ONNX Runtime runs it, counted by `compress.measure.macs`."""
+"""Operations and bytes of every node of a graph as ONNX Runtime runs it, counted by `compress.formats.onnx.macs`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from compress.errors import ConfigError
-from compress.estimate.layers import tensor_bytes
-from compress.measure.macs import node_macs
-from compress.measure.onnx_graph import constants
+from compress.formats.onnx.layers import tensor_bytes
+from compress.formats.onnx.macs import node_macs
+from compress.formats.onnx.weights import constants
 from compress.measure.unmeasured import NotMeasured
 from compress.types import Precision
 

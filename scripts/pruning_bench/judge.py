@@ -10,10 +10,10 @@ from bench_networks import load, nets
 from rich.table import Table
 
 from compress import runtimes
+from compress.formats.onnx.weights import onnx_sparsity
+from compress.formats.size import file_size
 from compress.measure.host import describe_host
 from compress.measure.latency import PairedLatency, one_sample, paired_latency
-from compress.measure.size import file_size
-from compress.measure.sparsity import onnx_sparsity
 from compress.stage import Split
 from compress.types import Artifact, Format, InputSpec, Precision
 from pruning_bench.workshop import (
@@ -98,7 +98,7 @@ def judge_torchvision(folder: Path) -> list[Bar]:
 def judge_two_four(folder: Path, engine_times: Path | None) -> list[Bar]:
     import onnx
 
-    from compress.measure.pattern import onnx_pattern
+    from compress.formats.onnx.pattern import onnx_pattern
 
     found = onnx_pattern(onnx.load(folder / read(folder / "two_four.json").files["sparse"]), 2, 4)
     bars = [

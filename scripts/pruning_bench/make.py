@@ -176,7 +176,7 @@ def torchvision_network(name: str) -> Artifact:
 
 
 def macs_of(artifact: Artifact) -> int:
-    from compress.measure.macs import torch_macs
+    from compress.formats.torch.macs import torch_macs
 
     image = np.zeros((1, *artifact.input.shape), np.float32)
     return torch_macs(runtimes.load(artifact, threads=1), image)

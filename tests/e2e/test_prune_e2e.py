@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from compress.measure.pattern import onnx_pattern
+from compress.formats.onnx.pattern import onnx_pattern
 
 sys.path.insert(0, str(Path(__file__).parent))
 from command import checked_manifest, compress, rows, run_folders

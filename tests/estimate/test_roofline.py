@@ -4,8 +4,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.config import load_target
-from compress.estimate.layers import read_layers
 from compress.estimate.roofline import BAND, estimate
+from compress.formats.onnx.layers import read_layers
 from compress.measure.unmeasured import NotMeasured
 from compress.types import Precision
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from compress.formats.torch.macs import torch_macs
 from compress.graph import capture
-from compress.measure.macs import torch_macs
 from compress.profile.layer import Settings, Source
 from compress.profile.readers.torch import _count, launch_us, record
 from compress.runtimes.torch import TorchRunner

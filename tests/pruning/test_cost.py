@@ -13,7 +13,7 @@ import torch
 from compress import runtimes
 from compress.config import load_target
 from compress.errors import ConfigError, Refusal
-from compress.measure.macs import torch_macs
+from compress.formats.torch.macs import torch_macs
 from compress.pruning.attention import separate_heads
 from compress.pruning.cost import Measured, Roofline, macs, parameters, read_layer_times, total
 from compress.pruning.shapes import Cut, LayerShape, layer_shapes

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.errors import ConfigError
-from compress.estimate.layers import Layer, read_layers
+from compress.formats.onnx.layers import Layer, read_layers
 from compress.measure.unmeasured import NotMeasured
 from compress.profile.layer import LayerTime, Recording, Settings, Source, Span
 from compress.runtimes.tensorrt import CallTimes, TensorRTRunner, interleaved, load_engine

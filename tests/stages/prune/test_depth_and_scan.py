@@ -15,7 +15,7 @@ from compress import runtimes
 from compress.config import load_target
 from compress.data import DigitsData, load_splits
 from compress.errors import Refusal, StageError
-from compress.measure.macs import torch_macs
+from compress.formats.torch.macs import torch_macs
 from compress.models.digits import DigitsNet
 from compress.persist import load_module, save_module
 from compress.report.html.scans import read_scans

@@ -11,7 +11,7 @@ from torch import nn
 
 from compress.config import load_target
 from compress.errors import Refusal, StageError
-from compress.measure.pattern import onnx_pattern
+from compress.formats.onnx.pattern import onnx_pattern
 from compress.models.digits import DigitsNet
 from compress.pruning.n_m import follows
 from compress.stage import Context

@@ -16,7 +16,8 @@ from torch import nn
 from compress import runtimes
 from compress.config import load_target
 from compress.errors import Refusal, StageError
-from compress.measure.macs import onnx_macs, torch_macs
+from compress.formats.onnx.macs import onnx_macs
+from compress.formats.torch.macs import torch_macs
 from compress.models.digits import DigitsNet
 from compress.persist import load_module, save_module
 from compress.stage import Context

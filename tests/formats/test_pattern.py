@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.measure.pattern import onnx_pattern
+from compress.formats.onnx.pattern import onnx_pattern
 
 
 def model(weight, op="Conv", zero_point=None):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from compress.formats.integers import LayerWork, integer_share
 from compress.litert.network import Network, Operator, Tensor, read_network
-from compress.measure.integers import LayerWork, integer_share
 from compress.types import IntegerShare, Sparsity
 
 __all__ = ["TfliteFile"]

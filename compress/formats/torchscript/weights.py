@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import torch
 
-__all__ = ["script_parameters", "script_weights"]
+from compress.formats.sparsity import total_sparsity
+from compress.types import Sparsity
+
+__all__ = ["script_parameters", "script_sparsity", "script_weights"]
 
 _WEIGHT_INPUTS = {
     "aten::_convolution": 1,
@@ -38,6 +41,11 @@ def script_weights(module: torch.jit.ScriptModule) -> Iterator[tuple[str, torch.
             operator = node.kind().removeprefix("aten::").removeprefix("_")
             yield f"{operator}_{len(seen)}", tensor
             seen.add(tensor.data_ptr())
+
+
+def script_sparsity(module: torch.jit.ScriptModule) -> Sparsity:
+    """Zeros of a TorchScript file's weights."""
+    return total_sparsity((name, int((w == 0).sum()), w.numel()) for name, w in script_weights(module))
 
 
 def script_parameters(module: torch.jit.ScriptModule) -> int:

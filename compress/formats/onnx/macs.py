@@ -1,59 +1,18 @@
-"""Multiply-accumulates of convolutions and matrix products for one sample; zeros and additions are not discounted."""
+"""Multiply-accumulates of an ONNX graph's convolutions and matrix products for one sample; zeros are not discounted."""
 
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from compress.measure.unmeasured import NotMeasured
-from compress.runtimes.base import Runner
+from compress.formats.base import NotMeasured
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
-    from numpy.typing import NDArray
 
-__all__ = ["node_macs", "onnx_macs", "torch_macs", "value_shapes"]
-
-_FLOPS_PER_MAC = 2  # torch.utils.flop_counter counts a multiply and an add
+__all__ = ["node_macs", "onnx_macs", "value_shapes"]
 
 Shape = tuple[int, ...]
-
-
-def torch_macs(run: Runner, image: NDArray[np.float32]) -> int:
-    """Count what PyTorch dispatches while `run` handles `image` `[1, C, H, W]`; for modules and TorchScript.
-
-    Calls are counted without asking which module makes them: PyTorch's tracker of modules stumbles over a parameter
-    that is handed to a module as an argument (learned queries, parametrized weights).
-
-    Raises:
-        NotMeasured: PyTorch cannot run the model under its counter.
-    """
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    counter = FlopCounterMode(display=False)
-    counter.mod_tracker = _OneModule()  # type: ignore[assignment]  # all that the counter asks of a tracker
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the counter knows no fused attention operator of the CPU
-    try:
-        with sdpa_kernel(SDPBackend.MATH), counter:
-            run(image)
-    except (RuntimeError, NotImplementedError) as error:
-        raise NotMeasured(f"PyTorch's counter cannot run the model: {str(error).splitlines()[0]}") from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-    return int(counter.get_total_flops()) // _FLOPS_PER_MAC
-
-
-class _OneModule(AbstractContextManager["_OneModule", None]):
-    """Stands in for PyTorch's tracker: every call belongs to the whole."""
-
-    parents = frozenset({"Global"})
-
-    def __exit__(self, *exception: object) -> None: ...
 
 
 def onnx_macs(model: onnx.ModelProto) -> int:
@@ -62,7 +21,7 @@ def onnx_macs(model: onnx.ModelProto) -> int:
     Raises:
         NotMeasured: a needed shape is unknown, or the graph has operators whose arithmetic is.
     """
-    from compress.measure.onnx_graph import require_plain_operators
+    from compress.formats.onnx.weights import require_plain_operators
 
     require_plain_operators(model)
     shapes = value_shapes(model)

@@ -13,11 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from compress.errors import StageError
-from compress.measure.macs import onnx_macs, torch_macs
-from compress.measure.onnx_graph import onnx_parameters, weights_in_7_bits
-from compress.measure.parameters import module_parameters
-from compress.measure.sparsity import module_sparsity, onnx_sparsity, torchscript_sparsity
-from compress.measure.torchscript_graph import script_parameters
+from compress.formats.onnx.macs import onnx_macs
+from compress.formats.onnx.weights import onnx_parameters, onnx_sparsity, weights_in_7_bits
+from compress.formats.torch.macs import torch_macs
+from compress.formats.torch.weights import module_parameters, module_sparsity
+from compress.formats.torchscript.weights import script_parameters, script_sparsity
 from compress.measure.unmeasured import NotMeasured, attempt, unless_absent
 from compress.models.script_file import load_script
 
@@ -92,7 +92,7 @@ def test_torchscript_numbers_equal_the_modules(tmp_path, frozen):
         script = torch.jit.trace(network(), torch.zeros(SHAPE))
         script = torch.jit.freeze(script) if frozen else script
         script.save(str(tmp_path / "m.pt"))
-    sparsity = torchscript_sparsity(tmp_path / "m.pt")
+    sparsity = script_sparsity(load_script(tmp_path / "m.pt"))
     assert (sparsity.zeros, sparsity.total) == (ZEROS, TOTAL)
     loaded = load_script(tmp_path / "m.pt")
     assert script_parameters(loaded) == TOTAL + 4 + 5
@@ -103,7 +103,7 @@ def test_a_quantized_graph_counts_its_integer_weights_and_not_the_floats_they_re
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import arm_inductor_quantizer as arm
 
-    from compress.measure.size import stored_tensors
+    from compress.formats.size import stored_tensors
 
     module = network()
     captured = torch.export.export(module, (torch.zeros(SHAPE),)).module()

@@ -31,7 +31,7 @@ def onnx_pattern(model: onnx.ModelProto, n: int, m: int) -> Pattern:
     Raises:
         NotMeasured: the graph holds operators whose weights cannot be told from other constants.
     """
-    from compress.measure.onnx_graph import onnx_weights
+    from compress.formats.onnx.weights import onnx_weights
 
     weights = list(onnx_weights(model))
     return Pattern(sum(_follows(w.values != w.zero_point, n, m) for w in weights), len(weights))

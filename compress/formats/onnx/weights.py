@@ -10,9 +10,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from compress.measure.unmeasured import NotMeasured
+from compress.formats.base import NotMeasured
+from compress.formats.sparsity import total_sparsity
+from compress.types import Sparsity
 
-__all__ = ["OnnxWeight", "constants", "onnx_parameters", "onnx_weights", "require_plain_operators", "weights_in_7_bits"]
+__all__ = ["OnnxWeight", "constants", "onnx_parameters", "onnx_sparsity", "onnx_weights", "require_plain_operators"]
+__all__ += ["weights_in_7_bits"]
 
 _WEIGHT_INPUTS = {
     "Conv": (1,),
@@ -79,6 +82,11 @@ def onnx_weights(model: onnx.ModelProto) -> Iterator[OnnxWeight]:
             values = numpy_helper.to_array(stored[name])
             zero_point = _zero_point(node, quantization, values, stored)
             yield OnnxWeight(name.removesuffix(".weight"), values, zero_point)
+
+
+def onnx_sparsity(model: onnx.ModelProto) -> Sparsity:
+    """Zeros of the constants that feed Conv, ConvTranspose, Gemm and MatMul, directly or through DequantizeLinear."""
+    return total_sparsity((w.name, int((w.values == w.zero_point).sum()), w.values.size) for w in onnx_weights(model))
 
 
 def onnx_parameters(model: onnx.ModelProto) -> int:

@@ -6,8 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from compress.measure.integers import LayerWork, integer_share, onnx_integers
-from compress.measure.macs import onnx_macs
+from compress.formats.integers import LayerWork, integer_share
+from compress.formats.onnx.integers import onnx_integers
+from compress.formats.onnx.macs import onnx_macs
 from compress.measure.unmeasured import NotMeasured
 from compress.types import IntegerShare
 

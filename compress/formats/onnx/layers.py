@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from compress.measure.macs import node_macs, value_shapes
-from compress.measure.onnx_graph import constants
-from compress.measure.unmeasured import NotMeasured
+from compress.formats.base import NotMeasured
+from compress.formats.onnx.macs import node_macs, value_shapes
+from compress.formats.onnx.weights import constants
 
 if TYPE_CHECKING:
     import onnx

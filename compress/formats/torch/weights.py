@@ -1,13 +1,16 @@
-"""Number of learnt values of a module, whatever type they are stored in."""
+"""Learnt values of a module and the zeros among them, whatever type they are stored in."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from compress.formats.sparsity import total_sparsity
+from compress.types import Sparsity
+
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["module_parameters"]
+__all__ = ["module_parameters", "module_sparsity"]
 
 
 def module_parameters(module: nn.Module) -> int:
@@ -21,3 +24,10 @@ def module_parameters(module: nn.Module) -> int:
     learnt = {id(tensor): tensor.numel() for tensor in named.values() if isinstance(tensor, nn.Parameter)}
     learnt |= {id(weight.tensor): weight.tensor.numel() for weight in compute_weights(module)}
     return sum(learnt.values())
+
+
+def module_sparsity(module: nn.Module) -> Sparsity:
+    """Zeros of a live module; integer weights behind dequantize nodes are zero where they equal their zero point."""
+    from compress.weights import compute_weights
+
+    return total_sparsity((weight.layer, weight.zeros(), weight.tensor.numel()) for weight in compute_weights(module))

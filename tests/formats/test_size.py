@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save
 from torch import nn
 
-from compress.measure.size import file_size, model_files, module_size, safetensors_chunks, stored_tensors
+from compress.formats.size import file_size, model_files, module_size, safetensors_chunks, stored_tensors
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.uint8, torch.int16]
 DTYPES += [torch.int32, torch.int64, torch.bool]

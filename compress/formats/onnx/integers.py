@@ -1,42 +1,18 @@
-"""How much of a file computes in integers: what `int8` in a table stands for."""
+"""How much of an ONNX file computes in integers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compress.measure.macs import node_macs, value_shapes
-from compress.measure.onnx_graph import onnx_weights
-from compress.measure.unmeasured import NotMeasured
+from compress.formats.integers import LayerWork, integer_share
+from compress.formats.onnx.macs import node_macs, value_shapes
+from compress.formats.onnx.weights import onnx_weights
 from compress.types import IntegerShare
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["LayerWork", "integer_share", "onnx_integers"]
-
-
-@dataclass(frozen=True)
-class LayerWork:
-    """One layer with weights or a product: its multiply-accumulates, and whether they are of integers."""
-
-    macs: int
-    in_integers: bool
-
-
-def integer_share(layers: Iterable[LayerWork], *, weights: int, integer_weights: int) -> IntegerShare:
-    """The shares that integers have.
-
-    Raises:
-        NotMeasured: there is no weight and no multiplication.
-    """
-    layers = list(layers)
-    macs = sum(layer.macs for layer in layers)
-    if not macs and not weights:
-        raise NotMeasured("found no layer with weights")
-    integer = sum(layer.macs for layer in layers if layer.in_integers)
-    return IntegerShare(integer / macs if macs else None, integer_weights / weights if weights else None)
+__all__ = ["onnx_integers"]
 
 
 def onnx_integers(model: onnx.ModelProto) -> IntegerShare:

@@ -1,0 +1,1 @@
+"""Edge TPU: see `support`."""

@@ -1,0 +1,1 @@
+"""ONNX: see `support`."""

@@ -1,0 +1,1 @@
+"""TensorRT: see `support`."""
