@@ -9,6 +9,7 @@ from typing import TypeVar
 from compress.budget import BudgetMissed, Limits, Outcome, Verdict, in_points
 from compress.errors import DeviceMissing
 from compress.execute import Output, Result, Run
+from compress.formats.registry import profiled_by
 from compress.measure.boundary import int8_exact
 from compress.measure.drift import Drift, measure_drift
 from compress.measure.host import describe_host
@@ -25,6 +26,9 @@ from compress.types import Artifact, Format, Precision
 __all__ = ["Analyses", "analyse", "misses"]
 
 T = TypeVar("T")
+
+_EXPLAINED = "onnxruntime"
+"""The runtime whose operators `profile.slower` tells apart."""
 
 _DRIFT_SAMPLES = {"full": 128, "quick": 16}
 """128 are enough logits for the largest difference to settle, and are known from evaluating the graph. `quick` runs the
@@ -149,7 +153,7 @@ def _slower(results: list[Result], run: Run) -> tuple[Slower, ...]:
 
 def _lost(int8: Result, fp32: Result) -> bool:
     row, base = int8.measurement, fp32.measurement
-    of_interest = row.format is base.format is Format.ONNX and row.precision is Precision.INT8
+    of_interest = row.format is base.format and row.precision is Precision.INT8 and profiled_by(_EXPLAINED, row.format)
     surely = row.race is not None and row.race.latency.low > 1
     return of_interest and base.precision is Precision.FP32 and surely and not row.handed_on
 
@@ -232,8 +236,7 @@ def _exact_runner(artifact: Artifact) -> Runner | None:
 
 def _saturates(artifact: Artifact) -> bool:
     """Whether 8-bit products of the file saturate on this processor."""
-    is_int8 = artifact.format is Format.ONNX and artifact.precision is Precision.INT8
-    return is_int8 and not int8_exact(artifact, describe_host())
+    return not int8_exact(artifact, describe_host())
 
 
 def _is_int8_graph(result: Result) -> bool:

@@ -8,10 +8,11 @@ from compress.config import load_target
 from compress.errors import ConfigError
 from compress.estimate.calibration import Point, add_points
 from compress.estimate.roofline import estimate
+from compress.formats.registry import open_file
 from compress.measure.unmeasured import NotMeasured
-from compress.results.bundle import Bundle
+from compress.results.bundle import Bundle, BundleModel
 from compress.results.device import DeviceRun
-from compress.types import Format
+from compress.types import Artifact, Format
 
 __all__ = ["calibrate"]
 
@@ -35,13 +36,14 @@ def _points(bundle: Bundle, run: DeviceRun) -> Iterator[Point]:
         target = load_target(bundle.manifest.target, [])
     except ConfigError:
         return  # a profile of the user's own folder, which is not known here
-    models = {model.stage: model for model in bundle.manifest.models if model.format is Format.ONNX}
+    models = {model.stage: model for model in bundle.manifest.models if model.format is not Format.TORCH}
     for row in run.result.results:
         model = models.get(row.stage)
         if model is None or row.latency is None or row.batch != 1 or row.threads != run.result.device.cores:
             continue
         try:
-            guess = estimate(model.stage, bundle.folder / model.path, model.precision, target)
+            layers = open_file(_artifact(model, bundle)).layers()
+            guess = estimate(model.stage, layers, model.precision, target)
         except NotMeasured:
             continue
         yield Point(
@@ -53,3 +55,8 @@ def _points(bundle: Bundle, run: DeviceRun) -> Iterator[Point]:
             estimate_ms=guess.ms,
             measured_ms=row.latency.median_ms,
         )
+
+
+def _artifact(model: BundleModel, bundle: Bundle) -> Artifact:
+    path, spec = bundle.folder / model.path, bundle.manifest.input
+    return Artifact(model.format, path, model.precision, spec, dynamic_batch=model.dynamic_batch)

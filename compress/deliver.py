@@ -7,11 +7,12 @@ folder at all rather than one with a truncated file in it.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ from compress.engine.plan import CALIBRATION_SUFFIX
 from compress.errors import DeviceMissing
 from compress.execute import Result
 from compress.files import copy_new, write_bytes
+from compress.formats.base import NotMeasured
+from compress.formats.registry import open_file
 from compress.measure.boundary import int8_exact
 from compress.measure.host import describe_host
 from compress.results.manifest import MANIFEST, FileRecord, Manifest, delivered_files, file_record
@@ -29,9 +32,11 @@ from compress.serialize import to_json
 from compress.stage import Splits
 from compress.store import StageStore
 from compress.target import Target
-from compress.types import PLAN_SUFFIX, SCRIPT_SUFFIX, Artifact, Format, Port, Precision, is_segment
+from compress.types import PLAN_SUFFIX, SCRIPT_SUFFIX, Artifact, Format, is_segment
 
 __all__ = ["BUNDLE", "copy_artifacts", "copy_reports", "write_device_bundle", "write_golden", "write_manifest"]
+
+T = TypeVar("T")
 
 GOLDEN = "golden.npz"
 BUNDLE = "bundle"
@@ -97,11 +102,7 @@ def write_device_bundle(
     if not delivered:
         return
     host = describe_host()
-    exact = frozenset(
-        stage
-        for stage, artifact in delivered.items()
-        if artifact.format is not Format.ONNX or artifact.precision is not Precision.INT8 or int8_exact(artifact, host)
-    )
+    exact = frozenset(stage for stage, artifact in delivered.items() if int8_exact(artifact, host))
     extra = tuple(sorted(path for path in folder.iterdir() if _for_the_device(path)))
     content = Content(target, source.input, splits.classes, delivered, folder / GOLDEN, exact, extra, splits.scaling)
     write_bundle(content, folder / BUNDLE)
@@ -134,6 +135,7 @@ def _record(folder: Path, path: Path, stage: str | None, artifact: Artifact | No
     record = file_record(folder, path)
     if artifact is None:
         return record
+    file = open_file(artifact)
     return replace(
         record,
         stage=stage,
@@ -141,24 +143,14 @@ def _record(folder: Path, path: Path, stage: str | None, artifact: Artifact | No
         precision=artifact.precision,
         dynamic_batch=artifact.dynamic_batch,
         history=artifact.history,
-        ports=_ports(artifact),
-        minimum_runtime=_minimum_runtime(artifact),
+        ports=_known(file.ports),
+        minimum_runtime=_known(file.minimum_runtime),
     )
 
 
-def _minimum_runtime(artifact: Artifact) -> str | None:
-    if artifact.format is not Format.TFLITE:
+def _known(question: Callable[[], T]) -> T | None:
+    """The answer; None from a format that has none."""
+    try:
+        return question()
+    except NotMeasured:
         return None
-    from compress.litert.network import read_network
-    from compress.litert.versions import minimum_runtime
-
-    return minimum_runtime(read_network(artifact.path).operators)
-
-
-def _ports(artifact: Artifact) -> tuple[Port, Port] | None:
-    if artifact.format not in (Format.TFLITE, Format.EDGETPU):
-        return None
-    from compress.litert.network import read_network
-
-    network = read_network(artifact.path)
-    return network.inputs[0].port, network.outputs[0].port

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compress.errors import ParityError
-from compress.runtimes import load_for_answers, usable_cores
-from compress.types import Fidelity, Format, Precision
+from compress.formats.registry import open_file
+from compress.types import Fidelity, Precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -218,21 +218,8 @@ def _compared(source: Runner, other: Runner, batches: Iterable[NDArray[np.float3
 
 
 def reference_runner(artifact: Artifact) -> Runner:
-    """What the file says, not what fused INT8 kernels make of it (see `TOLERANCES`).
-
-    A file whose own operators multiply integers (dynamic quantization) is run with weights in 7 bits where this
-    processor saturates their products: that would be its fault and not the file's.
-    """
-    if artifact.format is Format.ONNX and artifact.precision is Precision.INT8:
-        import onnx
-
-        from compress.onnxfile.seven_bits import in_7_bits, integer_products, products_saturate
-        from compress.runtimes.onnx import OnnxRunner, open_session
-
-        if products_saturate() and integer_products(onnx.load(artifact.path, load_external_data=False)):
-            content = in_7_bits(onnx.load(artifact.path)).SerializeToString()
-            return OnnxRunner(open_session(content, threads=usable_cores(), fused=False, timed=False))
-    return load_for_answers(artifact, as_written=True)
+    """What the file says, not what fused INT8 kernels make of it (see `TOLERANCES`)."""
+    return open_file(artifact).reference()
 
 
 def first_images(split: Split, samples: int) -> Iterator[NDArray[np.float32]]:

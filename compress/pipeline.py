@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from compress.errors import ConfigError, Refusal, nearest
+from compress.formats.registry import open_file
 from compress.stage import ExportStage, LeftOut, Stage, maker_of
 from compress.target import Target
 from compress.types import Artifact, Format, Precision
@@ -104,12 +105,8 @@ class Pipeline:
 
 
 def _as_module(source: Artifact) -> Artifact:
-    """What stages that take modules make of an ONNX file."""
-    if source.format is not Format.ONNX:
-        return source
-    from compress.onnx_import import onnx_to_module
-
-    return replace(source, format=Format.TORCH, model=onnx_to_module(source.path))
+    """What stages that take modules make of a file."""
+    return replace(source, format=Format.TORCH, model=open_file(source).as_module())
 
 
 @dataclass(frozen=True)
@@ -182,7 +179,7 @@ class _Route:
         """Go on without a stage that a PyTorch model could have used; refuse any other that has no input."""
         foreign = self._source is not Format.TORCH and Format.TORCH in stage.accepts
         promised = stage.precision_from(Precision.FP32) is not Precision.FP32
-        reason = f": {stage.why_not_onnx}" if self._source is Format.ONNX and stage.why_not_onnx else ""
+        reason = f": {stage.why_not_onnx}" if self._source is not Format.TORCH and stage.why_not_onnx else ""
         accepted = " or ".join(sorted(kind.value for kind in stage.accepts))
         if foreign and not promised and name not in self._asked:
             self._before[name] = len(self.steps)

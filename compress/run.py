@@ -182,9 +182,9 @@ def _outputs(source: Artifact) -> int:
     return int(runtimes.load(source, threads=1)(image).shape[1])
 
 
-def _is_onnx(result: Result) -> bool:
+def _is_exported(result: Result) -> bool:
     row = result.measurement
-    return row.format is Format.ONNX and row.stage != SOURCE and not row.handed_on
+    return row.format is not Format.TORCH and row.stage != SOURCE and not row.handed_on
 
 
 def _report(
@@ -212,7 +212,7 @@ def _report(
         ranges=analyses.ranges,
         slower=analyses.slower,
         budget=analyses.budget,
-        estimates=estimate_all(run.target, [result.output.artifact for result in results if _is_onnx(result)]),
+        estimates=estimate_all(run.target, [result.output.artifact for result in results if _is_exported(result)]),
         wall_seconds=seconds,
         left_out=left_out,
     )

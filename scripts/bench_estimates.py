@@ -19,6 +19,7 @@ from rich.table import Table
 
 from compress.config import load_target
 from compress.estimate.roofline import BAND, estimate
+from compress.formats.onnx.layers import read_layers
 from compress.onnxfile import assemble
 from compress.onnxfile.opset import Ceiling
 from compress.types import InputSpec, Precision
@@ -52,7 +53,7 @@ def main() -> None:
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, published in PUBLISHED_MS.items():
-            found[name] = estimate(name, export(name, Path(folder)), Precision.FP32, target).ms
+            found[name] = estimate(name, read_layers(export(name, Path(folder))), Precision.FP32, target).ms
             table.add_row(
                 name, f"{published:.1f}", f"{found[name]:.1f}", f"{100 * (found[name] / published - 1):+.0f} %"
             )

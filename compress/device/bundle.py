@@ -21,6 +21,8 @@ from compress.device.archive import pack
 from compress.device.bundle_agent import AGENT
 from compress.device.tolerance import tolerances
 from compress.files import copy_file, copy_new, make_folder, sha256_file, write_bytes
+from compress.formats.base import NotMeasured, OpenFile
+from compress.formats.registry import device_runtime, open_file
 from compress.results.bundle import (
     MANIFEST,
     SCHEMA_VERSION,
@@ -32,27 +34,9 @@ from compress.results.bundle import (
 )
 from compress.serialize import to_json
 from compress.target import Deployment, Target
-from compress.types import AS_STORED, COMPILED_SUFFIX, SCRIPT_SUFFIX, Artifact, Format, InputSpec, Scaling
+from compress.types import AS_STORED, COMPILED_SUFFIX, SCRIPT_SUFFIX, Artifact, InputSpec, Scaling
 
 __all__ = ["Content", "write_bundle"]
-
-_RUNTIMES = {
-    Format.ONNX: "onnxruntime",
-    Format.TORCHSCRIPT: "torchscript",
-    Format.TFLITE: "litert",
-    Format.EDGETPU: "edgetpu",
-    Format.TENSORRT: "tensorrt",
-}
-"""What runs a format where the device's profile names nothing else."""
-
-_CPU_FLAGS = {"aarch64": ("asimd",), "armv7l": ("neon",)}
-"""Without them the kernels of every runtime die of SIGILL: Armv8-A wheels assume ASIMD, armv7l ones NEON. On x86 the
-runtimes look before they choose."""
-
-_ONNXRUNTIME_FOR_OPSET = dict(
-    zip(range(13, 21), ("1.6", "1.8", "1.10", "1.11", "1.12", "1.14", "1.15", "1.17"), strict=True)
-)
-"""The first release that reads an opset: onnxruntime.ai/docs/reference/compatibility.html. Older opsets need none."""
 
 _SCRIPTS = {"benchmark.py": None, "build_engine.py": "tensorrt"}
 """Scripts that run on the device, each with the runtime it is for; None goes into every bundle."""
@@ -152,38 +136,32 @@ def _models(content: Content) -> tuple[BundleModel, ...]:
 
 
 def _model(stage: str, artifact: Artifact, content: Content, golden: NDArray[np.float32]) -> BundleModel:
-    here = _RUNTIMES[artifact.format]
     deployment = content.target.deployment.get(artifact.format)
-    opset = _opset(artifact)
+    here, _ = device_runtime(artifact.format, None)
+    runtime, how = device_runtime(artifact.format, deployment.runtime if deployment else None)
+    file = open_file(artifact)
     return BundleModel(
         stage=stage,
         path=artifact.path.name,
         format=artifact.format,
         precision=artifact.precision,
-        runtime=deployment.runtime if deployment else here,
+        runtime=runtime,
         dynamic_batch=artifact.dynamic_batch,
         sample_shape=content.input.shape,
         compiled=artifact.path.stem + COMPILED_SUFFIX if artifact.deferred else None,
         tolerance=tolerances(artifact.precision, here, golden, exact=stage in content.exact),
-        opset=opset,
-        needs=_needs(opset),
-        cpu_flags=_CPU_FLAGS,
+        opset=_opset(file),
+        needs=file.needs(),
+        cpu_flags=how.cpu_flags,
         history=artifact.history,
     )
 
 
-def _opset(artifact: Artifact) -> int | None:
-    if artifact.format is not Format.ONNX:
+def _opset(file: OpenFile) -> int | None:
+    try:
+        return file.opset()
+    except NotMeasured:
         return None
-    import onnx
-
-    model = onnx.load(artifact.path, load_external_data=False)
-    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
-
-
-def _needs(opset: int | None) -> dict[str, str]:
-    release = _ONNXRUNTIME_FOR_OPSET.get(opset) if opset else None
-    return {"onnxruntime": release} if release else {}
 
 
 def _deployments(content: Content) -> list[Deployment]:

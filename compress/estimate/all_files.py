@@ -8,6 +8,7 @@ from functools import partial
 
 from compress.estimate.calibration import read_points, summarize
 from compress.estimate.roofline import Estimate, estimate
+from compress.formats.registry import open_file
 from compress.measure.unmeasured import attempt
 from compress.target import Target
 from compress.types import Artifact
@@ -16,15 +17,16 @@ __all__ = ["estimate_all"]
 
 
 def estimate_all(target: Target, artifacts: Iterable[Artifact]) -> tuple[Estimate, ...]:
-    """One estimate for each ONNX file whose arithmetic can be counted; layers are left out."""
+    """One estimate for each file whose layers and their arithmetic can be counted; layers are left out."""
     points = read_points(target.name)
     found = []
     for artifact in artifacts:
         known = summarize(points, artifact.precision)
         numbers = partial(estimate, factor=known.factor, band=known.band, basis=known.basis)
-        guess = attempt(
-            "estimate", {}, partial(numbers, artifact.history[-1], artifact.path, artifact.precision, target)
-        )
+        layers = attempt("layers", {}, open_file(artifact).layers)
+        if layers is None:
+            continue
+        guess = attempt("estimate", {}, partial(numbers, artifact.history[-1], layers, artifact.precision, target))
         if guess is not None:
             found.append(replace(guess, layers=()))
     return tuple(found)

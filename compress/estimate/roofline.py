@@ -9,11 +9,10 @@ RegNetY-400MF, GoogLeNet, AlexNet, VGG-16); `scripts/bench_estimates.py` judges 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from compress.formats.onnx.layers import Kind, Layer, read_layers
+from compress.formats.onnx.layers import Kind, Layer
 from compress.target import Target
 from compress.types import Precision
 
@@ -64,7 +63,7 @@ class Estimate:
 
 def estimate(
     stage: str,
-    path: Path,
+    layers: Iterable[Layer],
     precision: Precision,
     target: Target,
     *,
@@ -72,18 +71,18 @@ def estimate(
     band: float = BAND,
     basis: str = "",
 ) -> Estimate:
-    """Estimate an ONNX file on `target`, all its cores.
+    """Estimate a file with these layers on `target`, all its cores.
 
     Args:
         factor, band, basis: of a calibration (`compress.estimate.calibration`).
 
     Raises:
-        NotMeasured: the graph cannot be counted, or the target states no peak for the precision.
+        NotMeasured: the target states no peak for the precision.
     """
-    layers = tuple(_time(layer, precision, target, factor) for layer in read_layers(path))
-    total = sum(layer.ms for layer in layers)
+    times = tuple(_time(layer, precision, target, factor) for layer in layers)
+    total = sum(layer.ms for layer in times)
     words = basis or f"roofline of {target.title}, not calibrated"
-    return Estimate(stage, total, total / band, total * band, _threads(target), words, layers)
+    return Estimate(stage, total, total / band, total * band, _threads(target), words, times)
 
 
 def slowest(layers: Sequence[LayerTime], count: int = 5) -> list[LayerTime]:

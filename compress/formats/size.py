@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["Size", "file_size", "model_files", "module_size", "safetensors_chunks", "stored_tensors"]
+__all__ = ["Size", "file_size", "module_size", "safetensors_chunks", "stored_tensors"]
 
 _CHUNK_BYTES = 1 << 20
 _GZIP_LEVEL = 6  # gzip's own default; fixed so that sizes compare across runs and machines
@@ -53,15 +53,6 @@ def module_size(module: nn.Module) -> Size:
     tensors it reads.
     """
     return _measure(safetensors_chunks(stored_tensors(module)))
-
-
-def model_files(path: Path) -> tuple[Path, ...]:
-    """The file and, for an ONNX model with external data, the files its tensors are kept in."""
-    if path.suffix != ".onnx":
-        return (path,)
-    from compress.onnxfile.external_data import external_files
-
-    return (path, *external_files(path))
 
 
 def stored_tensors(module: nn.Module) -> dict[str, torch.Tensor]:

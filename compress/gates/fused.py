@@ -10,16 +10,20 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from compress.formats.onnx.file import OnnxFile
+from compress.formats.onnx.values import values_by_name
+from compress.formats.registry import open_file
 from compress.onnxfile.ort_graph import Level, optimized_graph
 from compress.onnxfile.seven_bits import in_7_bits
-from compress.runtimes.onnx import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-__all__ = ["first_wrong_kernel", "judgeable", "values_by_name"]
+    from compress.types import Artifact
+
+__all__ = ["first_wrong_kernel", "judgeable"]
 
 _LEVELS: tuple[Level, ...] = ("extended", "layout")
 """Most fusions are made at the first, some kernels are only chosen at the second, which renames less-used values."""
@@ -28,10 +32,12 @@ _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 _GIVEN = "_given"
 
 
-def judgeable(path: Path, *, exact_int8: bool) -> bytes:
-    """The file at `path`; with weights in 7 bits where this CPU's 8-bit products saturate, which says nothing of the
-    device's."""
-    model = onnx.load(path)
+def judgeable(artifact: Artifact, *, exact_int8: bool) -> bytes:
+    """What ONNX Runtime is given; with weights in 7 bits where this CPU's 8-bit products saturate: that says nothing of
+    the device's."""
+    file = open_file(artifact)
+    assert isinstance(file, OnnxFile)  # nothing else runs in ONNX Runtime
+    model = file.model
     content: bytes = (model if exact_int8 else in_7_bits(model)).SerializeToString()
     return content
 
@@ -94,20 +100,6 @@ def _fused_graph(content: bytes, level: Level) -> onnx.ModelProto:
         path = Path(folder) / "model.onnx"
         path.write_bytes(content)
         return optimized_graph(path, level)
-
-
-def values_by_name(
-    model: onnx.ModelProto, image: NDArray[np.float32], feeds: Mapping[str, NDArray[np.generic]] | None = None
-) -> Mapping[str, NDArray[np.generic]]:
-    """Every value of the graph, run operator by operator on `image` `[1, C, H, W]`; `feeds` are its other inputs."""
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
-    known = {value.name for value in whole.graph.output}
-    names = [name for node in whole.graph.node for name in node.output if name and name not in known]
-    whole.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    session = open_session(whole.SerializeToString(), threads=1, fused=False)
-    wanted = [output.name for output in session.get_outputs()]
-    return dict(zip(wanted, session.run(wanted, {session.get_inputs()[0].name: image, **(feeds or {})}), strict=True))
 
 
 def _steps(expected: NDArray[np.generic], computed: NDArray[np.generic]) -> float:

@@ -73,7 +73,7 @@ def _require_equal_when_fused(
     *,
     exact_int8: bool,
 ) -> None:
-    model = judgeable(artifact.path, exact_int8=exact_int8)
+    model = judgeable(artifact, exact_int8=exact_int8)
     expected = as_written if exact_int8 else _answers(model, images, fused=False)
     computed = _answers(model, images, fused=True)
     found = problem(expected, computed, _FUSED)
@@ -101,8 +101,8 @@ def _answers(model: bytes, images: list[NDArray[np.float32]], *, fused: bool) ->
 
 
 def _runs_on_onnxruntime(artifact: Artifact, target: Target) -> bool:
-    deployment = target.deployment.get(Format.ONNX)
-    is_int8 = artifact.format is Format.ONNX and artifact.precision is Precision.INT8
+    deployment = target.deployment.get(artifact.format)
+    is_int8 = artifact.precision is Precision.INT8
     return is_int8 and deployment is not None and deployment.runtime == _ONNXRUNTIME
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compress.errors import CompressError
-from compress.gates.activations import Activation, activations
+from compress.formats.base import Activation, NotMeasured
+from compress.formats.registry import open_file
 from compress.types import Precision
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def first_difference(before: Artifact, after: Artifact, image: NDArray[np.float3
     """Name of the first layer of `before` that `after` computes differently on `image` `[1, C, H, W]`; None where the
     inner values cannot be read or nothing stands out."""
     try:
-        reference, candidate = activations(before, image), activations(after, image)
-    except (CompressError, RuntimeError, ValueError):
+        reference, candidate = open_file(before).activations(image), open_file(after).activations(image)
+    except (NotMeasured, CompressError, RuntimeError, ValueError):
         return None
     met = [_is_met(one.values, candidate, _EQUAL_DB[before.precision]) for one in reference]
     for position in reversed(range(len(reference))):

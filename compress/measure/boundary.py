@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from compress.errors import DeviceMissing
-from compress.formats.size import Size, file_size, model_files, module_size
+from compress.formats.registry import open_file, release_large, support_of
 from compress.measure.accuracy import Evaluation, evaluate
 from compress.measure.host import Host, describe_host, int8_trusted
 from compress.measure.latency import latency, one_sample
@@ -20,31 +17,14 @@ from compress.stage import Progress, Splits
 from compress.types import Artifact, Format, InputSpec, IntegerShare, Latency, Measurement, Precision, Sparsity
 
 if TYPE_CHECKING:
-    import onnx
+    from compress.formats.base import OpenFile
 
 __all__ = ["MeasureConfig", "RecordedLogits", "int8_exact", "measure"]
 
 _SKIPPED = "measure=quick: the source and the files are run, the modules in between are not"
 
-_OPAQUE = {
-    Format.TENSORRT: "an engine does not show its weights; see the ONNX file it was built from",
-    Format.EDGETPU: "what is compiled for an Edge TPU does not show its weights; see the TFLite file it was made of",
-}
-"""Formats that only their device reads."""
-
 _HALF_ZERO = 0.4
 """Fewer zeros than this are no 2:4 pattern: a layer or two stay dense, the others have one half."""
-
-
-@dataclass(frozen=True)
-class _Readers:
-    """How one format's quantities are read. Each may raise `NotMeasured`."""
-
-    size: Callable[[], Size]
-    parameters: Callable[[], int]
-    sparsity: Callable[[], Sparsity]
-    macs: Callable[[], int]
-    integers: Callable[[], IntegerShare] | None = None
 
 
 def measure(
@@ -68,16 +48,28 @@ def measure(
     """
     if artifact.deferred:
         return _deferred(artifact, stage)
-    from compress.runtimes import load
+    try:
+        return _measured(artifact, stage, reference, splits, config, progress, recorded)
+    finally:
+        release_large()
 
-    host = describe_host()
+
+def _measured(
+    artifact: Artifact,
+    stage: str,
+    reference: RecordedLogits | None,
+    splits: Splits,
+    config: MeasureConfig,
+    progress: Progress,
+    recorded: RecordedLogits | None,
+) -> Measurement:
+    host, file = describe_host(), open_file(artifact)
     notes = {**artifact.notes, **_caveats(artifact, host)}
     try:
-        run = load(artifact, threads=config.threads)
+        run = file.runner(threads=config.threads)
     except DeviceMissing as missing:
         return _read_only(artifact, stage, notes, missing)
-    readers = _readers(artifact, run)
-    size = attempt("size_bytes", notes, readers.size)
+    size = attempt("size_bytes", notes, file.size)
     timed, evaluation = None, None
     if config.scope == "quick" and artifact.format is Format.TORCH and artifact.history:
         notes.update(dict.fromkeys(("latency", "accuracy"), _SKIPPED))
@@ -85,11 +77,13 @@ def measure(
         timed = _latency(run, artifact.input, config, host)
         runner = recorded.replay(run.name) if recorded else None
         evaluation = unless_absent(
-            "accuracy", notes, lambda: _evaluate(artifact, runner, reference, splits, config, progress, stage)
+            "accuracy",
+            notes,
+            lambda: _evaluate(artifact, runner or file.answers(), reference, splits, config, progress, stage),
         )
-    sparsity = attempt("sparsity", notes, readers.sparsity)
-    if artifact.format is Format.ONNX and sparsity is not None:
-        notes.update(attempt("2:4", {}, lambda: _pattern_note(artifact, sparsity)) or {})
+    sparsity = attempt("sparsity", notes, file.sparsity)
+    if sparsity is not None:
+        notes.update(attempt("2:4", {}, lambda: _pattern_note(file, sparsity)) or {})
     if reference is None:
         notes["fidelity"] = "no reference outputs were given"
     return Measurement(
@@ -99,10 +93,10 @@ def measure(
         runtime=run.name,
         size_bytes=size.size_bytes if size else None,
         size_gzip_bytes=size.gzip_bytes if size else None,
-        parameters=attempt("parameters", notes, readers.parameters),
-        macs=attempt("macs", notes, readers.macs),
+        parameters=attempt("parameters", notes, file.parameters),
+        macs=attempt("macs", notes, file.macs),
         sparsity=sparsity,
-        integers=_integers(artifact, readers, notes),
+        integers=_integers(artifact, file, notes),
         latency=timed,
         accuracy=evaluation.accuracy if evaluation else None,
         fidelity=evaluation.fidelity if evaluation else None,
@@ -111,11 +105,15 @@ def measure(
     )
 
 
-def _integers(artifact: Artifact, readers: _Readers, notes: dict[str, str]) -> IntegerShare | None:
-    """What of an INT8 file is in integers, also in words."""
-    if artifact.precision is not Precision.INT8 or readers.integers is None:
+def _integers(artifact: Artifact, file: OpenFile, notes: dict[str, str]) -> IntegerShare | None:
+    """What of an INT8 file is in integers, also in words; a format that computes in float, or does not show it, says
+    so elsewhere."""
+    if artifact.precision is not Precision.INT8:
         return None
-    share = attempt("integers", notes, readers.integers)
+    reasons: dict[str, str] = {}
+    share = attempt("integers", reasons, file.integers)
+    if support_of(artifact.format).shows_integers:
+        notes.update(reasons)
     if share is not None:
         parts = [(share.macs, "multiply-accumulates"), (share.weights, "weights")]
         notes["integers"] = " and ".join(
@@ -126,7 +124,7 @@ def _integers(artifact: Artifact, readers: _Readers, notes: dict[str, str]) -> I
 
 def _read_only(artifact: Artifact, stage: str, notes: dict[str, str], missing: DeviceMissing) -> Measurement:
     """What can be said of a file that only its device can run."""
-    size = file_size([artifact.path])
+    size = open_file(artifact).size()
     return Measurement(
         stage=stage,
         format=artifact.format,
@@ -141,9 +139,7 @@ def _read_only(artifact: Artifact, stage: str, notes: dict[str, str], missing: D
 
 def _deferred(artifact: Artifact, stage: str) -> Measurement:
     """The row of something that is made elsewhere before it can run."""
-    reason = "nothing to measure here: it is made on the device"
-    if artifact.format is Format.EDGETPU:
-        reason = "nothing to measure here: only what the Edge TPU compiler makes of it runs, on the device"
+    reason = support_of(artifact.format).made_elsewhere
     return Measurement(
         stage=stage,
         format=artifact.format,
@@ -176,17 +172,15 @@ def _latency(run: Runner, spec: InputSpec, config: MeasureConfig, host: Host) ->
 
 def _evaluate(
     artifact: Artifact,
-    runner: Runner | None,
+    runner: Runner,
     reference: RecordedLogits | None,
     splits: Splits,
     config: MeasureConfig,
     progress: Progress,
     stage: str,
 ) -> Evaluation:
-    from compress.runtimes import load_for_answers
-
     return evaluate(
-        runner or load_for_answers(artifact),
+        runner,
         splits.evaluation,
         None if reference is None else reference.open(),
         batch_size=artifact.fitting(config.batch_size),
@@ -195,77 +189,11 @@ def _evaluate(
     )
 
 
-def _readers(artifact: Artifact, run: Runner) -> _Readers:
-    if artifact.format is Format.TORCH:
-        return _module_readers(artifact, run)
-    if artifact.format is Format.TFLITE:
-        return _tflite_readers(artifact)
-    if artifact.format in _OPAQUE:
-        return _opaque_readers(artifact)
-    return _onnx_readers(artifact) if artifact.format is Format.ONNX else _script_readers(artifact, run)
-
-
-def _module_readers(artifact: Artifact, run: Runner) -> _Readers:
-    from compress.formats.torch.macs import torch_macs
-    from compress.formats.torch.weights import module_parameters, module_sparsity
-
-    module = artifact.module
-    return _Readers(
-        size=lambda: module_size(module),
-        parameters=lambda: module_parameters(module),
-        sparsity=lambda: module_sparsity(module),
-        macs=lambda: torch_macs(run, one_sample(artifact.input)),
-    )
-
-
-def _onnx_readers(artifact: Artifact) -> _Readers:
-    from compress.formats.onnx.integers import onnx_integers
-    from compress.formats.onnx.macs import onnx_macs
-    from compress.formats.onnx.weights import onnx_parameters, onnx_sparsity
-
-    model = cache(lambda: _load_onnx(artifact))
-    return _Readers(
-        size=lambda: file_size(model_files(artifact.path)),
-        parameters=lambda: onnx_parameters(model()),
-        sparsity=lambda: onnx_sparsity(model()),
-        macs=lambda: onnx_macs(model()),
-        integers=lambda: onnx_integers(model()),
-    )
-
-
-def _tflite_readers(artifact: Artifact) -> _Readers:
-    from compress.formats.tflite.contents import TfliteFile
-
-    file = cache(lambda: TfliteFile(artifact.path))
-    return _Readers(
-        size=lambda: file_size([artifact.path]),
-        parameters=lambda: file().parameters(),
-        sparsity=lambda: file().sparsity(),
-        macs=lambda: file().macs(),
-        integers=lambda: file().integers(),
-    )
-
-
-def _script_readers(artifact: Artifact, run: Runner) -> _Readers:
-    from compress.formats.torch.macs import torch_macs
-    from compress.formats.torchscript.weights import script_parameters, script_sparsity
-    from compress.models.script_file import load_script
-
-    return _Readers(
-        size=lambda: file_size([artifact.path]),
-        parameters=lambda: script_parameters(load_script(artifact.path)),
-        sparsity=lambda: script_sparsity(load_script(artifact.path)),
-        macs=lambda: torch_macs(run, one_sample(artifact.input)),
-    )
-
-
-def _pattern_note(artifact: Artifact, sparsity: Sparsity) -> dict[str, str]:
+def _pattern_note(file: OpenFile, sparsity: Sparsity) -> dict[str, str]:
     """Where most layers of a file follow the 2:4 pattern, how many; by chance they do not."""
     if sparsity.fraction < _HALF_ZERO:
         return {}
-    from compress.formats.onnx.pattern import onnx_pattern
-
-    found = onnx_pattern(_load_onnx(artifact), 2, 4)
+    found = file.pattern(2, 4)
     if 2 * found.following < found.layers:
         return {}
     return {
@@ -274,26 +202,13 @@ def _pattern_note(artifact: Artifact, sparsity: Sparsity) -> dict[str, str]:
     }
 
 
-def _opaque_readers(artifact: Artifact) -> _Readers:
-    def opaque() -> NoReturn:
-        raise NotMeasured(_OPAQUE[artifact.format])
-
-    return _Readers(size=lambda: file_size([artifact.path]), parameters=opaque, sparsity=opaque, macs=opaque)
-
-
-def _load_onnx(artifact: Artifact) -> onnx.ModelProto:
-    import onnx
-
-    return onnx.load(artifact.path)
-
-
 def _caveats(artifact: Artifact, host: Host) -> dict[str, str]:
     """What the numbers that will be measured here do not say about the device."""
     notes = {}
-    emulation = _emulation(artifact.format, artifact.precision, host)
+    emulation = support_of(artifact.format).emulation(artifact.precision, host.architecture)
     if emulation:
         notes["latency"] = f"emulated: {emulation}"
-    if artifact.format is Format.ONNX and artifact.precision is Precision.INT8 and not int8_exact(artifact, host):
+    if not int8_exact(artifact, host):
         notes["accuracy"] = (
             f"not to be trusted: 8-bit products may saturate on this CPU ({host.label}), which shows no VNNI or AMX; "
             "the device may differ"
@@ -301,26 +216,13 @@ def _caveats(artifact: Artifact, host: Host) -> dict[str, str]:
     return notes
 
 
-def _emulation(format: Format, precision: Precision, host: Host) -> str | None:
-    """Why the time of this artifact is not that of its precision's own arithmetic; None if it is."""
-    if format is Format.TENSORRT:
-        return None
-    if precision is Precision.INT8 and format not in (Format.ONNX, Format.TFLITE, Format.EDGETPU):
-        return "Q/DQ around float32 arithmetic; INT8 kernels run only in the exported file"
-    if precision is Precision.FP16 and format is Format.ONNX and host.architecture.lower() in ("x86_64", "amd64"):
-        return "ONNX Runtime computes FP16 in float32 with casts on x86"
-    if precision is Precision.FP16 and format is not Format.ONNX:
-        return "PyTorch's FP16 kernels for CPUs, not the device's FP16 units"
-    return None
-
-
 def int8_exact(artifact: Artifact, host: Host) -> bool:
-    """Whether 8-bit products of an ONNX file are computed here without saturating."""
-    if int8_trusted(host, reduce_range=False):
+    """Whether nothing saturates that the artifact multiplies on `host`: no 8-bit products of a file whose weights take
+    all 8 bits, on a processor that sums them in 16."""
+    multiplies = artifact.precision is Precision.INT8 and support_of(artifact.format).multiplies_bytes
+    if not multiplies or int8_trusted(host, reduce_range=False):
         return True
-    from compress.formats.onnx.weights import weights_in_7_bits
-
     try:
-        return int8_trusted(host, reduce_range=weights_in_7_bits(_load_onnx(artifact)))
+        return int8_trusted(host, reduce_range=open_file(artifact).in_7_bits())
     except NotMeasured:
         return False

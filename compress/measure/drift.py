@@ -25,7 +25,7 @@ from compress.measure.host import describe_host
 from compress.parity import reference_runner
 from compress.runtimes import load_for_answers
 from compress.stage import Progress, Split, Splits
-from compress.types import Artifact, Format, Precision
+from compress.types import Artifact, Format
 
 if TYPE_CHECKING:
     from torch import fx
@@ -163,7 +163,7 @@ def _runner(artifact: Artifact) -> tuple[Runner, str]:
     """What runs a file, and its name. Saturated products would be this processor's drift and not the file's; that fused
     kernels keep to the file was held before (`compress.gates`), with weights that no processor saturates."""
     host = describe_host()
-    if artifact.format is Format.ONNX and artifact.precision is Precision.INT8 and not int8_exact(artifact, host):
+    if not int8_exact(artifact, host):
         run = reference_runner(artifact)
         return run, f"{run.name}, operator by operator: 8-bit products saturate here"
     run = load_for_answers(artifact)

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from compress.formats.registry import support_of
 from compress.measure.host import describe_host
 from compress.measure.latency import PairedLatency, median_interval, one_sample, paired_latency
 from compress.runtimes import load
-from compress.types import Artifact, Format, LatencyRatio
+from compress.types import Artifact, LatencyRatio
 
 __all__ = ["race", "settled"]
 
@@ -29,9 +30,6 @@ _UNDISTURBED = 0.9
 
 _APART = 0.03
 """By which two clocks may differ beyond the interval: each round alone is only good to 1.2 %."""
-
-_ON_ACCELERATORS = (Format.TENSORRT, Format.EDGETPU)
-"""The processor waits there; its time is not that of the model."""
 
 
 def race(first: Artifact, second: Artifact, *, threads: int, seconds: float) -> LatencyRatio:
@@ -47,7 +45,7 @@ def race(first: Artifact, second: Artifact, *, threads: int, seconds: float) -> 
     until = time.perf_counter() + seconds
     while len(rounds) < _FEWEST_ROUNDS or (len(rounds) < _ROUNDS and time.perf_counter() < until):
         rounds.append(_round(first, second, threads, seconds / _ROUNDS, swapped=bool(len(rounds) % 2)))
-    return settled(rounds, threads=threads, on_cpu=first.format not in _ON_ACCELERATORS)
+    return settled(rounds, threads=threads, on_cpu=not support_of(first.format).on_accelerator)
 
 
 def settled(rounds: Sequence[PairedLatency], *, threads: int, on_cpu: bool) -> LatencyRatio:

@@ -30,9 +30,12 @@ def module_digest(module: nn.Module) -> str:
 
 def onnx_digest(path: Path) -> str:
     """Hex SHA-256 of an ONNX file and of the files beside it that hold its weights."""
+    import onnx
+
     from compress.onnxfile.external_data import external_files
 
-    digests = [sha256_file(file) for file in (path, *external_files(path))]
+    beside = external_files(onnx.load(path, load_external_data=False), path)
+    digests = [sha256_file(file) for file in (path, *beside)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

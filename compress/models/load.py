@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 from compress.errors import ModelError
+from compress.formats.registry import by_suffix, open_file
 from compress.models.configs import DigitsModel, FactoryModel, FileModel, ModelConfig, TorchvisionModel
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from compress.formats.base import FormatSupport
     from compress.stage import Progress, Split
     from compress.types import Artifact, Format
 
@@ -47,10 +48,8 @@ def load_model(
     from compress.types import Artifact, Format, Precision
 
     spec = config.input.spec()
-    if _is_onnx(config):
-        from compress.models.onnx_file import load_onnx
-
-        return load_onnx(config.path, spec)
+    if isinstance(config, FileModel) and (support := _as_it_is(config)) is not None:
+        return support.load_source(config.path, spec)
     told: list[str] = []
     module = _module(config, trusted=trusted, seed=seed, progress=progress, finetune=finetune, say=told.append).eval()
     for line in told:
@@ -97,11 +96,14 @@ def source_format(config: ModelConfig) -> Format:
     """Format of the artifact that `load_model` will return, known without loading anything."""
     from compress.types import Format
 
-    return Format.ONNX if _is_onnx(config) else Format.TORCH
+    support = _as_it_is(config) if isinstance(config, FileModel) else None
+    return Format.TORCH if support is None else support.format
 
 
-def _is_onnx(config: ModelConfig) -> TypeGuard[FileModel]:
-    return isinstance(config, FileModel) and config.path.suffix.lower() == ".onnx"
+def _as_it_is(config: FileModel) -> FormatSupport | None:
+    """The format of a file that a pipeline starts from as it is; None for what is loaded as a module."""
+    support = by_suffix(config.path)
+    return support if support is not None and support.is_source else None
 
 
 def is_tflite(path: Path) -> bool:
@@ -123,18 +125,9 @@ def self_contained(artifact: Artifact, folder: Path) -> Artifact:
     Raises:
         StageError: `folder` cannot be written.
     """
-    from compress.types import Format
-
-    if artifact.format is not Format.ONNX:
-        return artifact
-    from compress.onnxfile.external_data import embedded
-
-    return replace(artifact, model=embedded(artifact.path, folder))
+    return open_file(artifact).self_contained(folder)
 
 
 def model_digest(artifact: Artifact) -> str:
     """Hex SHA-256 of everything the model computes with: see `compress.models.digest`."""
-    from compress.models.digest import module_digest, onnx_digest
-    from compress.types import Format
-
-    return module_digest(artifact.module) if artifact.format is Format.TORCH else onnx_digest(artifact.path)
+    return open_file(artifact).digest()

@@ -57,13 +57,16 @@ def embedded(path: Path, folder: Path) -> Path:
     return whole
 
 
-def external_files(path: Path) -> tuple[Path, ...]:
+def external_files(model: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
     """The files beside an ONNX file that hold its tensors, each once, in the order of the tensors.
+
+    Args:
+        model: read from `path` without its external data.
 
     Raises:
         ModelError: a location that is no plain file below the folder of `path`.
     """
-    named = ((_location(tensor), tensor.name) for tensor in _external(onnx.load(path, load_external_data=False)))
+    named = ((_location(tensor), tensor.name) for tensor in _external(model))
     return tuple(dict.fromkeys(_file(location, name, path) for location, name in named))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from compress.errors import ConfigError
+from compress.formats.registry import support_of
 from compress.profile.bottleneck import Bottleneck, bound_ms, classify, classify_model, layer_advice, model_advice
 from compress.profile.document import SCHEMA, LayerProfile, ModelProfile, Profile, RooflineProfile
 from compress.profile.layer import LayerTime, Reader, Recording, Settings, Source
 from compress.profile.machine import Roofline, measured_roofline, published_roofline
 from compress.quiet import undisturbed
 from compress.target import Target
-from compress.types import Format, Precision
+from compress.types import Precision
 
 __all__ = ["analyze", "profile"]
 
@@ -32,7 +33,7 @@ def profile(
         ConfigError: the settings do not fit the model, or the target states no peaks.
         StageError: the runtime refuses the model.
     """
-    if source.format is Format.TENSORRT and target is None:
+    if support_of(source.format).on_accelerator and target is None:
         raise ConfigError(
             f"{source.title} runs on the GPU, whose limits are not measured here", fix="--target jetson_orin_nano"
         )

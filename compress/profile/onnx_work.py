@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from compress.errors import ConfigError
 from compress.formats.onnx.layers import tensor_bytes
 from compress.formats.onnx.macs import node_macs
+from compress.formats.onnx.read import read_graph
 from compress.formats.onnx.weights import constants
 from compress.measure.unmeasured import NotMeasured
 from compress.types import Precision
 
-__all__ = ["Traffic", "Work", "graph_work", "named_model", "read_graph"]
+__all__ = ["Traffic", "Work", "graph_work", "named_model"]
 
 Shape = tuple[int, ...]
 
@@ -128,20 +127,3 @@ def _macs(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
 def _unnamed(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Nodes without a name; two of the same name are refused by ONNX Runtime."""
     return [node for node in model.graph.node if not node.name]
-
-
-def read_graph(path: Path, *, weights: bool = False) -> onnx.ModelProto:
-    """The graph of a file, without the weights that lie beside it unless asked for.
-
-    Raises:
-        ConfigError: missing, or not an ONNX file.
-    """
-    try:
-        model = onnx.load(path, load_external_data=weights)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path} does not exist", fix="name an .onnx file or a run folder") from error
-    except (DecodeError, ValueError, OSError) as error:
-        raise ConfigError(f"{path} is not an ONNX file, or is truncated", fix="export it again") from error
-    if not model.graph.node:  # an empty file parses as an empty message
-        raise ConfigError(f"{path} is not an ONNX file: it has no graph", fix="export it again")
-    return model

@@ -9,23 +9,13 @@ from pydantic import BaseModel
 
 from compress.errors import ConfigError
 from compress.files import inside, sha256_file
+from compress.formats.registry import by_suffix, supports
 from compress.profile.layer import Source
-from compress.profile.readers import PROFILED
+from compress.profile.readers import profiled
 from compress.reading import is_file, read_bytes, unreadable
 from compress.types import Format, InputSpec, Precision
 
 __all__ = ["from_file", "from_run"]
-
-_FORMATS = {
-    ".onnx": Format.ONNX,
-    ".tflite": Format.TFLITE,
-    ".engine": Format.TENSORRT,
-    ".plan": Format.TENSORRT,
-    ".pt2": Format.TORCH,
-    ".pt": Format.TORCH,
-    ".ts": Format.TORCHSCRIPT,
-    ".torchscript": Format.TORCHSCRIPT,
-}
 
 
 class _File(BaseModel):
@@ -55,12 +45,13 @@ def from_file(path: Path, shape: Sequence[int]) -> Source:
     """
     if (reason := unreadable(path)) is not None:
         raise ConfigError(f"{path} cannot be read: {reason}", fix="name a model file, a run folder or a profile.json")
-    kind = _FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise ConfigError(f"{path.name} has no suffix of a model: {', '.join(_FORMATS)}", fix="rename it, or export it")
-    if kind is Format.TORCH:
+    support = by_suffix(path)
+    if support is None:
+        known = ", ".join(suffix for one in supports() for suffix in one.suffixes)
+        raise ConfigError(f"{path.name} has no suffix of a model: {known}", fix="rename it, or export it")
+    if support.format is Format.TORCH:
         return _module(path, shape)
-    return Source(kind, path, _precision(path) if kind is Format.ONNX else Precision.FP32)
+    return Source(support.format, path, support.precision_of(path))
 
 
 def from_run(folder: Path) -> tuple[Source, str]:
@@ -70,7 +61,8 @@ def from_run(folder: Path) -> tuple[Source, str]:
         ConfigError: no run folder, a damaged one, or one without such a file.
     """
     manifest = _read(folder / "manifest.json")
-    files = [file for file in manifest.files if file.format in PROFILED and file.stage is not None]
+    known = profiled()
+    files = [file for file in manifest.files if file.format in known and file.stage is not None]
     if not files:
         raise ConfigError(f"{folder} has no file whose layers can be timed", fix="name a model file instead")
     chosen = max(files, key=lambda file: len(file.history))
@@ -93,13 +85,6 @@ def _read(path: Path) -> _Manifest:
         ) from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is damaged", fix="run the pipeline again, or name a model file") from error
-
-
-def _precision(path: Path) -> Precision:
-    from compress.models.onnx_file import graph_precision
-    from compress.profile.onnx_work import read_graph
-
-    return graph_precision(read_graph(path).graph)
 
 
 def _module(path: Path, shape: Sequence[int]) -> Source:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import field_validator
 
 from compress.errors import ModelError, Refusal, nearest
+from compress.formats.registry import open_file
 from compress.quantization.observers import observer_names
 from compress.quantization.policy import Policy, load_policy, policy_names
 from compress.stage import Context, Stage, maker_of
@@ -126,18 +127,14 @@ def float_module(artifact: Artifact) -> nn.Module:
             f"the model is {artifact.precision} already; what quantizes or rounds it needs the float32 model",
             fix="give the float32 model, or leave that stage out (~stage.<name>): the file's own scales are kept then",
         )
-    if artifact.format is Format.TORCH:
-        return artifact.module
-    from compress.onnx_import import onnx_to_module
-
-    return onnx_to_module(artifact.path)
+    return open_file(artifact).as_module()
 
 
 def single_image_reason(graph: fx.GraphModule, artifact: Artifact) -> str | None:
     """Why `graph`, made of `artifact`, is run image by image; None where it takes batches.
 
     Batches are used where they were seen to give what their images give alone. A module was looked at when it was
-    loaded; the import of an ONNX file that is fixed to a batch of one is looked at here.
+    loaded; the import of a file that is fixed to a batch of one is looked at here.
     """
     from compress.graph import static_batch_reason
     from compress.models.probe import probe_module
@@ -146,7 +143,7 @@ def single_image_reason(graph: fx.GraphModule, artifact: Artifact) -> str | None
     if captured is not None or artifact.dynamic_batch:
         return captured
     differs = "batches of the model do not give what their images give alone"
-    if artifact.format is not Format.ONNX:
+    if artifact.format is Format.TORCH:
         return differs
     try:
         return None if probe_module(graph, artifact.input) else differs

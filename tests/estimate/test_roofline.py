@@ -59,7 +59,7 @@ def test_quantized_weights_count_as_stored(tmp_path):
 
 
 def test_an_estimate_is_the_sum_of_its_layers_and_has_a_band(tmp_path):
-    guess = estimate("net", network(tmp_path / "n.onnx"), Precision.FP32, PI)
+    guess = estimate("net", read_layers(network(tmp_path / "n.onnx")), Precision.FP32, PI)
     assert guess.ms == pytest.approx(sum(layer.ms for layer in guess.layers))
     assert (guess.low_ms, guess.high_ms) == pytest.approx((guess.ms / BAND, guess.ms * BAND))
     assert guess.threads == 4
@@ -68,18 +68,24 @@ def test_an_estimate_is_the_sum_of_its_layers_and_has_a_band(tmp_path):
 
 def test_more_work_takes_longer_and_int8_less(tmp_path):
     small, large = network(tmp_path / "s.onnx"), network(tmp_path / "l.onnx", width=64)
-    assert estimate("s", small, Precision.FP32, PI).ms < estimate("l", large, Precision.FP32, PI).ms
-    assert estimate("l", large, Precision.INT8, PI).ms < estimate("l", large, Precision.FP32, PI).ms
+    assert (
+        estimate("s", read_layers(small), Precision.FP32, PI).ms
+        < estimate("l", read_layers(large), Precision.FP32, PI).ms
+    )
+    assert (
+        estimate("l", read_layers(large), Precision.INT8, PI).ms
+        < estimate("l", read_layers(large), Precision.FP32, PI).ms
+    )
 
 
 def test_a_calibration_scales_the_estimate(tmp_path):
     path = network(tmp_path / "n.onnx")
-    plain = estimate("n", path, Precision.FP32, PI)
-    scaled = estimate("n", path, Precision.FP32, PI, factor=1.5, band=1.2, basis="measured")
+    plain = estimate("n", read_layers(path), Precision.FP32, PI)
+    scaled = estimate("n", read_layers(path), Precision.FP32, PI, factor=1.5, band=1.2, basis="measured")
     assert scaled.ms == pytest.approx(1.5 * plain.ms)
     assert (scaled.high_ms, scaled.basis) == (pytest.approx(1.2 * scaled.ms), "measured")
 
 
 def test_a_precision_without_a_stated_peak_is_not_estimated(tmp_path):
     with pytest.raises(NotMeasured, match="Raspberry Pi 4 states no fp16 peak"):
-        estimate("n", network(tmp_path / "n.onnx"), Precision.FP16, PI)
+        estimate("n", read_layers(network(tmp_path / "n.onnx")), Precision.FP16, PI)

@@ -13,7 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save
 from torch import nn
 
-from compress.formats.size import file_size, model_files, module_size, safetensors_chunks, stored_tensors
+from compress.formats.registry import open_file
+from compress.formats.size import Size, file_size, module_size, safetensors_chunks, stored_tensors
+from compress.types import Artifact, Format, InputSpec, Precision
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.uint8, torch.int16]
 DTYPES += [torch.int32, torch.int64, torch.bool]
@@ -85,4 +87,6 @@ def test_external_data_of_an_onnx_file_belongs_to_it(tmp_path):
     model = helper.make_model(helper.make_graph([node], "g", [image], [logits], [weight]))
     path = tmp_path / "m.onnx"
     onnx.save(model, path, save_as_external_data=True, location="m.data", size_threshold=0)
-    assert model_files(path) == (path, tmp_path / "m.data")
+    size = open_file(Artifact(Format.ONNX, path, Precision.FP32, InputSpec((1, 2, 2), "gray", (0.5,), (0.5,)))).size()
+    assert isinstance(size, Size)
+    assert size.size_bytes == path.stat().st_size + (tmp_path / "m.data").stat().st_size

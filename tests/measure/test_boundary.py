@@ -13,6 +13,7 @@ import torch
 from doubles import Log, noise
 from torch import nn
 
+from compress.formats.registry import open_file, support_of
 from compress.measure import boundary
 from compress.measure.boundary import MeasureConfig, RecordedLogits, measure
 from compress.measure.host import describe_host
@@ -125,7 +126,7 @@ def test_gaps_say_why(reference):
     ],
 )
 def test_times_of_emulated_arithmetic_are_labelled(format, precision, architecture, word):
-    reason = boundary._emulation(format, precision, replace(describe_host(), architecture=architecture))
+    reason = support_of(format).emulation(precision, architecture)
     assert reason is None if word is None else word in reason
 
 
@@ -175,10 +176,10 @@ def test_a_compiled_file_that_runs_here_is_not_read_as_another_format(tmp_path):
     """Where an Edge TPU is plugged in."""
     path = tmp_path / "net_edgetpu.tflite"
     path.write_bytes(b"compiled")
-    readers = boundary._readers(Artifact(Format.EDGETPU, path, Precision.INT8, SPEC), run=None)
-    assert readers.size().size_bytes == 8
+    file = open_file(Artifact(Format.EDGETPU, path, Precision.INT8, SPEC))
+    assert file.size().size_bytes == 8
     with pytest.raises(NotMeasured, match="see the TFLite file it was made of"):
-        readers.macs()
+        file.macs()
 
 
 def test_a_large_network_is_evaluated_on_few_images_at_a_time(source, tmp_path):

@@ -15,7 +15,7 @@ from compress.formats.onnx.weights import constants
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Kind", "Layer", "read_layers", "tensor_bytes"]
+__all__ = ["Kind", "Layer", "graph_layers", "read_layers", "tensor_bytes"]
 
 Kind = Literal["dense", "winograd", "depthwise", "elementwise"]
 
@@ -50,14 +50,18 @@ class Layer:
 
 
 def read_layers(path: Path) -> tuple[Layer, ...]:
-    """The layers of a file that cost time, in order.
+    """The layers of a file that is no artifact; raises as `graph_layers`."""
+    import onnx
+
+    return graph_layers(onnx.load(path))
+
+
+def graph_layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
+    """The layers of a graph that cost time, in order.
 
     Raises:
         NotMeasured: a shape is unknown, or the graph has operators whose arithmetic is.
     """
-    import onnx
-
-    model = onnx.load(path)
     shapes = value_shapes(model)
     stored = constants(model)
     origins = {output: node for node in model.graph.node for output in node.output}

@@ -9,16 +9,17 @@ import numpy as np
 
 from compress.formats.integers import LayerWork, integer_share
 from compress.litert.network import Network, Operator, Tensor, read_network
-from compress.types import IntegerShare, Sparsity
+from compress.litert.versions import minimum_runtime
+from compress.types import IntegerShare, Port, Sparsity
 
-__all__ = ["TfliteFile"]
+__all__ = ["TfliteContents"]
 
 _WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 _INTEGERS = frozenset({"int8", "uint8", "int16"})
 _LEARNT = frozenset({"int8", "uint8", "int16", "float16", "float32", "int32"})
 
 
-class TfliteFile:
+class TfliteContents:
     """What can be said of a file without running it."""
 
     def __init__(self, path: Path) -> None:
@@ -60,6 +61,14 @@ class TfliteFile:
             weights=sum(math.prod(weight.shape) for weight in weights),
             integer_weights=sum(math.prod(weight.shape) for weight in weights if weight.dtype in _INTEGERS),
         )
+
+    def ports(self) -> tuple[Port, Port]:
+        """Input and output as stored: NHWC, often integers."""
+        return self._network.inputs[0].port, self._network.outputs[0].port
+
+    def minimum_runtime(self) -> str:
+        """Oldest version of TensorFlow Lite's runtime that loads the file."""
+        return minimum_runtime(self._network.operators)
 
     def _weighted(self) -> list[Operator]:
         return [operator for operator in self._network.operators if operator.kind in _WEIGHTED]

@@ -5,17 +5,24 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from compress.formats.base import NotMeasured
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from compress.runtimes.base import Runner
+    from compress.types import InputSpec
 
-__all__ = ["torch_macs"]
+__all__ = ["dispatched_macs", "torch_macs"]
 
 _FLOPS_PER_MAC = 2  # torch.utils.flop_counter counts a multiply and an add
+
+
+def dispatched_macs(run: Runner, spec: InputSpec) -> int:
+    """Count for one sample of `spec`; raises as `torch_macs`."""
+    return torch_macs(run, np.zeros((1, *spec.shape), np.float32))
 
 
 def torch_macs(run: Runner, image: NDArray[np.float32]) -> int:

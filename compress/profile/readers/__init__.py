@@ -6,23 +6,15 @@ import importlib
 from typing import TYPE_CHECKING, cast
 
 from compress.errors import ConfigError
+from compress.formats.base import NotMeasured
+from compress.formats.registry import profiler, supports
 from compress.types import Format
 
 if TYPE_CHECKING:
     from compress.profile.layer import Reader
 
-__all__ = ["PROFILED", "RUNTIMES", "find_reader"]
+__all__ = ["find_reader", "profiled"]
 
-RUNTIMES = {Format.ONNX: "onnxruntime", Format.TORCH: "torch", Format.TENSORRT: "tensorrt"}
-"""What profiles a format."""
-
-PROFILED = frozenset(RUNTIMES)
-
-_WHY_NOT = {
-    Format.TFLITE: "LiteRT's Python interpreter times whole calls only",
-    Format.EDGETPU: "the Edge TPU runs the whole file as one operator",
-    Format.TORCHSCRIPT: "a frozen script has no modules left to tell apart",
-}
 _ELSEWHERE = "profile the ONNX file or the PyTorch model it was made from"
 
 
@@ -35,13 +27,20 @@ def find_reader(format: Format, runtime: str | None = None) -> Reader:
     Raises:
         ConfigError: nothing profiles the format, or not in that runtime.
     """
-    if format not in RUNTIMES:
-        known = ", ".join(sorted(kind.value for kind in RUNTIMES))
+    try:
+        known = profiler(format)
+    except NotMeasured as reason:
+        formats = ", ".join(sorted(kind.value for kind in profiled()))
         raise ConfigError(
-            f"layers of a {format} file cannot be timed ({_WHY_NOT[format]}); formats that can: {known}", fix=_ELSEWHERE
-        )
-    if runtime is not None and runtime != RUNTIMES[format]:
+            f"layers of a {format} file cannot be timed ({reason}); formats that can: {formats}", fix=_ELSEWHERE
+        ) from reason
+    if runtime is not None and runtime != known.runtime:
         raise ConfigError(
-            f"runtime {runtime!r} does not profile {format} files", fix=f"--runtime {RUNTIMES[format]}, or leave it out"
+            f"runtime {runtime!r} does not profile {format} files", fix=f"--runtime {known.runtime}, or leave it out"
         )
-    return cast("Reader", importlib.import_module(f"compress.profile.readers.{format.value}"))
+    return cast("Reader", importlib.import_module(known.module))
+
+
+def profiled() -> frozenset[Format]:
+    """The formats whose layers can be timed."""
+    return frozenset(one.format for one in supports() if not isinstance(one.profiler, str))

@@ -57,7 +57,7 @@ class Fp16(Stage):
         from compress.quantization.options import float_module, single_image_reason
 
         source = float_module(artifact)
-        if artifact.format is Format.ONNX and isinstance(source, fx.GraphModule):
+        if artifact.format is not Format.TORCH and isinstance(source, fx.GraphModule):
             require_equal_graph(artifact, source, context.splits.calibration)
         graph = _captured(source, artifact)
         limited, constants = saturated(graph) if graph is not None else (None, ())

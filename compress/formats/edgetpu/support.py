@@ -1,0 +1,51 @@
+"""Files compiled for the Edge TPU: TFLite files of which a part is code for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from compress.formats.base import DeviceRuntime, NotMeasured, Profiler
+from compress.types import COMPILED_SUFFIX, Format, Precision
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from compress.formats.base import OpenFile
+    from compress.types import Artifact, InputSpec
+
+__all__ = ["SUPPORT", "EdgetpuSupport"]
+
+
+class EdgetpuSupport:
+    """What is known of compiled files without opening one."""
+
+    format = Format.EDGETPU
+    suffixes = (COMPILED_SUFFIX,)
+    tools = ("ai-edge-litert",)
+    device_runtimes: ClassVar[Mapping[str, DeviceRuntime]] = {
+        "edgetpu": DeviceRuntime(("pycoral", "ai_edge_litert", "tflite_runtime"), "edgetpu")
+    }
+    profiler: Profiler | str = "the Edge TPU runs the whole file as one operator"
+    on_accelerator = True
+    shows_integers = False
+    multiplies_bytes = False
+    made_elsewhere = "nothing to measure here: only what the Edge TPU compiler makes of it runs, on the device"
+    is_source = False
+
+    def open(self, artifact: Artifact) -> OpenFile:
+        from compress.formats.edgetpu.file import EdgetpuFile
+
+        return EdgetpuFile(artifact)
+
+    def emulation(self, precision: Precision, architecture: str) -> str | None:
+        return None
+
+    def precision_of(self, path: Path) -> Precision:
+        return Precision.FP32
+
+    def load_source(self, path: Path, spec: InputSpec) -> Artifact:
+        raise NotMeasured("a compiled file is the end of a run: it has no layers left to prune or quantize")
+
+
+SUPPORT = EdgetpuSupport()

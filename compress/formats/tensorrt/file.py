@@ -1,0 +1,37 @@
+"""One engine; it shows its layers' names and times, and none of its weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.formats.base import Unanswered
+
+if TYPE_CHECKING:
+    from compress.formats.size import Size
+    from compress.runtimes.base import Runner
+
+__all__ = ["EngineFile"]
+
+
+class EngineFile(Unanswered):
+    """Runs, and has a size."""
+
+    why = "an engine does not show its weights; see the ONNX file it was built from"
+
+    def runner(self, *, threads: int) -> Runner:
+        from compress.runtimes.tensorrt import load
+
+        return load(self._artifact, threads=threads)
+
+    def answers(self) -> Runner:
+        from compress.runtimes import usable_cores
+
+        return self.runner(threads=usable_cores())
+
+    def reference(self) -> Runner:
+        return self.answers()
+
+    def size(self) -> Size:
+        from compress.formats.size import file_size
+
+        return file_size([self._artifact.path])

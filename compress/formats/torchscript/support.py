@@ -1,0 +1,51 @@
+"""TorchScript files, run by PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from compress.formats.base import DeviceRuntime, NotMeasured, Profiler
+from compress.formats.torch.support import torch_emulation
+from compress.types import Format, Precision
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from compress.formats.base import OpenFile
+    from compress.types import Artifact, InputSpec
+
+__all__ = ["SUPPORT", "TorchScriptSupport"]
+
+
+class TorchScriptSupport:
+    """What is known of TorchScript files without opening one."""
+
+    format = Format.TORCHSCRIPT
+    suffixes = (".ts", ".torchscript")
+    tools = ("torch",)
+    device_runtimes: ClassVar[Mapping[str, DeviceRuntime]] = {"torchscript": DeviceRuntime(("torch",), "torchscript")}
+    profiler: Profiler | str = "a frozen script has no modules left to tell apart"
+    on_accelerator = False
+    shows_integers = False
+    multiplies_bytes = False
+    made_elsewhere = "nothing to measure here: it is made on the device"
+    is_source = False
+
+    def open(self, artifact: Artifact) -> OpenFile:
+        from compress.formats.torchscript.file import ScriptFile
+
+        return ScriptFile(artifact)
+
+    def emulation(self, precision: Precision, architecture: str) -> str | None:
+        return torch_emulation(precision)
+
+    def precision_of(self, path: Path) -> Precision:
+        return Precision.FP32
+
+    def load_source(self, path: Path, spec: InputSpec) -> Artifact:
+        """Read nothing: the script is rebuilt as a module by `compress.models.load`."""
+        raise NotMeasured("a script is loaded as the module it holds, by its kind of model")
+
+
+SUPPORT = TorchScriptSupport()
