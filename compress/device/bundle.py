@@ -146,6 +146,7 @@ def _model(stage: str, artifact: Artifact, content: Content, golden: NDArray[np.
         format=artifact.format,
         precision=artifact.precision,
         runtime=runtime,
+        runner=how.runner,
         dynamic_batch=artifact.dynamic_batch,
         sample_shape=content.input.shape,
         compiled=artifact.path.stem + COMPILED_SUFFIX if artifact.deferred else None,

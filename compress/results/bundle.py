@@ -41,6 +41,8 @@ class BundleModel:
     Attributes:
         stage: that wrote it; also the name of its outputs in the golden file.
         runtime: what is expected to run it on the device.
+        runner: the agent's module that runs it, `agent/runners/<runner>.py`; None in bundles of older versions, whose
+            formats say it.
         compiled: name under which the device looks for what a compiler made of `path` after the bundle was written;
             only that is run. None where `path` itself is.
         opset: of an ONNX file.
@@ -61,6 +63,7 @@ class BundleModel:
     tolerance: Mapping[str, Mapping[str, float]]
     opset: int | None = None
     compiled: str | None = None
+    runner: str | None = None
     needs: Mapping[str, str] = field(default_factory=dict)
     cpu_flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     history: tuple[str, ...] = ()

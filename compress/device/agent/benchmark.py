@@ -627,27 +627,30 @@ class Cuda(object):
 
 
 RUNNERS = {
-    "onnx": OnnxRunner,
-    "tflite": LiteRtRunner,
+    "onnxruntime": OnnxRunner,
+    "litert": LiteRtRunner,
     "edgetpu": EdgeTpuRunner,
     "torchscript": TorchScriptRunner,
     "tensorrt": TensorRtRunner,
 }
+
+FORMATS = {"onnx": "onnxruntime", "tflite": "litert"}
+"""Runners of a format in bundles that do not name one; all others are called like the format."""
 
 
 def load(folder: str, model: Json, threads: int) -> Any:
     """The runner for a model; on a TensorRT device an engine built beside the ONNX file goes first."""
     path = os.path.join(folder, model["path"])
     engine = os.path.splitext(path)[0] + ".engine"
-    kind = model["format"]
+    kind = model.get("runner") or FORMATS.get(model["format"], model["format"])
     if model.get("compiled"):
         path = compiled_later(folder, model)
-    if kind == "onnx" and model.get("runtime") == "tensorrt" and os.path.exists(engine):
+    if kind == "onnxruntime" and model.get("runtime") == "tensorrt" and os.path.exists(engine):
         kind, path = "tensorrt", engine
     elif model.get("runtime") == "tensorrt" and importlib.util.find_spec("onnxruntime") is None:
         raise Problem("%s has no engine yet" % model["path"], "python3 build_engine.py builds it on this device")
     if kind not in RUNNERS:
-        raise Problem("%s has the format %r; this agent runs %s" % (path, kind, ", ".join(sorted(RUNNERS))))
+        raise Problem("%s needs the runner %r; this agent has %s" % (path, kind, ", ".join(sorted(RUNNERS))))
     return RUNNERS[kind](path, model, threads)
 
 
