@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.budget import Budget
+from compress.errors import StageError
 from compress.files import make_folder
 from compress.gates.hold import hold
 from compress.judge import Judge
@@ -210,6 +211,11 @@ def _run_stage(step: Step, feed: Output, key: str, run: Run) -> Artifact:
     judge = run.judge if _held(step, run) else None
     context = Context(step.name, run.target, run.splits, folder, run.seed, run.progress, run.source, judge)
     made = step.stage.run(feed.artifact, context)
+    if made.format is not step.format:
+        raise StageError(
+            f"stage {step.name!r} promises {step.format} and made {made.format}: what follows was checked for that",
+            fix=f"correct {type(step.stage).__name__}.produces",
+        )
     hold(step.stage, feed.artifact, made, context, exact_int8=int8_trusted(describe_host(), reduce_range=False))
     return made
 
