@@ -123,6 +123,11 @@ def test_gaps_say_why(reference):
         (Format.ONNX, Precision.FP16, "aarch64", None),
         (Format.ONNX, Precision.INT8, "x86_64", None),
         (Format.TORCH, Precision.FP32, "x86_64", None),
+        (Format.TORCHSCRIPT, Precision.INT8, "x86_64", "Q/DQ around float32"),
+        (Format.TFLITE, Precision.FP16, "x86_64", "LiteRT computes in float32"),
+        (Format.TFLITE, Precision.INT8, "x86_64", None),
+        (Format.EDGETPU, Precision.INT8, "x86_64", None),
+        (Format.TENSORRT, Precision.FP16, "aarch64", None),
     ],
 )
 def test_times_of_emulated_arithmetic_are_labelled(format, precision, architecture, word):

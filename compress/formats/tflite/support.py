@@ -39,7 +39,7 @@ class TfliteSupport:
         return TfliteFile(artifact)
 
     def emulation(self, precision: Precision, architecture: str) -> str | None:
-        return "PyTorch's FP16 kernels for CPUs, not the device's FP16 units" if precision is Precision.FP16 else None
+        return "LiteRT computes in float32 with weights stored as FP16" if precision is Precision.FP16 else None
 
     def precision_of(self, path: Path) -> Precision:
         return Precision.FP32
