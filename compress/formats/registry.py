@@ -107,7 +107,7 @@ def device_runtime(format: Format, name: str | None) -> tuple[str, DeviceRuntime
     runtimes: Mapping[str, DeviceRuntime] = support_of(format).device_runtimes
     if not runtimes:
         raise NotMeasured(f"{format} runs on no device")
-    chosen = name if name in runtimes else next(iter(runtimes))
+    chosen = name if name is not None and name in runtimes else next(iter(runtimes))
     return chosen, runtimes[chosen]
 
 
