@@ -11,7 +11,7 @@ from compress.types import COMPILED_SUFFIX, Format, Precision
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from compress.formats.base import OpenFile
+    from compress.formats.base import FormatSupport, OpenFile
     from compress.types import Artifact, InputSpec
 
 __all__ = ["SUPPORT", "EdgetpuSupport"]
@@ -48,4 +48,4 @@ class EdgetpuSupport:
         raise NotMeasured("a compiled file is the end of a run: it has no layers left to prune or quantize")
 
 
-SUPPORT = EdgetpuSupport()
+SUPPORT: FormatSupport = EdgetpuSupport()

@@ -11,7 +11,7 @@ from compress.types import Format, Precision
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from compress.formats.base import OpenFile
+    from compress.formats.base import FormatSupport, OpenFile
     from compress.types import Artifact, InputSpec
 
 __all__ = ["SUPPORT", "OnnxSupport"]
@@ -56,4 +56,4 @@ class OnnxSupport:
         return load_onnx(path, spec)
 
 
-SUPPORT = OnnxSupport()
+SUPPORT: FormatSupport = OnnxSupport()

@@ -11,7 +11,7 @@ from compress.types import Format, Precision
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from compress.formats.base import OpenFile
+    from compress.formats.base import FormatSupport, OpenFile
     from compress.types import Artifact, InputSpec
 
 __all__ = ["SUPPORT", "TensorrtSupport"]
@@ -46,4 +46,4 @@ class TensorrtSupport:
         raise NotMeasured("an engine is the end of a run: it does not show its weights")
 
 
-SUPPORT = TensorrtSupport()
+SUPPORT: FormatSupport = TensorrtSupport()

@@ -11,7 +11,7 @@ from compress.types import Format, Precision
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from compress.formats.base import OpenFile
+    from compress.formats.base import FormatSupport, OpenFile
     from compress.types import Artifact, InputSpec
 
 __all__ = ["SUPPORT", "TfliteSupport"]
@@ -48,4 +48,4 @@ class TfliteSupport:
         raise NotMeasured("a TFLite file is the end of a run: it has no layers left to prune or quantize")
 
 
-SUPPORT = TfliteSupport()
+SUPPORT: FormatSupport = TfliteSupport()

@@ -11,7 +11,7 @@ from compress.types import Format, Precision
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from compress.formats.base import OpenFile
+    from compress.formats.base import FormatSupport, OpenFile
     from compress.types import Artifact, InputSpec
 
 __all__ = ["SUPPORT", "TorchSupport"]
@@ -56,4 +56,4 @@ def torch_emulation(precision: Precision) -> str | None:
     return None
 
 
-SUPPORT = TorchSupport()
+SUPPORT: FormatSupport = TorchSupport()

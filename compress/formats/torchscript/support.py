@@ -12,7 +12,7 @@ from compress.types import Format, Precision
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from compress.formats.base import OpenFile
+    from compress.formats.base import FormatSupport, OpenFile
     from compress.types import Artifact, InputSpec
 
 __all__ = ["SUPPORT", "TorchScriptSupport"]
@@ -48,4 +48,4 @@ class TorchScriptSupport:
         raise NotMeasured("a script is loaded as the module it holds, by its kind of model")
 
 
-SUPPORT = TorchScriptSupport()
+SUPPORT: FormatSupport = TorchScriptSupport()
