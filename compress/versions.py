@@ -1,4 +1,4 @@
-"""What decides a result besides its inputs: library versions and this package's own code."""
+"""Library versions and this package's own code: they decide a result besides its inputs."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the program knows of a file format: one folder and one `FormatSupport` for each (see `base`)."""
+"""Knowledge of file formats: one folder and one `FormatSupport` for each (see `base`)."""

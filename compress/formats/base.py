@@ -1,4 +1,4 @@
-"""What every format can be asked, and the one way for an answer to be absent: with a reason.
+"""Questions that every format is asked, and the one way for an answer to be absent: with a reason.
 
 `FormatSupport` knows a kind of file, `OpenFile` one file (or live module) of it. A new format is a member of `Format`,
 a folder here whose `support` module has `SUPPORT`, and an exporter stage; whoever asks goes through `registry`.
@@ -37,7 +37,7 @@ runtimes look before they choose."""
 
 @dataclass(frozen=True)
 class DeviceRuntime:
-    """What runs a format on a board.
+    """A runtime that runs a format on a board.
 
     Attributes:
         modules: Python modules one of which has to be there, as the agent tries them.
@@ -52,7 +52,7 @@ class DeviceRuntime:
 
 @dataclass(frozen=True)
 class Profiler:
-    """What times a format's layers: the runtime's name, and the module with `record` and `launch_us`."""
+    """A runtime that times a format's layers: its name, and the module with `record` and `launch_us`."""
 
     runtime: str
     module: str
@@ -206,7 +206,7 @@ class FormatSupport(Protocol):
         ...
 
     def emulation(self, precision: Precision, architecture: str) -> str | None:
-        """Why its time on a host of `architecture` is not that of `precision`'s own arithmetic; None if it is."""
+        """Explain why its time on a host of `architecture` is not that of `precision`'s arithmetic; None if it is."""
         ...
 
     def precision_of(self, path: Path) -> Precision:

@@ -1,4 +1,4 @@
-"""How much of a file computes in integers: what `int8` in a table stands for."""
+"""The share of a file that computes in integers: `int8` in a table stands for it."""
 
 from __future__ import annotations
 

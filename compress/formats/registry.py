@@ -1,4 +1,4 @@
-"""Which `FormatSupport` knows a format, and the file that is open: whoever asks about a file asks here."""
+"""Find the `FormatSupport` of a format, and the file that is open: whoever asks about a file asks here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Module(Protocol):
 
 
 def support_of(format: Format) -> FormatSupport:
-    """What knows `format`: `SUPPORT` of `compress.formats.<format>.support`, unless another was registered."""
+    """Find what knows `format`: `SUPPORT` of `compress.formats.<format>.support`, unless another was registered."""
     if format not in _registered:
         module = cast("_Module", importlib.import_module(f"compress.formats.{format.value}.support"))
         _registered[format] = module.SUPPORT
@@ -51,7 +51,7 @@ def register(support: FormatSupport) -> None:
 
 
 def by_suffix(path: Path) -> FormatSupport | None:
-    """What knows files with the suffix of `path`, in whichever case, the longest one first; None where nothing does."""
+    """Find what knows the suffix of `path`, in whichever case, the longest one first; None where nothing does."""
     name = path.name.lower()
     fitting = [(len(suffix), one) for one in supports() for suffix in one.suffixes if name.endswith(suffix)]
     return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
@@ -79,7 +79,7 @@ def release_large() -> None:
 
 
 def profiler(format: Format) -> Profiler:
-    """What times the layers of a format.
+    """Find what times the layers of a format.
 
     Raises:
         NotMeasured: nothing does; says why.
@@ -91,7 +91,7 @@ def profiler(format: Format) -> Profiler:
 
 
 def profiled_by(runtime: str, format: Format) -> bool:
-    """Whether `runtime` times the layers of a format."""
+    """Tell whether `runtime` times the layers of a format."""
     try:
         return profiler(format).runtime == runtime
     except NotMeasured:
@@ -99,7 +99,7 @@ def profiled_by(runtime: str, format: Format) -> bool:
 
 
 def device_runtime(format: Format, name: str | None) -> tuple[str, DeviceRuntime]:
-    """What runs a format on a board: the runtime `name`, where the board's profile names one, else the format's first.
+    """Choose what runs a format on a board: the runtime `name` that its profile names, else the format's first.
 
     Raises:
         NotMeasured: no board runs the format.
@@ -112,7 +112,7 @@ def device_runtime(format: Format, name: str | None) -> tuple[str, DeviceRuntime
 
 
 def _identity(artifact: Artifact) -> tuple[object, ...] | None:
-    """What an open file depends on, the size last; None for a live module, and for a file that is not there."""
+    """Everything that an open file depends on, the size last; None for a live module and a file that is not there."""
     if not isinstance(artifact.model, Path):
         return None
     try:

@@ -106,8 +106,7 @@ def _measured(
 
 
 def _integers(artifact: Artifact, file: OpenFile, notes: dict[str, str]) -> IntegerShare | None:
-    """What of an INT8 file is in integers, also in words; a format that computes in float, or does not show it, says
-    so elsewhere."""
+    """Measure what of an INT8 file is in integers, also in words; None for a format that does not show it."""
     if artifact.precision is not Precision.INT8:
         return None
     reasons: dict[str, str] = {}
@@ -123,7 +122,7 @@ def _integers(artifact: Artifact, file: OpenFile, notes: dict[str, str]) -> Inte
 
 
 def _read_only(artifact: Artifact, stage: str, notes: dict[str, str], missing: DeviceMissing) -> Measurement:
-    """What can be said of a file that only its device can run."""
+    """Measure what can be said of a file that only its device can run."""
     size = open_file(artifact).size()
     return Measurement(
         stage=stage,
@@ -190,7 +189,7 @@ def _evaluate(
 
 
 def _pattern_note(file: OpenFile, sparsity: Sparsity) -> dict[str, str]:
-    """Where most layers of a file follow the 2:4 pattern, how many; by chance they do not."""
+    """Count the layers that follow the 2:4 pattern, where most do; by chance they do not."""
     if sparsity.fraction < _HALF_ZERO:
         return {}
     found = file.pattern(2, 4)
@@ -203,7 +202,7 @@ def _pattern_note(file: OpenFile, sparsity: Sparsity) -> dict[str, str]:
 
 
 def _caveats(artifact: Artifact, host: Host) -> dict[str, str]:
-    """What the numbers that will be measured here do not say about the device."""
+    """Say what the numbers that will be measured here do not say about the device."""
     notes = {}
     emulation = support_of(artifact.format).emulation(artifact.precision, host.architecture)
     if emulation:
@@ -217,8 +216,8 @@ def _caveats(artifact: Artifact, host: Host) -> dict[str, str]:
 
 
 def int8_exact(artifact: Artifact, host: Host) -> bool:
-    """Whether nothing saturates that the artifact multiplies on `host`: no 8-bit products of a file whose weights take
-    all 8 bits, on a processor that sums them in 16."""
+    """Tell whether nothing that the artifact multiplies on `host` saturates: there are no 8-bit products of a file whose
+    weights take all 8 bits, on a processor that sums them in 16."""
     multiplies = artifact.precision is Precision.INT8 and support_of(artifact.format).multiplies_bytes
     if not multiplies or int8_trusted(host, reduce_range=False):
         return True

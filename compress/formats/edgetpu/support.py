@@ -18,7 +18,7 @@ __all__ = ["SUPPORT", "EdgetpuSupport"]
 
 
 class EdgetpuSupport:
-    """What is known of compiled files without opening one."""
+    """Facts of compiled files, none of which is opened for them."""
 
     format = Format.EDGETPU
     suffixes = (COMPILED_SUFFIX,)

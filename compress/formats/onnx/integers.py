@@ -1,4 +1,4 @@
-"""How much of an ONNX file computes in integers."""
+"""The share of an ONNX file that computes in integers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _in_integers(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> boo
 
 
 def _restored(maker: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> bool:
-    """Whether a value was integers, also through a transposition."""
+    """Tell whether a value was integers, also through a transposition."""
     while maker.op_type in ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten"):
         earlier = makers.get(maker.input[0])
         if earlier is None:

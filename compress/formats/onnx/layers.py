@@ -31,7 +31,7 @@ _FEW_INPUTS = 2
 
 @dataclass(frozen=True)
 class Layer:
-    """What one layer asks of the machine.
+    """Work that one layer asks of the machine.
 
     Attributes:
         kind: 3x3 convolutions of stride 1 can be computed by Winograd's method; depthwise ones reuse little and run
@@ -101,7 +101,7 @@ def _kind(node: onnx.NodeProto, macs: int, shapes: dict[str, tuple[int, ...]]) -
 
 
 def _is_swish(node: onnx.NodeProto, origins: dict[str, onnx.NodeProto]) -> bool:
-    """Whether a Mul is the end of x * sigmoid(x), which runtimes compute in one pass with what makes x."""
+    """Tell whether a Mul is the end of x * sigmoid(x), which runtimes compute in one pass with what makes x."""
     makers = [origins[name] for name in node.input if name in origins] if node.op_type == "Mul" else []
     return any(maker.op_type in ("Sigmoid", "HardSigmoid") and maker.input[0] in node.input for maker in makers)
 

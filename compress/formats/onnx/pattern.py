@@ -1,4 +1,4 @@
-"""Whether the weights of an exported file follow an N:M pattern, read off the file itself."""
+"""N:M patterns in the weights of an exported file, read off the file itself."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ __all__ = ["SUPPORT", "OnnxSupport"]
 
 
 class OnnxSupport:
-    """What is known of ONNX files without opening one."""
+    """Facts of ONNX files, none of which is opened for them."""
 
     format = Format.ONNX
     suffixes: tuple[str, ...] = (".onnx",)

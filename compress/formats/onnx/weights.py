@@ -104,7 +104,7 @@ def onnx_parameters(model: onnx.ModelProto) -> int:
 
 
 def weights_in_7_bits(model: onnx.ModelProto) -> bool:
-    """Whether every signed 8-bit weight keeps to [-64, 64], so that u8 x s8 pairs cannot saturate 16-bit sums."""
+    """Tell whether every signed 8-bit weight keeps to [-64, 64], so that u8 x s8 pairs cannot saturate 16-bit sums."""
     signed = (weight for weight in onnx_weights(model) if weight.values.dtype == np.int8)
     return all(int(np.abs(weight.values.astype(np.int16)).max(initial=0)) <= 64 for weight in signed)
 

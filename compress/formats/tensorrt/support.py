@@ -18,7 +18,7 @@ __all__ = ["SUPPORT", "TensorrtSupport"]
 
 
 class TensorrtSupport:
-    """What is known of engines without opening one."""
+    """Facts of engines, none of which is opened for them."""
 
     format = Format.TENSORRT
     suffixes = (".engine", ".plan")

@@ -20,7 +20,7 @@ _LEARNT = frozenset({"int8", "uint8", "int16", "float16", "float32", "int32"})
 
 
 class TfliteContents:
-    """What can be said of a file without running it."""
+    """Figures of a file that is not run for them."""
 
     def __init__(self, path: Path) -> None:
         self._network: Network = read_network(path)

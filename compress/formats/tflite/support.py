@@ -18,7 +18,7 @@ __all__ = ["SUPPORT", "TfliteSupport"]
 
 
 class TfliteSupport:
-    """What is known of TFLite files without opening one."""
+    """Facts of TFLite files, none of which is opened for them."""
 
     format = Format.TFLITE
     suffixes = (".tflite",)

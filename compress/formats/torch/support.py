@@ -18,7 +18,7 @@ __all__ = ["SUPPORT", "TorchSupport"]
 
 
 class TorchSupport:
-    """What is known of modules without one at hand. Their files are those of `torch.export` and TorchScript."""
+    """Facts of modules, without one at hand. Their files are those of `torch.export` and TorchScript."""
 
     format = Format.TORCH
     suffixes = (".pt2", ".pt")
@@ -48,7 +48,7 @@ class TorchSupport:
 
 
 def torch_emulation(precision: Precision) -> str | None:
-    """Why PyTorch's times on a processor are not those of `precision`'s own arithmetic; None for FP32."""
+    """Explain why PyTorch's times on a processor are not those of `precision`'s own arithmetic; None for FP32."""
     if precision is Precision.INT8:
         return "Q/DQ around float32 arithmetic; INT8 kernels run only in the exported file"
     if precision is Precision.FP16:

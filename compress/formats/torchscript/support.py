@@ -19,7 +19,7 @@ __all__ = ["SUPPORT", "TorchScriptSupport"]
 
 
 class TorchScriptSupport:
-    """What is known of TorchScript files without opening one."""
+    """Facts of TorchScript files, none of which is opened for them."""
 
     format = Format.TORCHSCRIPT
     suffixes = (".ts", ".torchscript")
