@@ -216,8 +216,8 @@ def _caveats(artifact: Artifact, host: Host) -> dict[str, str]:
 
 
 def int8_exact(artifact: Artifact, host: Host) -> bool:
-    """Tell whether nothing that the artifact multiplies on `host` saturates: there are no 8-bit products of a file whose
-    weights take all 8 bits, on a processor that sums them in 16."""
+    """Tell whether nothing that the artifact multiplies on `host` saturates: there are no 8-bit products of a file
+    whose weights take all 8 bits, on a processor that sums them in 16."""
     multiplies = artifact.precision is Precision.INT8 and support_of(artifact.format).multiplies_bytes
     if not multiplies or int8_trusted(host, reduce_range=False):
         return True
