@@ -5,9 +5,9 @@ import os
 import shutil
 
 import pytest
-from bundle_factory import QUICK, load_agent, make_bundle, run_agent
+from bundle_factory import QUICK, make_bundle, run_agent
 
-agent = load_agent()
+from compress.device.agent.benchmark import main
 
 
 @pytest.fixture(scope="module")
@@ -36,21 +36,21 @@ def bundle(made, tmp_path):
     ],
 )
 def test_a_wrong_request_is_one_line_before_anything_is_measured(made, capsys, arguments, words):
-    assert agent.main(["--bundle", str(made), "--any-device", *arguments]) == 2
+    assert main(["--bundle", str(made), "--any-device", *arguments]) == 2
     out, error = capsys.readouterr()
     assert words in error
     assert (error.count("\n"), out) == (1, "")
 
 
 def test_resume_without_a_file_is_refused(made, capsys):
-    assert agent.main(["--bundle", str(made), "--any-device", "--resume"]) == 2
+    assert main(["--bundle", str(made), "--any-device", "--resume"]) == 2
     assert "--resume keeps figures of the file that --json names, and none is named" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("where", ["none/result.json", "file/result.json", ""])
 def test_a_result_that_cannot_be_written_stops_everything_before_it_is_measured(made, capsys, tmp_path, where):
     (tmp_path / "file").write_text("")
-    assert agent.main(["--bundle", str(made), "--any-device", "--json", str(tmp_path / where)]) == 2
+    assert main(["--bundle", str(made), "--any-device", "--json", str(tmp_path / where)]) == 2
     out, error = capsys.readouterr()
     assert "cannot be written: " in error
     assert "name a file in a folder of yours" in error
@@ -61,7 +61,7 @@ def test_a_result_that_cannot_be_written_stops_everything_before_it_is_measured(
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
 def test_a_read_only_folder_is_told_before_anything_is_measured(made, capsys, tmp_path):
     tmp_path.chmod(0o555)
-    assert agent.main(["--bundle", str(made), "--any-device", "--json", str(tmp_path / "result.json")]) == 2
+    assert main(["--bundle", str(made), "--any-device", "--json", str(tmp_path / "result.json")]) == 2
     assert "cannot be written: Permission denied" in capsys.readouterr().err
 
 
