@@ -18,10 +18,10 @@ LONGEST_HEADER = 4096  # bytes: numpy writes 118 for up to 9 dimensions
 LARGEST_ARRAY = 1 << 30  # bytes
 HEADER = re.compile(
     r"\{'descr': '([^']{1,20})', 'fortran_order': (True|False), "
-    r"'shape': \((\d{1,12}(?:, \d{1,12})*,?|)\), \}\s*"
+    r"'shape': \((\d{1,18}(?:, \d{1,18})*,?|)\), \}\s*"
 )
 FLOAT32 = "<f4"
-BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError, MemoryError)
+BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError)
 
 
 class Header(NamedTuple):
@@ -105,10 +105,9 @@ def read_array(archive: zipfile.ZipFile, name: str) -> Array:
 
     header = read_header(archive, name)
     content = archive.read(name + ".npy")
-    values = numpy.frombuffer(content, FLOAT32, offset=header.start)
-    order = "F" if header.fortran_order else "C"
-    array: Array = numpy.array(values.reshape(header.shape, order=order), dtype="float32", order="C")
-    return array
+    values: Array = numpy.frombuffer(content, FLOAT32, offset=header.start)
+    transposed = values.reshape(header.shape[::-1]).transpose() if header.fortran_order else None
+    return (values.reshape(header.shape) if transposed is None else transposed).copy()
 
 
 def one_line(error: BaseException) -> str:

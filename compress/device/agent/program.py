@@ -18,6 +18,9 @@ def run_program(work: Callable[[], int]) -> int:
     except (OSError, IOError) as error:
         complain("%s: %s" % (error.filename, error.strerror))
         return 1
+    except MemoryError:
+        complain("this device has too little memory")
+        return 1
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED

@@ -45,7 +45,7 @@ class Listed(object):
         for file, is_package in ((stem + "/__init__.py", True), (stem + ".py", False)):
             if file in self.sums:
                 return importlib.util.spec_from_loader(name, self, origin=file, is_package=is_package)  # type: ignore
-        raise SystemExit(stop("the manifest does not list %s.py, so it is not loaded" % stem))
+        raise SystemExit(stop("the manifest lists no file for the module %s, so it is not loaded" % name))
 
     def create_module(self, spec: Any) -> None:
         return None
@@ -80,17 +80,17 @@ def checksums() -> Dict[str, str]:
     except (OSError, IOError) as error:
         raise SystemExit(stop("cannot read %s: %s" % (path, error.strerror), "run this in the bundle's folder"))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise SystemExit(stop("%s is not a bundle's manifest: %s" % (path, ascii(error)[:200])))
+        raise SystemExit(stop("%s is not a bundle's manifest: %s" % (path, repr(error)[:200])))
 
 
 def stop(problem: str, fix: str = AGAIN) -> int:
     """Say what is wrong; the exit code."""
-    print("error: %s | fix: %s" % (ascii(problem)[1:-1], fix), file=sys.stderr)
+    print("error: %s | fix: %s" % (problem.encode("unicode_escape").decode("ascii"), fix), file=sys.stderr)
     return 2
 
 
 def main() -> int:
-    sys.meta_path.insert(0, Listed(checksums()))  # type: ignore[arg-type]  # all that the import system asks of one
+    sys.meta_path.insert(0, Listed(checksums()))
     name = os.path.splitext(os.path.basename(__file__))[0]
     program = importlib.import_module("%s.%s" % (PACKAGE, name))
     return int(program.main(folder=HERE))

@@ -31,7 +31,7 @@ class Engine(object):
         self.runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))  # must outlive the engine
         self.engine = self.runtime.deserialize_cuda_engine(content)
         self.damaged = self.engine is None
-        self.context = None if self.damaged else self.engine.create_execution_context()
+        self.context: Any = None if self.damaged else self.engine.create_execution_context()
         self.named = hasattr(self.engine, "num_io_tensors")
         self.mode = getattr(tensorrt, "TensorIOMode", None)
         self.addresses: Dict[Any, int] = {}
