@@ -174,6 +174,22 @@ def test_a_crash_is_an_answer():
         isolated(die)
 
 
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_runtime_that_ends_the_process_is_an_answer(code):
+    with pytest.raises(Problem, match=f"the runtime ended the process, with exit code {code}"):
+        isolated(lambda: os._exit(code))
+
+
+def test_ctrl_c_in_the_child_ends_the_child_only():
+    """It does not go on as a second parent."""
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(Problem, match="the runtime ended the process, with exit code 1"):
+        isolated(interrupt)
+
+
 def test_an_unexpected_exception_is_an_answer(capfd):
     def fail():
         raise KeyError("weights")

@@ -1,5 +1,7 @@
 """What the agent on the board says about a request before it measures anything."""
 
+import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -8,6 +10,8 @@ import pytest
 from bundle_factory import QUICK, make_bundle, run_agent
 
 from compress.device.agent.benchmark import main
+from compress.device.agent.machine import boot
+from compress.device.agent.saving import resumable, settings
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +77,22 @@ def test_resuming_what_is_done_says_so(bundle):
     assert "leave --resume out to measure again" in again.err
     more = run_agent(bundle, *QUICK[:-1], "1,2", "--resume")
     assert (more.code, [row["threads"] for row in more.result["results"]]) == (0, [1, 2])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"nonsense", b"[" * 100_000, b'{"results": [{"problem": null, "stage": [], "threads": {}}]}', b"\xff"],
+)
+def test_what_is_no_result_is_measured_again(made, tmp_path, content):
+    import hashlib
+
+    digest = hashlib.sha256((made / "manifest.json").read_bytes()).hexdigest()
+    options = argparse.Namespace(resume=True, json=str(tmp_path / "r.json"), batch=[1], seconds=1.0)
+    facts = {"manifest_sha256": digest, "boot": boot(), "settings": settings(options), "finished": True}
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        content = json.dumps({**json.loads(content), **facts}).encode()
+    (tmp_path / "r.json").write_bytes(content)
+    assert resumable(options, digest) == ([], False)
 
 
 def test_a_run_that_died_at_its_very_end_is_finished(bundle):

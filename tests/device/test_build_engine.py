@@ -17,8 +17,10 @@ from pathlib import Path
 import pytest
 from bundle_factory import edit_manifest, make_bundle
 
+from compress.device.agent.build_engine import main
 from compress.device.agent.builder.layers import count_precisions, layer_precision
 from compress.device.agent.builder.limits import choose_workspace, fp16_refusal, int8_refusal
+from compress.device.agent.builder.plans import Plan, trtexec
 from compress.device.agent.builder.race import recommend
 from compress.device.agent.runners import load
 from compress.device.agent.values import Problem
@@ -106,6 +108,30 @@ def test_standin_a_wrong_batch_names_the_form(jetson, bundle):
     done = jetson(bundle, "--batch", "8,1,1")
     assert done.returncode == 2
     assert "smallest,usual,largest like 1,8,32; got '8,1,1'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--batch", "x"], "smallest,usual,largest like 1,8,32; got 'x'"),
+        (["--batch", "1,8,99999999"], "smallest,usual,largest like 1,8,32"),
+        (["--workspace-mib", "-5"], "'-5' is not a whole number from 1 to 1048576"),
+        (["--workspace-mib", "much"], "'much' is not a whole number from 1 to 1048576"),
+        (["--precision", "int4"], "invalid choice: 'int4'"),
+        (["--seconds", "nan"], "'nan' is not a number of seconds above 0"),
+    ],
+)
+def test_a_wrong_request_is_one_line(made, capsys, arguments, words):
+    assert main(["--bundle", str(made), *arguments]) == 2
+    out, error = capsys.readouterr()
+    assert words in error
+    assert (error.count("\n"), out) == (1, "")
+
+
+def test_a_command_to_copy_is_quoted():
+    plan = Plan("/b/net;reboot.onnx", "/b/net;reboot.engine", "fp16", 1 << 28)
+    text = trtexec(plan, "8.5.2", "input", (3, 8, 8))
+    assert text.startswith("trtexec --onnx='net;reboot.onnx' --saveEngine='net;reboot.engine' --fp16")
 
 
 def test_standin_a_changed_file_is_not_built(jetson, bundle):
