@@ -11,7 +11,9 @@ from bundle_factory import QUICK, make_bundle, run_agent
 
 from compress.device.agent.benchmark import main
 from compress.device.agent.machine import boot
+from compress.device.agent.program import run_program
 from compress.device.agent.saving import resumable, settings
+from compress.device.agent.values import Problem
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,24 @@ def test_a_wrong_request_is_one_line_before_anything_is_measured(made, capsys, a
     out, error = capsys.readouterr()
     assert words in error
     assert (error.count("\n"), out) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError(), 1, "this device has too little memory"),
+        (OSError(28, "No space left on device", "x.json"), 1, "x.json: No space left on device"),
+        (BrokenPipeError(32, "Broken pipe"), 1, "[Errno 32] Broken pipe"),
+        (Problem("größe", "x", 2), 2, "größe | fix: x"),
+    ],
+)
+def test_whatever_ends_a_program_is_one_line(capsys, error, code, words):
+    def work() -> int:
+        raise error
+
+    assert run_program(work) == code
+    assert capsys.readouterr().err == f"error: {words}\n"
 
 
 def test_resume_without_a_file_is_refused(made, capsys):

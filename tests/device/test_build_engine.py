@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from bundle_factory import edit_manifest, make_bundle
@@ -20,6 +21,7 @@ from bundle_factory import edit_manifest, make_bundle
 from compress.device.agent.build_engine import main
 from compress.device.agent.builder.layers import count_precisions, layer_precision
 from compress.device.agent.builder.limits import choose_workspace, fp16_refusal, int8_refusal
+from compress.device.agent.builder.network import tactic_sources
 from compress.device.agent.builder.plans import Plan, trtexec
 from compress.device.agent.builder.race import recommend
 from compress.device.agent.runners import load
@@ -126,6 +128,18 @@ def test_a_wrong_request_is_one_line(made, capsys, arguments, words):
     out, error = capsys.readouterr()
     assert words in error
     assert (error.count("\n"), out) == (1, "")
+
+
+def test_a_tactic_source_that_is_none_is_one_line():
+    class TacticSource:
+        CUBLAS, CUDNN = range(2)
+
+    package = SimpleNamespace(__version__="8.5.2", TacticSource=TacticSource)
+    assert tactic_sources(package, ["CUDNN", "CUBLAS", "CUDNN"]) == 0b11
+    with pytest.raises(Problem, match=r"8\.5\.2 has no tactic source '__doc__' \| fix: one of CUBLAS, CUDNN"):
+        tactic_sources(package, ["CUBLAS", "__doc__"])
+    with pytest.raises(Problem, match="has no tactic source 'CUDNN'"):
+        tactic_sources(SimpleNamespace(__version__="8.0.1"), ["CUDNN"])
 
 
 def test_a_command_to_copy_is_quoted():

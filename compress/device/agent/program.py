@@ -16,7 +16,7 @@ def run_program(work: Callable[[], int]) -> int:
         complain(str(error))
         return error.code
     except (OSError, IOError) as error:
-        complain("%s: %s" % (error.filename, error.strerror))
+        complain("%s: %s" % (error.filename, error.strerror) if error.filename else str(error))
         return 1
     except MemoryError:
         complain("this device has too little memory")

@@ -143,13 +143,23 @@ def configure(tensorrt: Any, builder: Any, network: Any, plan: Plan) -> Any:
     if hasattr(tensorrt, "ProfilingVerbosity"):  # since 8.2: names and precisions of the layers, for the report
         config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED
     if plan.tactics:
-        config.set_tactic_sources(sum(1 << int(getattr(tensorrt.TacticSource, name)) for name in plan.tactics))
+        config.set_tactic_sources(tactic_sources(tensorrt, plan.tactics))
     if plan.calibration is not None:
         config.int8_calibrator = plan.calibration
     config.avg_timing_iterations = TIMING_ITERATIONS
     load_timing_cache(config, plan)
     add_profile(builder, network, config, plan)
     return config
+
+
+def tactic_sources(tensorrt: Any, names: Sequence[str]) -> int:
+    """The bits of these sources; `Problem` for one that this TensorRT does not have."""
+    sources = getattr(tensorrt, "TacticSource", None)
+    unknown = [name for name in names if not name.isupper() or not hasattr(sources, name)]
+    if unknown:
+        known = ", ".join(sorted(name for name in dir(sources) if name.isupper()))
+        raise Problem("TensorRT %s has no tactic source %r" % (tensorrt.__version__, unknown[0]), "one of " + known, 2)
+    return sum(1 << int(getattr(sources, name)) for name in set(names))
 
 
 def add_profile(builder: Any, network: Any, config: Any, plan: Plan) -> None:
