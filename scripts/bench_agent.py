@@ -8,18 +8,17 @@ Both loops take turns of about a millisecond with the same session, so that drif
 from __future__ import annotations
 
 import gc
-import importlib.util
 import statistics
 import tempfile
 import time
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from bench_common import Bar, arguments, at_most, report
 from rich.console import Console
 
-from compress.device.bundle_agent import AGENT
+from compress.device.agent.runners.onnxruntime import OnnxRunner
+from compress.device.agent.timing import time_calls
 from compress.measure.latency import median_interval
 
 ROUNDS = 1500
@@ -27,15 +26,6 @@ TURN_SECONDS = 0.001
 LIMIT_PERCENT = 2.0
 
 console = Console()
-
-
-def load_agent() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_agent", AGENT / "benchmark.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def bare_ms(session: object, feed: dict[str, np.ndarray], count: int) -> float:
@@ -46,16 +36,16 @@ def bare_ms(session: object, feed: dict[str, np.ndarray], count: int) -> float:
     return (time.perf_counter() - start) * 1e3 / count
 
 
-def agent_ms(agent: ModuleType, runner: object, feed: dict[str, np.ndarray], count: int) -> float:
+def agent_ms(runner: OnnxRunner, feed: dict[str, np.ndarray], count: int) -> float:
     """Mean of what the agent's loop notes for each call; the mean, because the bare loop has nothing else."""
     times: list[float] = []
-    agent.time_calls(runner.call, feed, count, times)  # type: ignore[attr-defined]
+    time_calls(runner.call, feed, count, times)
     return 1e3 * sum(times) / count
 
 
-def overhead(agent: ModuleType, path: Path, image: np.ndarray) -> tuple[float, float, float, float]:
+def overhead(path: Path, image: np.ndarray) -> tuple[float, float, float, float]:
     """Median ratio agent / bare, its 95 % interval, and the bare time in ms."""
-    runner = agent.OnnxRunner(str(path), {"path": path.name}, 1)
+    runner = OnnxRunner(str(path), {"path": path.name}, 1)
     feed = runner.prepare(image)
     bare_ms(runner.session, feed, 20)
     count = max(1, round(TURN_SECONDS * 1e3 / bare_ms(runner.session, feed, 20)))
@@ -63,7 +53,7 @@ def overhead(agent: ModuleType, path: Path, image: np.ndarray) -> tuple[float, f
     gc.collect()
     gc.disable()  # as the agent does while it measures
     for index in range(ROUNDS):
-        turns = [lambda: agent_ms(agent, runner, feed, count), lambda: bare_ms(runner.session, feed, count)]
+        turns = [lambda: agent_ms(runner, feed, count), lambda: bare_ms(runner.session, feed, count)]
         first, second = (turn() for turn in (turns if index % 2 == 0 else turns[::-1]))
         agents, bare = (first, second) if index % 2 == 0 else (second, first)
         ratios.append(agents / bare)
@@ -90,10 +80,10 @@ def networks(data: Path, folder: Path) -> list[tuple[str, Path, np.ndarray]]:
 
 def main() -> None:
     options = arguments(__doc__.splitlines()[0]).parse_args()
-    agent, bars = load_agent(), list[Bar]()
+    bars = list[Bar]()
     with tempfile.TemporaryDirectory() as folder:
         for name, path, image in networks(options.data, Path(folder)):
-            ratio, low, high, ms = overhead(agent, path, image)
+            ratio, low, high, ms = overhead(path, image)
             console.print(f"{name}: {ms:.4f} ms, agent/bare {ratio:.4f} (95 % {low:.4f} to {high:.4f}, {ROUNDS} pairs)")
             bars.append(at_most(f"{name}: the agent adds", 100 * (ratio - 1), LIMIT_PERCENT, "%"))
     report(bars, options.json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -16,20 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.config import load_target
 from compress.device.bundle import Content, write_bundle
-from compress.device.bundle_agent import AGENT
 from compress.files import sha256_file
 from compress.types import AS_STORED, Artifact, Format, InputSpec, Precision, Scaling
 
 SPEC = InputSpec((3, 8, 8))
 CLASSES = tuple("abcd")
-
-
-def load_agent():
-    """The agent as a module, for its functions."""
-    spec = importlib.util.spec_from_file_location("benchmark_agent", AGENT / "benchmark.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def onnx_network(path: Path, *, opset: int = 17, dynamic: bool = False, seed: int = 0) -> Path:

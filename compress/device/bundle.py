@@ -1,7 +1,7 @@
 """Write a bundle: everything the device needs, and nothing that changes from one run to the next.
 
 bundle/             the exported models, golden.npz, benchmark.py, requirements.txt, README.md, manifest.json; for
-                    TensorRT build_engine.py, as its engines are built where they run
+                    TensorRT build_engine.py, as its engines are built where they run; agent/ is what both start
 bundle.tar.gz       the same; equal files give equal bytes
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from compress import __version__
 from compress.device.archive import pack
-from compress.device.bundle_agent import AGENT
+from compress.device.bundle_agent import AGENT, agent_files
 from compress.device.tolerance import tolerances
 from compress.files import copy_file, copy_new, make_folder, sha256_file, write_bytes
 from compress.formats.base import NotMeasured, OpenFile
@@ -37,9 +37,6 @@ from compress.target import Deployment, Target
 from compress.types import AS_STORED, COMPILED_SUFFIX, SCRIPT_SUFFIX, Artifact, InputSpec, Scaling
 
 __all__ = ["Content", "write_bundle"]
-
-_SCRIPTS = {"benchmark.py": None, "build_engine.py": "tensorrt"}
-"""Scripts that run on the device, each with the runtime it is for; None goes into every bundle."""
 
 
 _ENGINES = """Engines first: `python3 build_engine.py` builds them here, on the device they run on, checks them, and
@@ -105,9 +102,9 @@ def write_bundle(content: Content, folder: Path) -> None:
     models = _models(content)
     for path in (*(artifact.path for artifact in content.models.values()), content.golden, *content.extra):
         _place(path, folder / path.name)
-    runtimes = {model.runtime for model in models}
-    for name in (name for name, runtime in _SCRIPTS.items() if runtime is None or runtime in runtimes):
-        copy_file(AGENT / name, folder / name)
+    for name, source in agent_files({model.runtime for model in models}).items():
+        make_folder((folder / name).parent)
+        copy_file(source, folder / name)
     packages = _packages(content)
     write_bytes(folder / "requirements.txt", _requirements(content.target, packages).encode())
     write_bytes(folder / "README.md", _readme(content, models).encode())
@@ -239,7 +236,7 @@ def _compile_section(models: Sequence[BundleModel]) -> str:
 
 def _manifest(content: Content, models: tuple[BundleModel, ...], packages: tuple[str, ...], folder: Path) -> Manifest:
     target = content.target
-    paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     with np.load(content.golden, allow_pickle=False) as golden:
         samples = len(golden["inputs"])
     return Manifest(
@@ -259,6 +256,8 @@ def _manifest(content: Content, models: tuple[BundleModel, ...], packages: tuple
         classes=content.classes,
         golden=Golden(content.golden.name, samples),
         models=models,
-        files=tuple(BundleFile(path.name, sha256_file(path), path.stat().st_size) for path in paths),
+        files=tuple(
+            BundleFile(path.relative_to(folder).as_posix(), sha256_file(path), path.stat().st_size) for path in paths
+        ),
         scaling=content.scaling,
     )

@@ -1,11 +1,10 @@
-"""Building an engine on this machine, with the very script that the device runs, in a process of its own."""
+"""Building an engine on this machine, with the very program that the device runs, in a process of its own."""
 
 from __future__ import annotations
 
 import json
 import sys
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,13 @@ if TYPE_CHECKING:
     from compress.engine.plan import EnginePlan
 
 __all__ = ["Built", "build_engine"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+# `-c` looks for modules in the folder that the user is in first: that place is the package's own.
+_PROGRAM = (
+    "import sys; sys.path[0] = sys.argv.pop(1); "
+    "from compress.device.agent.build_engine import main; sys.exit(main(sys.argv[1:]))"
+)
 
 
 @dataclass(frozen=True)
@@ -39,10 +45,9 @@ def build_engine(plan: EnginePlan, onnx: Path, engine: Path) -> Built:
     Raises:
         StageError: the builder's own reason: the parser does not take a node, no kernel, no memory.
     """
-    script = resources.files("compress") / "device" / "agent" / "build_engine.py"
     result = engine.with_name(engine.name + ".json")
-    command = [sys.executable, str(script), *_arguments(plan), "--onnx", str(onnx), "--engine", str(engine)]
-    done = run_child([*command, "--json", str(result)])
+    command = [sys.executable, "-c", _PROGRAM, str(_ROOT), *_arguments(plan), "--onnx", str(onnx)]
+    done = run_child([*command, "--engine", str(engine), "--json", str(result)])
     if done.returncode != 0:
         raise StageError(_reason(done.stderr, done.returncode))
     try:

@@ -1,7 +1,6 @@
-"""The part of the CUDA driver that running an engine needs, through ctypes: no CUDA package, no second copy of CUDA.
+"""What timing on a GPU needs besides the agent's binding of the CUDA driver: streams, events, and memory with an owner.
 
-Signatures: NVIDIA CUDA Driver API reference, sections on memory, streams and events. Everything lives in the device's
-primary context, which TensorRT and PyTorch use too.
+Signatures: NVIDIA CUDA Driver API reference, sections on memory, streams and events.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.device.agent.cuda import OUT_OF_MEMORY, Cuda
+from compress.device.agent.values import Problem
 from compress.errors import StageError
 
 if TYPE_CHECKING:
@@ -19,11 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DeviceBuffer", "Event", "Gpu", "Stream", "open_gpu", "pinned"]
 
-_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY, cuda.h
-_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*, cuda.h
 
-
-class Gpu:
+class Gpu(Cuda):
     """The first CUDA device of this process.
 
     Attributes:
@@ -31,53 +29,29 @@ class Gpu:
         capability: compute capability, `(major, minor)`.
     """
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
-        device, context, name = ctypes.c_int(), ctypes.c_void_p(), ctypes.create_string_buffer(128)
-        self.call("cuInit", 0)
-        self.call("cuDeviceGet", ctypes.byref(device), 0)
-        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
-        self.call("cuCtxSetCurrent", context)
-        self.call("cuDeviceGetName", name, len(name), device)
-        self.name = name.value.decode("utf-8", "replace")
-        self.capability = (self._attribute(_CAPABILITY_MAJOR, device), self._attribute(_CAPABILITY_MINOR, device))
+    def __init__(self) -> None:
+        super().__init__()
+        facts = self.describe()
+        self.name: str = facts["name"]
+        self.capability: tuple[int, int] = (facts["capability"][0], facts["capability"][1])
 
-    def call(self, function: str, *arguments: object) -> None:
-        """Call a driver function.
-
-        Raises:
-            StageError: it does not return 0.
-        """
-        code = getattr(self._library, function)(*arguments)
-        if code == _OUT_OF_MEMORY:
-            raise StageError("the GPU is out of memory", fix="close other programs on it, or use a smaller batch")
-        if code:
-            text = ctypes.c_char_p()
-            self._library.cuGetErrorString(code, ctypes.byref(text))
-            raise StageError(f"the CUDA driver answers {function} with {(text.value or b'an error').decode()} ({code})")
+    def failure(self, function: str, code: int, said: str) -> StageError:
+        """The program's own error about a call that does not return 0."""
+        if code == OUT_OF_MEMORY:
+            return StageError("the GPU is out of memory", fix="close other programs on it, or use a smaller batch")
+        return StageError(f"the CUDA driver answers {function} with {said} ({code})")
 
     def free_bytes(self) -> int:
         """Memory of the GPU that nobody uses now."""
-        free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        self.call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
-        return free.value
-
-    def synchronize(self) -> None:
-        """Wait for everything that was started."""
-        self.call("cuCtxSynchronize")
-
-    def _attribute(self, number: int, device: ctypes.c_int) -> int:
-        value = ctypes.c_int()
-        self.call("cuDeviceGetAttribute", ctypes.byref(value), number, device)
-        return value.value
+        return self.memory()[0]
 
 
 @lru_cache
 def open_gpu() -> Gpu | None:
     """The GPU; None where there is no driver or no device."""
     try:
-        return Gpu(ctypes.CDLL("libcuda.so.1"))
-    except (OSError, StageError):
+        return Gpu()
+    except (Problem, StageError):
         return None
 
 
@@ -86,8 +60,8 @@ class DeviceBuffer:
 
     def __init__(self, gpu: Gpu, size: int) -> None:
         self._gpu = gpu
-        self._address = ctypes.c_uint64()
-        gpu.call("cuMemAlloc_v2", ctypes.byref(self._address), ctypes.c_size_t(size))
+        self._address = ctypes.c_uint64(0)
+        self._address.value = gpu.allocate(size)
 
     @property
     def address(self) -> int:

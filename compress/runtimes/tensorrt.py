@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.device.agent.tensorrt_engine import Engine, Tensor
 from compress.errors import MissingExtra, StageError
 from compress.runtimes.cuda import DeviceBuffer, Event, Stream, open_gpu, pinned
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from compress.types import Artifact
 
 __all__ = ["CallTimes", "TensorRTRunner", "interleaved", "load", "load_engine", "unavailable"]
-
-_TYPES = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "INT32": np.int32}
 
 
 @dataclass(frozen=True)
@@ -45,19 +44,16 @@ class TensorRTRunner:
             raise StageError(f"{title} needs an NVIDIA GPU, and none answers here", fix="run it on the device")
         self.name = f"tensorrt {trt.__version__} on {gpu.name}"
         self._gpu, self._title = gpu, title
-        self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
-        self._engine = self._runtime.deserialize_cuda_engine(content)
-        if self._engine is None and gpu.free_bytes() >= 2 * len(content):
+        self._engine = Engine(trt, content)
+        if self._engine.damaged and gpu.free_bytes() >= 2 * len(content):
             raise StageError(
                 f"TensorRT {trt.__version__} cannot load {title}: it is damaged, or of another TensorRT or GPU",
                 fix="build the engine again on this machine",
             )
-        context = None if self._engine is None else self._engine.create_execution_context()
-        if context is None:
+        if self._engine.context is None:
             raise StageError(f"the GPU has too little memory to run {title}", fix="close other programs on it")
-        self._context = context
-        self._input, self._output = self._names(trt)
-        self.smallest, self.largest = self._profile()
+        self._input, self._output = self._tensors()
+        self.smallest, self.largest = self._engine.batches(self._input)
         self._stream = Stream(gpu)
         self._host_in, self._device_in = self._buffers(self._input)
         self._host_out, self._device_out = self._buffers(self._output)
@@ -120,10 +116,10 @@ class TensorRTRunner:
         """Milliseconds of every layer, the median of `runs` calls; together more than a call, as each is waited for."""
         trt = _tensorrt()
         self.prepare(images)
-        context = self._engine.create_execution_context()
-        context.set_input_shape(self._input, (len(images), *self._host_in.shape[1:]))
-        context.set_tensor_address(self._input, self._device_in.address)
-        context.set_tensor_address(self._output, self._device_out.address)
+        context = self._engine.engine.create_execution_context()
+        context.set_input_shape(self._input.key, (len(images), *self._host_in.shape[1:]))
+        context.set_tensor_address(self._input.key, self._device_in.address)
+        context.set_tensor_address(self._output.key, self._device_out.address)
         times: dict[str, list[float]] = {}
 
         class Profiler(trt.IProfiler):  # type: ignore[name-defined]
@@ -151,36 +147,27 @@ class TensorRTRunner:
         return self._host_out[:count].astype(np.float32)
 
     def _enqueue(self) -> None:
-        if not self._context.execute_async_v3(self._stream.handle.value):
+        if not self._engine.execute(self._stream.handle.value):
             raise StageError(f"TensorRT failed to run {self._title}")
 
     def _set_batch(self, batch: int) -> None:
         if batch != self._batch:
-            self._context.set_input_shape(self._input, (batch, *self._host_in.shape[1:]))
+            self._engine.set_shape(self._input, (batch, *self._host_in.shape[1:]))
             self._batch = batch
 
-    def _names(self, trt) -> tuple[str, str]:  # type: ignore[no-untyped-def]  # noqa: ANN001  the package has no types
-        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        inputs = [name for name in names if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-        outputs = [name for name in names if name not in inputs]
+    def _tensors(self) -> tuple[Tensor, Tensor]:
+        tensors = self._engine.tensors()
+        inputs, outputs = ([one for one in tensors if one.is_input is way] for way in (True, False))
         if len(inputs) != 1 or len(outputs) != 1:
             raise StageError(f"{self._title} has {len(inputs)} inputs and {len(outputs)} outputs, want one of each")
         return inputs[0], outputs[0]
 
-    def _profile(self) -> tuple[int, int]:
-        batch = self._engine.get_tensor_shape(self._input)[0]
-        if batch > 0:
-            return batch, batch
-        low, _, high = self._engine.get_tensor_profile_shape(self._input, 0)
-        return low[0], high[0]
-
-    def _buffers(self, name: str) -> tuple[NDArray[np.generic], DeviceBuffer]:
+    def _buffers(self, tensor: Tensor) -> tuple[NDArray[np.generic], DeviceBuffer]:
         """Host and device memory for the largest batch of a tensor, which the context is told of."""
-        shape = (self.largest, *tuple(self._engine.get_tensor_shape(name))[1:])
-        host = pinned(self._gpu, shape, _TYPES[self._engine.get_tensor_dtype(name).name])
+        host = pinned(self._gpu, (self.largest, *tensor.shape[1:]), tensor.dtype)
         host[...] = 0
         device = DeviceBuffer(self._gpu, host.nbytes)
-        self._context.set_tensor_address(name, device.address)
+        self._engine.set_address(tensor, device.address)
         return host, device
 
 

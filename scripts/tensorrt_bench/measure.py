@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "compress/device/agent")]
+sys.path.insert(0, str(ROOT))
 
-import build_engine  # noqa: E402  the device's own script
-
+from compress.device.agent.builder.network import build  # noqa: E402  the device's own
+from compress.device.agent.builder.plans import Plan  # noqa: E402
 from compress.engine.race import Candidate, describe, fastest, race  # noqa: E402
 from compress.parity import TOLERANCES  # noqa: E402
 from compress.runtimes.cuda import DeviceBuffer, Stream, open_gpu  # noqa: E402
@@ -148,7 +148,7 @@ class Bench:
         self.save()
         started = time.monotonic()
         try:
-            found = build_engine.build(tensorrt, self.plan(group, engine, calibration))
+            found = build(tensorrt, self.plan(group, engine, calibration))
         except Exception as error:
             traceback.print_exc()
             found = {"problem": f"{type(error).__name__}: {error}"}
@@ -165,10 +165,10 @@ class Bench:
         same = [one["seconds"] for key, one in known if key.startswith(group.net)]
         return (max(same[-3:]) if same else max([one["seconds"] for _, one in known[-3:]], default=20.0)) + 5.0
 
-    def plan(self, group: Group, engine: Engine, calibration: NDArray[np.float32]) -> build_engine.Plan:
+    def plan(self, group: Group, engine: Engine, calibration: NDArray[np.float32]) -> Plan:
         found = self.models / f"{group.net}.calibration.cache"
         cache = found if engine.cache else self.output / f"calibration-{group.net}.cache"
-        return build_engine.Plan(
+        return Plan(
             onnx=str(self.models / engine.file),
             engine=str(self.engine_path(group, engine)),
             precision=engine.precision,

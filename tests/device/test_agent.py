@@ -9,14 +9,19 @@ import sys
 
 import numpy as np
 import pytest
-from bundle_factory import QUICK, edit_manifest, images, load_agent, make_bundle, run_agent
+from bundle_factory import QUICK, edit_manifest, images, make_bundle, run_agent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compress.device.agent.golden import compare
+from compress.device.agent.isolation import isolated
+from compress.device.agent.machine import describe_device
+from compress.device.agent.order_statistics import median_interval, quantile
+from compress.device.agent.state import Watcher, read_state, throttled
+from compress.device.agent.timing import FEWEST_CALLS, measure
+from compress.device.agent.values import Problem
 from compress.measure import latency
 from compress.results.device import DeviceLatency
-
-agent = load_agent()
 
 
 @pytest.fixture(scope="module")
@@ -165,16 +170,32 @@ def test_a_crash_is_an_answer():
         faulthandler.disable()  # pytest's would print a traceback
         os.kill(os.getpid(), signal.SIGILL)
 
-    with pytest.raises(agent.Problem, match="uses instructions this CPU does not have"):
-        agent.isolated(die)
+    with pytest.raises(Problem, match="uses instructions this CPU does not have"):
+        isolated(die)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_runtime_that_ends_the_process_is_an_answer(code):
+    with pytest.raises(Problem, match=f"the runtime ended the process, with exit code {code}"):
+        isolated(lambda: os._exit(code))
+
+
+def test_ctrl_c_in_the_child_ends_the_child_only():
+    """It does not go on as a second parent."""
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(Problem, match="the runtime ended the process, with exit code 1"):
+        isolated(interrupt)
 
 
 def test_an_unexpected_exception_is_an_answer(capfd):
     def fail():
         raise KeyError("weights")
 
-    with pytest.raises(agent.Problem, match="KeyError: 'weights'"):
-        agent.isolated(fail)
+    with pytest.raises(Problem, match="KeyError: 'weights'"):
+        isolated(fail)
     assert "Traceback" in capfd.readouterr().err
 
 
@@ -182,7 +203,7 @@ def test_an_unexpected_exception_is_an_answer(capfd):
 @settings(deadline=None, max_examples=30)
 def test_the_interval_of_the_median_is_the_exact_one_within_a_rank(count):
     """The ranks of the agent's normal approximation against those of the binomial distribution."""
-    low, high = agent.median_interval(range(count))
+    low, high = median_interval(range(count))
     exact_low, exact_high = latency.median_interval(range(count))
     assert abs(low - exact_low) <= 1
     assert abs(high - exact_high) <= 1
@@ -190,38 +211,38 @@ def test_the_interval_of_the_median_is_the_exact_one_within_a_rank(count):
 
 @given(st.lists(st.floats(0.1, 100), min_size=1, max_size=50), st.floats(0, 1))
 def test_quantiles_are_numpys(values, q):
-    assert agent.quantile(sorted(values), q) == pytest.approx(np.quantile(values, q))
+    assert quantile(sorted(values), q) == pytest.approx(np.quantile(values, q))
 
 
 def test_measuring_stops_when_the_median_is_settled():
     calls = []
-    found = agent.measure(calls.append, 0, 5.0)
+    found = measure(calls.append, 0, 5.0)
     assert found["settled"]
     assert found["runs"] + found["warmup"] == len(calls)
-    assert found["runs"] >= agent.FEWEST_CALLS
+    assert found["runs"] >= FEWEST_CALLS
 
 
 def test_comparison_knows_every_limit():
     expected = np.array([[1.0, 4.0]], np.float32)
     close = expected + np.float32(0.01)
-    assert agent.compare(expected, expected, {"abs_error": 0.0})["identical"]
-    assert agent.compare(expected, close, {"abs_error": 0.02})["passed"]
-    assert "allowed 0.005" in agent.compare(expected, close, {"abs_error": 0.005})["reason"]
-    assert "of the largest output" in agent.compare(expected, close, {"relative_error": 1e-3})["reason"]
-    assert "dB" in agent.compare(expected, close, {"sqnr_db": 60.0})["reason"]
-    assert "NaN" in agent.compare(expected, expected * np.nan, {})["reason"]
-    assert "shape" in agent.compare(expected, expected[:, :1], {})["reason"]
+    assert compare(expected, expected, {"abs_error": 0.0})["identical"]
+    assert compare(expected, close, {"abs_error": 0.02})["passed"]
+    assert "allowed 0.005" in compare(expected, close, {"abs_error": 0.005})["reason"]
+    assert "of the largest output" in compare(expected, close, {"relative_error": 1e-3})["reason"]
+    assert "dB" in compare(expected, close, {"sqnr_db": 60.0})["reason"]
+    assert "NaN" in compare(expected, expected * np.nan, {})["reason"]
+    assert "shape" in compare(expected, expected[:, :1], {})["reason"]
 
 
 def test_throttling_flags_of_a_raspberry_pi():
-    assert agent.throttled("throttled=0x50005") == [
+    assert throttled("throttled=0x50005") == [
         "under-voltage",
         "throttled",
         "under-voltage since boot",
         "throttled since boot",
     ]
-    assert agent.throttled("throttled=0x0") == []
-    assert agent.throttled(None) is None
+    assert throttled("throttled=0x0") == []
+    assert throttled(None) is None
 
 
 def lay(root, files):
@@ -246,25 +267,25 @@ def test_clocks_temperature_and_power_are_read(tmp_path):
             "sys/class/hwmon/hwmon3/curr1_input": "800\n",
         },
     )
-    state = agent.read_state(str(tmp_path))
+    state = read_state(str(tmp_path))
     assert (state["governor"], state["clocks_mhz"], state["celsius"]) == ("ondemand", [600.0], 51.0)
     assert state["watts"] == {"VDD_IN": 4.0}
 
 
 def test_power_is_summed_up_with_its_spread_and_the_number_of_readings():
-    watcher = agent.Watcher()
+    watcher = Watcher()
     watcher.watts = [{"VDD_IN": 4.0, "GPU": None}, {"VDD_IN": 6.0, "GPU": 1.0}, {"VDD_IN": 5.0, "GPU": None}]
     summary = watcher.summary()
     assert summary["mean_watts"] == {"GPU": 1.0, "VDD_IN": 5.0}
     assert summary["watts_deviation"] == {"VDD_IN": 1.0}
     assert summary["watts_readings"] == {"GPU": 1, "VDD_IN": 3}
-    assert agent.Watcher().summary() == dict.fromkeys(summary)
+    assert Watcher().summary() == dict.fromkeys(summary)
 
 
 def test_a_device_that_tells_nothing_is_no_error(tmp_path):
-    state = agent.read_state(str(tmp_path))
+    state = read_state(str(tmp_path))
     assert (state["governor"], state["clocks_mhz"], state["celsius"], state["watts"]) == (None, [], None, None)
-    assert agent.describe_device(str(tmp_path))["memory_bytes"] is None
+    assert describe_device(str(tmp_path))["memory_bytes"] is None
 
 
 def test_the_device_is_named_by_its_device_tree(tmp_path):
@@ -276,7 +297,7 @@ def test_the_device_is_named_by_its_device_tree(tmp_path):
             "proc/meminfo": "MemTotal:        3884360 kB\n",
         },
     )
-    device = agent.describe_device(str(tmp_path))
+    device = describe_device(str(tmp_path))
     assert device["model"] == "Raspberry Pi 4 Model B Rev 1.4"
     assert device["cpu_flags"] == ["fp", "asimd", "crc32"]
     assert device["memory_bytes"] == 3884360 * 1024
@@ -377,6 +398,6 @@ def test_no_file_of_the_bundle_stands_in_for_a_module(tmp_path, script, start):
 @given(st.lists(st.floats(1e-6, 1e3), min_size=3, max_size=80))
 def test_law_what_the_agent_writes_is_in_the_order_that_its_reader_asks_for(times):
     ordered = sorted(times)
-    low, high = agent.median_interval(ordered)
-    middle, p90, p99 = (agent.quantile(ordered, q) for q in (0.5, 0.9, 0.99))
+    low, high = median_interval(ordered)
+    middle, p90, p99 = (quantile(ordered, q) for q in (0.5, 0.9, 0.99))
     assert DeviceLatency(middle, low, high, p90, p99, ordered[0], len(times), 3, True, 1.0).ordered

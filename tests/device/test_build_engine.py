@@ -13,9 +13,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from bundle_factory import AGENT, edit_manifest, load_agent, make_bundle
+from bundle_factory import edit_manifest, make_bundle
+
+from compress.device.agent.build_engine import main
+from compress.device.agent.builder.layers import count_precisions, layer_precision
+from compress.device.agent.builder.limits import choose_workspace, fp16_refusal, int8_refusal
+from compress.device.agent.builder.network import tactic_sources
+from compress.device.agent.builder.plans import Plan, trtexec
+from compress.device.agent.builder.race import recommend
+from compress.device.agent.runners import load
+from compress.device.agent.values import Problem
+from compress.device.bundle_agent import AGENT
 
 STANDIN = Path(__file__).parent / "standin"
 
@@ -88,14 +99,53 @@ def as_int8(document):
 
 
 def test_a_tensorrt_bundle_brings_the_builder_and_others_do_not(made, tmp_path):
-    assert (made / "build_engine.py").read_bytes() == (AGENT / "build_engine.py").read_bytes()
-    assert not (make_bundle(tmp_path, target="raspberry_pi_4") / "build_engine.py").exists()
+    start = (AGENT / "start.py").read_bytes()
+    assert (made / "build_engine.py").read_bytes() == start == (made / "benchmark.py").read_bytes()
+    assert (made / "agent/builder/network.py").exists()
+    other = make_bundle(tmp_path, target="raspberry_pi_4")
+    assert not [path for path in ("build_engine.py", "agent/builder") if (other / path).exists()]
 
 
 def test_standin_a_wrong_batch_names_the_form(jetson, bundle):
     done = jetson(bundle, "--batch", "8,1,1")
     assert done.returncode == 2
     assert "smallest,usual,largest like 1,8,32; got '8,1,1'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--batch", "x"], "smallest,usual,largest like 1,8,32; got 'x'"),
+        (["--batch", "1,8,99999999"], "smallest,usual,largest like 1,8,32"),
+        (["--workspace-mib", "-5"], "'-5' is not a whole number from 1 to 1048576"),
+        (["--workspace-mib", "much"], "'much' is not a whole number from 1 to 1048576"),
+        (["--precision", "int4"], "invalid choice: 'int4'"),
+        (["--seconds", "nan"], "'nan' is not a number of seconds above 0"),
+    ],
+)
+def test_a_wrong_request_is_one_line(made, capsys, arguments, words):
+    assert main(["--bundle", str(made), *arguments]) == 2
+    out, error = capsys.readouterr()
+    assert words in error
+    assert (error.count("\n"), out) == (1, "")
+
+
+def test_a_tactic_source_that_is_none_is_one_line():
+    class TacticSource:
+        CUBLAS, CUDNN = range(2)
+
+    package = SimpleNamespace(__version__="8.5.2", TacticSource=TacticSource)
+    assert tactic_sources(package, ["CUDNN", "CUBLAS", "CUDNN"]) == 0b11
+    with pytest.raises(Problem, match=r"8\.5\.2 has no tactic source '__doc__' \| fix: one of CUBLAS, CUDNN"):
+        tactic_sources(package, ["CUBLAS", "__doc__"])
+    with pytest.raises(Problem, match="has no tactic source 'CUDNN'"):
+        tactic_sources(SimpleNamespace(__version__="8.0.1"), ["CUDNN"])
+
+
+def test_a_command_to_copy_is_quoted():
+    plan = Plan("/b/net;reboot.onnx", "/b/net;reboot.engine", "fp16", 1 << 28)
+    text = trtexec(plan, "8.5.2", "input", (3, 8, 8))
+    assert text.startswith("trtexec --onnx='net;reboot.onnx' --saveEngine='net;reboot.engine' --fp16")
 
 
 def test_standin_a_changed_file_is_not_built(jetson, bundle):
@@ -187,39 +237,25 @@ def test_standin_trtexec_builds_the_same(jetson, bundle):
 
 
 def test_without_an_engine_the_benchmark_names_the_builder(bundle, monkeypatch):
-    agent = load_agent()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     (model,) = json.loads((bundle / "manifest.json").read_text())["models"]
-    with pytest.raises(agent.Problem, match=r"net.onnx has no engine yet \| fix: python3 build_engine.py builds it"):
-        agent.load(str(bundle), model, 1)
+    with pytest.raises(Problem, match=r"net.onnx has no engine yet \| fix: python3 build_engine.py builds it"):
+        load(str(bundle), model, 1)
 
 
 # --- without any device -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def builder():
-    before = list(sys.path)
-    try:
-        spec = importlib.util.spec_from_file_location("build_engine_agent", AGENT / "build_engine.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)  # it finds benchmark.py beside itself, and nothing else there
-        assert sys.path == before
-    finally:
-        sys.modules.pop("benchmark", None)
-    return module
 
 
 @pytest.mark.parametrize(
     ("capability", "int8", "fp16"),
     [((5, 2), False, False), ((5, 3), False, True), ((6, 1), True, True), ((6, 2), False, True), ((7, 2), True, True)],
 )
-def test_precisions_follow_the_compute_capability(builder, capability, int8, fp16):
-    assert (builder.int8_refusal(capability) is None) == int8
-    assert (builder.fp16_refusal(capability) is None) == fp16
+def test_precisions_follow_the_compute_capability(capability, int8, fp16):
+    assert (int8_refusal(capability) is None) == int8
+    assert (fp16_refusal(capability) is None) == fp16
 
 
-def test_the_fastest_engine_that_is_right_is_recommended(builder):
+def test_the_fastest_engine_that_is_right_is_recommended():
     def engine(name, precision, ms, problem=None):
         return {
             "engine": name,
@@ -229,26 +265,26 @@ def test_the_fastest_engine_that_is_right_is_recommended(builder):
             "latency": {"median_ms": ms},
         }
 
-    found = builder.recommend([engine("a", "int8", 2.0), engine("b", "fp16", 1.0), engine("c", "fp32", 0.5, "wrong")])
+    found = recommend([engine("a", "int8", 2.0), engine("b", "fp16", 1.0), engine("c", "fp32", 0.5, "wrong")])
     assert found["engine"] == "b"
     assert found["why"] == "b 1.000 ms, a 2.000 ms; INT8 is slower here"
-    assert builder.recommend([engine("c", "fp32", 0.5, "wrong")]) is None
+    assert recommend([engine("c", "fp32", 0.5, "wrong")]) is None
 
 
-def test_layers_are_counted_by_what_they_read(builder):
+def test_layers_are_counted_by_what_they_read():
     def layer(kind, datatype):
         return {"Name": "n", "LayerType": kind, "Inputs": [{"Format/Datatype": datatype}]}
 
-    assert builder.layer_precision(layer("x", "Thirty-two wide channel vectorized row major Int8 format")) == "int8"
-    assert builder.layer_precision(layer("x", "Channel major FP16 format where channel % 8 == 0")) == "fp16"
-    assert builder.layer_precision(layer("x", "Row major linear FP32")) == "fp32"
+    assert layer_precision(layer("x", "Thirty-two wide channel vectorized row major Int8 format")) == "int8"
+    assert layer_precision(layer("x", "Channel major FP16 format where channel % 8 == 0")) == "fp16"
+    assert layer_precision(layer("x", "Row major linear FP32")) == "fp32"
     layers = [{"type": "CaskConvolution", "precision": "int8"}, {"type": "Reformat", "precision": "fp32"}]
-    assert builder.count_precisions(layers) == {"int8": 1, "moving data": 1}
+    assert count_precisions(layers) == {"int8": 1, "moving data": 1}
 
 
-def test_the_workspace_fits_a_small_device(builder):
+def test_the_workspace_fits_a_small_device():
     mib = 1 << 20
-    assert builder.choose_workspace(None, 8192 * mib) == 1024 * mib
-    assert builder.choose_workspace(None, 1000 * mib) == 250 * mib
-    assert builder.choose_workspace(None, 10 * mib) == 64 * mib
-    assert builder.choose_workspace(32, 8192 * mib) == 32 * mib
+    assert choose_workspace(None, 8192 * mib) == 1024 * mib
+    assert choose_workspace(None, 1000 * mib) == 250 * mib
+    assert choose_workspace(None, 10 * mib) == 64 * mib
+    assert choose_workspace(32, 8192 * mib) == 32 * mib

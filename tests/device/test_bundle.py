@@ -27,11 +27,17 @@ def bundle(made, tmp_path):
     return shutil.copytree(made, tmp_path / "bundle")
 
 
+def plain_files(folder) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_the_manifest_lists_every_file_with_its_checksum(made):
     document = json.loads((made / "manifest.json").read_text())
     listed = {record["path"]: record for record in document["files"]}
-    assert set(listed) == {"README.md", "benchmark.py", "golden.npz", "net.onnx", "requirements.txt"}
-    assert set(listed) == {path.name for path in made.iterdir()} - {"manifest.json"}
+    own = {"README.md", "benchmark.py", "golden.npz", "net.onnx", "requirements.txt"}
+    assert {name for name in listed if "/" not in name} == own
+    assert {"agent/__init__.py", "agent/benchmark.py", "agent/runners/onnxruntime.py"} < set(listed)
+    assert set(listed) == plain_files(made) - {"manifest.json"}
     for name, record in listed.items():
         content = (made / name).read_bytes()
         assert (record["sha256"], record["size_bytes"]) == (hashlib.sha256(content).hexdigest(), len(content))
@@ -88,7 +94,7 @@ def test_a_jetson_brings_its_runtime_itself(tmp_path):
 
 def test_the_same_content_gives_the_same_bytes(made, tmp_path):
     again = make_bundle(tmp_path / "elsewhere")
-    for path in again.iterdir():
+    for path in again.rglob("*"):
         os.utime(path, (time.time() + 5000,) * 2)
     from compress.device.archive import pack
 
@@ -101,7 +107,7 @@ def test_the_archive_holds_the_folder(made, tmp_path):
     with tarfile.open(made.with_name("bundle.tar.gz")) as tar:
         members = tar.getmembers()
         tar.extractall(tmp_path, filter="data")
-    assert {member.name for member in members} == {f"bundle/{path.name}" for path in made.iterdir()}
+    assert {member.name for member in members} == {f"bundle/{name}" for name in plain_files(made)}
     assert {(member.mtime, member.uid, member.uname) for member in members} == {(0, 0, "")}
     assert read_bundle(tmp_path / "bundle").digest == read_bundle(made).digest
 

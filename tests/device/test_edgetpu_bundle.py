@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from bundle_factory import QUICK, edit_manifest, load_agent, make_tflite_bundle, run_agent
+from bundle_factory import QUICK, edit_manifest, make_tflite_bundle, run_agent
 
+from compress.device.agent.benchmark import main
 from compress.device.archive import pack
 from compress.errors import ConfigError
 from compress.results.bundle import read_bundle
@@ -104,7 +105,7 @@ def test_a_compiled_file_is_looked_for_in_the_bundle_only(bundle, capsys, name):
     edit_manifest(bundle, lambda document: document["models"][1].update(compiled=name))
     with pytest.raises(ConfigError, match="leaves the folder"):
         read_bundle(bundle)
-    assert load_agent().main(["--bundle", str(bundle), "--any-device"]) == 2
+    assert main(["--bundle", str(bundle), "--any-device"]) == 2
     assert "leaves the bundle" in capsys.readouterr().err
 
 

@@ -43,6 +43,10 @@ def bundle(made):
     return read_bundle(made)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def silent(text: str) -> None:
     pass
 
@@ -61,9 +65,7 @@ def test_a_bundle_is_copied_measured_and_brought_back(bundle, home):
     assert said[0].startswith("copied 0.1 MiB")
     assert "what is there" in said[1]
     copied = home / "bundles" / bundle.digest
-    assert {path.name: path.read_bytes() for path in copied.iterdir()} == {
-        path.name: path.read_bytes() for path in bundle.folder.iterdir()
-    }
+    assert contents(copied) == contents(bundle.folder)
     assert not list((home / "runs").iterdir())
 
 
@@ -241,7 +243,9 @@ def test_no_module_of_the_folder_the_user_is_in_is_imported(bundle, home, tmp_pa
     assert not (tmp_path / "marker").exists()
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/passwd", ".ssh", "a/b", "", "net.onnx\n"])
+@pytest.mark.parametrize(
+    "path", ["../x", "/etc/passwd", ".ssh", "a/b", "", "net.onnx\n", "agent/../x", "agent/x/y", "agent/.x"]
+)
 def test_the_courier_takes_plain_names_only(bundle, home, path):
     from compress.results.bundle import BundleFile
 

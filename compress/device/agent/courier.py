@@ -59,8 +59,9 @@ def run_folder(request: Json) -> str:
 
 
 def file_path(request: Json, record: Json) -> str:
-    """Plain names only: a bundle is flat."""
-    return os.path.join(bundle_folder(request), checked(record["path"], "[A-Za-z0-9_][A-Za-z0-9._-]*"))
+    """Plain names only: a bundle is flat but for the agent's own folders."""
+    folders = "(agent/(runners/|builder/)?)?"
+    return os.path.join(bundle_folder(request), checked(record["path"], folders + "[A-Za-z0-9_][A-Za-z0-9._-]*"))
 
 
 # --- requests: each takes the request and returns the answer ----------------------------------------------------------
@@ -113,6 +114,7 @@ def put(request: Json) -> Json:
     if len(content) < request["size"]:
         sys.exit(0)  # the connection is gone
     try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         with open(path + ".part", "r+b" if request["offset"] else "wb") as stream:
             stream.seek(request["offset"])
             stream.truncate()

@@ -15,3 +15,23 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     *value = attribute == 75 ? capability / 10 : capability % 10;
     return 0;
 }
+
+/* The GPU's memory is the host's, and everything that is started is done at once. */
+typedef unsigned long long pointer;
+int cuCtxSynchronize(void) { return 0; }
+int cuMemAlloc_v2(pointer *address, size_t size) {
+    if (size > (size_t)1 << 30) return 2; /* CUDA_ERROR_OUT_OF_MEMORY */
+    *address = (pointer)malloc(size);
+    return 0;
+}
+int cuMemFree_v2(pointer address) { free((void *)address); return 0; }
+int cuMemAllocHost_v2(void **address, size_t size) { *address = malloc(size); return 0; }
+int cuMemcpyHtoD_v2(pointer to, const void *from, size_t size) { memcpy((void *)to, from, size); return 0; }
+int cuMemcpyDtoH_v2(void *to, pointer from, size_t size) { memcpy(to, (void *)from, size); return 0; }
+int cuMemcpyHtoDAsync_v2(pointer to, const void *from, size_t size, void *stream) { return cuMemcpyHtoD_v2(to, from, size); }
+int cuMemcpyDtoHAsync_v2(void *to, pointer from, size_t size, void *stream) { return cuMemcpyDtoH_v2(to, from, size); }
+int cuStreamCreate(void **stream, unsigned flags) { *stream = (void *)1; return 0; }
+int cuStreamSynchronize(void *stream) { return 0; }
+int cuEventCreate(void **event, unsigned flags) { *event = (void *)1; return 0; }
+int cuEventRecord(void *event, void *stream) { return 0; }
+int cuEventElapsedTime(float *milliseconds, void *start, void *end) { *milliseconds = 0.5f; return 0; }

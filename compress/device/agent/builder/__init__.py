@@ -1,0 +1,1 @@
+"""Building TensorRT engines; in bundles for devices that have TensorRT."""
