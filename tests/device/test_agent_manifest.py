@@ -267,7 +267,8 @@ def test_golden_outputs_that_are_no_numbers_prove_nothing():
 
 
 def test_an_unknown_format_is_the_failure_of_its_model(bundle):
-    edit_manifest(bundle, lambda document: document["models"][0].update(format="gguf", runtime="llama.cpp"))
+    other = {"format": "gguf", "runner": "gguf", "runtime": "llama.cpp"}
+    edit_manifest(bundle, lambda document: document["models"][0].update(other))
     done = run_agent(bundle, *QUICK)
     assert (done.code, done.err) == (1, "")
     assert done.result["results"][0]["problem"].endswith(
