@@ -1,4 +1,5 @@
-"""What is looked at across a finished run's boundaries: drift, ranges, why INT8 is slower, and the budget."""
+"""What is looked at across a finished run's boundaries: drift, ranges, why INT8 is slower, estimates, and the
+budget."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from typing import TypeVar
 
 from compress.budget import BudgetMissed, Limits, Outcome, Verdict, in_points
 from compress.errors import DeviceMissing
+from compress.estimate.all_files import estimate_all
+from compress.estimate.roofline import Estimate
 from compress.execute import Output, Result, Run
 from compress.formats.registry import profiled_by
 from compress.measure.boundary import int8_exact
@@ -17,6 +20,7 @@ from compress.measure.ranges import TensorRange, measure_ranges
 from compress.measure.reference import RecordedLogits
 from compress.measure.unmeasured import attempt
 from compress.parity import reference_runner
+from compress.pipeline import SOURCE
 from compress.profile.slower import Slower, explain
 from compress.runtimes.base import Runner
 from compress.stage import Progress
@@ -46,6 +50,7 @@ class Analyses:
     drift: tuple[Drift, ...]
     ranges: tuple[TensorRange, ...]
     slower: tuple[Slower, ...]
+    estimates: tuple[Estimate, ...]
     budget: tuple[Outcome, ...]
 
 
@@ -59,6 +64,7 @@ def analyse(results: list[Result], run: Run) -> Analyses:
         drift=_beside("drift of the exported files", lambda: _drift(results, run), run.progress),
         ranges=_beside("ranges", lambda: _ranges(results, run), run.progress),
         slower=_beside("why INT8 is slower", lambda: _slower(results, run), run.progress),
+        estimates=_beside("estimates", lambda: _estimates(results, run), run.progress),
         budget=_budget(results, run),
     )
 
@@ -186,6 +192,13 @@ def _remembered(graph: Output, name: str, kind: type[T], measure: Callable[[], T
         run.store.save_document(graph.digest, name, found)
         graph.release()
     return found
+
+
+def _estimates(results: list[Result], run: Run) -> tuple[Estimate, ...]:
+    """Estimate what each exported file may take on the target."""
+    exported = [result for result in results if result.measurement.stage != SOURCE and not result.measurement.handed_on]
+    files = [result.output.artifact for result in exported if result.measurement.format is not Format.TORCH]
+    return estimate_all(run.target, files)
 
 
 def _budget(results: list[Result], run: Run) -> tuple[Outcome, ...]:

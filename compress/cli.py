@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from compress import __version__
+from compress.arguments import ArgumentParser
 from compress.errors import ConfigError
 from compress.reading import is_folder
 from compress.resources import conf_folder, describe_choices
@@ -53,18 +53,13 @@ class Command:
     config_folder: Path | None = None
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]  # argparse exits; we raise one line
-        raise ConfigError(f"command line: {message}", fix=f"usage: {_USAGE}")
-
-
 def parse(arguments: Sequence[str]) -> Command:
     """Split arguments into flags and Hydra overrides.
 
     Raises:
         ConfigError: an unknown flag, or a flag without its value.
     """
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = ArgumentParser("python -m compress", usage=_USAGE)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--version", action="store_true")

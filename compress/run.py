@@ -31,12 +31,11 @@ from compress.device.inventory import find_devices
 from compress.device.transport import Transport
 from compress.device.visit import BenchOptions, check_device
 from compress.errors import CompressError, DeviceError, StageError
-from compress.estimate.all_files import estimate_all
 from compress.execute import Result, Run, execute
 from compress.files import assemble, write_bytes, write_in_order
 from compress.loggers import RunFacts, flattened, logged
 from compress.models import class_names, load_model, model_digest, self_contained
-from compress.pipeline import SOURCE, Pipeline
+from compress.pipeline import Pipeline
 from compress.record import create_report, summarize_file
 from compress.report.pages import run_pages
 from compress.request import Plan, Request, plan_run
@@ -45,7 +44,7 @@ from compress.results.manifest import delivered_files
 from compress.results.report import REPORT, Report
 from compress.stage import LeftOut, Progress
 from compress.store import StageStore
-from compress.types import Artifact, Format
+from compress.types import Artifact
 
 __all__ = ["Finished", "run_once"]
 
@@ -182,11 +181,6 @@ def _outputs(source: Artifact) -> int:
     return int(runtimes.load(source, threads=1)(image).shape[1])
 
 
-def _is_exported(result: Result) -> bool:
-    row = result.measurement
-    return row.format is not Format.TORCH and row.stage != SOURCE and not row.handed_on
-
-
 def _report(
     request: Request,
     tree: Tree,
@@ -212,7 +206,7 @@ def _report(
         ranges=analyses.ranges,
         slower=analyses.slower,
         budget=analyses.budget,
-        estimates=estimate_all(run.target, [result.output.artifact for result in results if _is_exported(result)]),
+        estimates=analyses.estimates,
         wall_seconds=seconds,
         left_out=left_out,
     )

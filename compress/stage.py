@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Batch", "BudgetJudge", "Context", "ExportStage", "LeftOut", "Progress", "Split", "Splits", "Stage"]
-__all__ += ["maker_of"]
+__all__ = ["Batch", "BudgetJudge", "Context", "ExportStage", "LeftOut", "Progress", "Silent", "Split", "Splits"]
+__all__ += ["Stage", "maker_of"]
 
 T = TypeVar("T")
 
@@ -83,6 +83,19 @@ class Progress(Protocol):
     def log(self, message: str) -> None:
         """One line for the user."""
         ...
+
+
+class Silent:
+    """A `Progress` that shows nothing."""
+
+    def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        """Yield `items`."""
+        del description, total
+        yield from items
+
+    def log(self, message: str) -> None:
+        """Drop the line."""
+        del message
 
 
 class BudgetJudge(Protocol):

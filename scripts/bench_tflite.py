@@ -99,9 +99,10 @@ def convert_torchvision(name: str, path: Path, precision: str) -> Converted:
     from compress.graph import call_nodes
     from compress.litert.write import Form, tflite_bytes
     from compress.quantization.observers import load_observer
+    from compress.quantization.op_kind import OpKind
     from compress.quantization.operators import kind_of
     from compress.quantization.placement import Recipe
-    from compress.quantization.policy import OpKind, load_policy
+    from compress.quantization.policy import load_policy
     from compress.quantization.ptq import calibrate, convert, float_graph, prepare
 
     torch.manual_seed(0)

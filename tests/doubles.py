@@ -6,17 +6,23 @@ from __future__ import annotations
 import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from compress.config import load_target
 from compress.measure.host import describe_host, int8_trusted
-from compress.stage import Batch
+from compress.stage import Batch, Context
 from compress.types import InputSpec
 
 GRAY = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
 """The images of the handwritten digits, at their own size."""
 
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The checkout."""
 
 SATURATES = not int8_trusted(describe_host(), reduce_range=False)
 """Whether this processor sums products of bytes in 16 bits, so that only weights of 7 bits are exact."""
@@ -73,6 +79,29 @@ class ArraySplit:
 def noise(count, shape, *, seed=0, name="calibration"):
     """A split of `count` images of normal noise, all labelled 0."""
     return ArraySplit(np.random.default_rng(seed).standard_normal((count, *shape), dtype=np.float32), name=name)
+
+
+def stage_context(
+    name="stage",
+    *,
+    target="raspberry_pi_4",
+    splits=None,
+    calibration=None,
+    folder=None,
+    seed=0,
+    log=None,
+    source=None,
+    judge=None,
+):
+    """What a stage is run in.
+
+    Args:
+        target: a profile or the name of one.
+        calibration: the only split there is, instead of `splits`.
+    """
+    board = load_target(target, []) if isinstance(target, str) else target
+    given = SimpleNamespace(calibration=calibration) if splits is None else splits
+    return Context(name, board, given, Path() if folder is None else folder, seed, log or Log(), source, judge)
 
 
 @contextmanager

@@ -6,9 +6,10 @@ import ast
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+from doubles import ROOT
+
+SCRIPTS = ROOT / "scripts"
 
 SCRIPT = """
 import os, signal, sys, time

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from doubles import Log
+from doubles import ROOT, Log
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -75,7 +75,7 @@ def test_another_process_that_uses_an_entry_keeps_it(tmp_path):
         "import sys; from pathlib import Path; from compress.store_size import hold\n"
         "hold(Path(sys.argv[1]), 'a'); print('held', flush=True); sys.stdin.read()"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", script, str(tmp_path)]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from doubles import ROOT
 
 from compress.child import child_environment, find_program, run_child
 from compress.device.courier_link import CourierLink
@@ -60,7 +61,7 @@ def numbers(folder: Path) -> list[int]:
 )
 def test_the_child_and_its_children_end_with_us(tmp_path, number, code, deaf):
     command = [sys.executable, "-c", PARENT, "sh", "-c", deaf + SLEEPS]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     parent = subprocess.Popen(command, cwd=tmp_path, env=environment)
     started = numbers(tmp_path)
     assert all(map(alive, started))

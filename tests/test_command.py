@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from doubles import ROOT
 
 from compress.command import INTERRUPTED, run_command
 from compress.errors import ConfigError, StageError
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def raised(error: BaseException):

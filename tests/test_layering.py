@@ -12,14 +12,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from doubles import ROOT
 
-PACKAGE = Path(__file__).resolve().parents[1] / "compress"
+PACKAGE = ROOT / "compress"
 
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
     {"device.agent"},
     {"allocator", "chance", "intervals", "errors", "types", "quiet", "garbage", "svg", "observe", "child", "signals"},
-    {"reading", "command"},
+    {"arguments", "reading", "command"},
     {"reserved_names", "scratch", "files", "plain_yaml"},
     {"serialize", "resources", "versions", "target", "stage", "budget"},
     {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles import ROOT
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -196,7 +197,7 @@ def test_a_working_folder_that_was_deleted_is_told(tmp_path):
     script += "try: absolute(Path('x'))\nexcept OSError as error: print(error.strerror)"
     import subprocess
 
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], cwd=gone, env=environment, capture_output=True, text=True)
     assert done.stdout == "No such file or directory\n"
     assert absolute(Path("/a/../b")) == Path("/b")

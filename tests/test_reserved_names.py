@@ -7,15 +7,13 @@ from types import SimpleNamespace
 import onnx
 import pytest
 import torch
-from doubles import Log, noise
+from doubles import noise, stage_context
 from onnx import helper, numpy_helper
 from torch import nn
 
-from compress.config import load_target
 from compress.graph import capture, layer_name
 from compress.onnx_import import onnx_to_module
 from compress.persist import load_module, save_module
-from compress.stage import Context
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
 from compress.stages.prune.magnitude import Magnitude
@@ -55,7 +53,7 @@ def test_it_goes_through_a_recipe(quantize, tmp_path):
     splits = SimpleNamespace(calibration=noise(8, SPEC.shape))
     made = Artifact(Format.TORCH, Named("class").eval(), Precision.FP32, SPEC)
     for stage in (FoldBatchnorm(), Magnitude(amount=0.2), quantize, ToOnnx()):
-        made = stage.run(made, Context("stage", load_target("jetson_xavier_nx", []), splits, tmp_path, 0, Log()))
+        made = stage.run(made, stage_context(target="jetson_xavier_nx", splits=splits, folder=tmp_path))
     assert onnx.load(made.path).graph.node
 
 

@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
+from doubles import ROOT
 from rich.console import Console
 
 from compress import signals
@@ -40,7 +40,7 @@ IGNORES = "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + CLOSES.replace("60"
     ids=["term", "hangup", "a thread that goes on", "nohup"],
 )
 def test_signals_end_in_order_and_soon(script, number, code, out):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", HEAD + script]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from compress.arguments import ArgumentParser
 from compress.command import run_command
 from compress.errors import ConfigError, StageError, one_line
 from compress.reading import is_folder
@@ -22,11 +23,6 @@ _BYTES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]  # argparse exits; we raise one line
-        raise ConfigError(f"command line: {message}", fix="python -m compress.cache --help")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 done, 1 an entry is damaged or cannot be removed, 2 wrong request, 130 interrupted."""
     typed = sys.argv[1:] if arguments is None else arguments
@@ -34,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m compress.cache", description=__doc__, allow_abbrev=False)
+    parser = ArgumentParser("python -m compress.cache", __doc__)
     parser.add_argument("output", nargs="?", type=Path, help="output folder of the runs; default outputs")
     parser.add_argument(
         "--verify", action="store_true", help="compare every file with its checksum; exit 1 if one differs"

@@ -8,19 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.arguments import ArgumentParser
 from compress.command import run_command
-from compress.errors import CompressError, ConfigError, one_line
+from compress.errors import CompressError, one_line
 
 if TYPE_CHECKING:
     from compress.device.transport import Transport
     from compress.results.bundle import Bundle
 
 __all__ = ["main"]
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]  # argparse exits; we raise one line
-        raise ConfigError(f"command line: {message}", fix="python -m compress.device --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,8 +33,8 @@ def _command(typed: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m compress.device", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, parser_class=_Parser)
+    parser = ArgumentParser("python -m compress.device", __doc__)
+    commands = parser.add_subparsers(required=True, parser_class=ArgumentParser)
     bench = commands.add_parser("bench", help="copy a bundle, run its benchmark there, bring the numbers back")
     _bundle(bench)
     _devices(bench)

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from compress import __version__
+from compress.arguments import ArgumentParser
 from compress.command import run_command
 from compress.doctor.check import Check, Level
 from compress.doctor.packages import examine_packages
@@ -25,11 +26,6 @@ __all__ = ["examine", "main"]
 
 _SCHEMA = 1
 _JOB = "python -m compress target=jetson_nano"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]  # argparse exits; we raise one line
-        raise ConfigError(f"command line: {message}", fix="python -m compress.doctor --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +63,7 @@ def examine(config_folder: Path | None = None, output: Path | None = None) -> li
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m compress.doctor", description=(__doc__ or "").strip(), allow_abbrev=False)
+    parser = ArgumentParser("python -m compress.doctor", (__doc__ or "").strip())
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where results would go; default as in a run")
     parser.add_argument("-cd", "--config-dir", type=Path, metavar="FOLDER", help="your own configurations, as in a run")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import fx
 
-    from compress.quantization.streaming_histogram import StreamingHistogram
+    from compress.measure.streaming_histogram import StreamingHistogram
 
 __all__ = ["Histogram", "TensorRange", "measure_ranges"]
 
@@ -93,7 +93,7 @@ def _weights(graph: fx.GraphModule, stage: str) -> Iterator[TensorRange]:
     import torch
 
     from compress.graph import constant, parameter_name
-    from compress.quantization.streaming_histogram import StreamingHistogram
+    from compress.measure.streaming_histogram import StreamingHistogram
 
     for node in _calls(graph, "dequantize"):
         stored = constant(graph, node.args[0])
@@ -153,7 +153,7 @@ def _passing(
     import torch
     from torch import fx
 
-    from compress.quantization.streaming_histogram import StreamingHistogram
+    from compress.measure.streaming_histogram import StreamingHistogram
 
     first = {node.args[0]: node for node in reversed(_calls(graph, "quantize"))}
     seen = {node: StreamingHistogram() for node in _calls(graph, "quantize") if first[node.args[0]] is node}

@@ -14,18 +14,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from compress.arguments import ArgumentParser
 from compress.edgetpu.table import NEWEST_RUNTIME, OLDEST_RUNTIME
-from compress.errors import CompressError, ConfigError
+from compress.errors import CompressError
 from compress.preflight.contents import Contents, examine
 
 __all__ = ["main"]
 
 _SCHEMA = 1
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]  # argparse exits; we raise one line
-        raise ConfigError(f"command line: {message}", fix="python -m compress.preflight --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m compress.preflight", description=(__doc__ or "").strip(), allow_abbrev=False)
+    parser = ArgumentParser("python -m compress.preflight", (__doc__ or "").strip())
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a .tflite file")
     runtimes = range(OLDEST_RUNTIME, NEWEST_RUNTIME + 1)
     text = f"oldest Edge TPU runtime it must run on, {OLDEST_RUNTIME} to {NEWEST_RUNTIME}; default the newest"

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.arguments import ArgumentParser
 from compress.command import run_command
-from compress.errors import ConfigError, one_line
+from compress.errors import one_line
 from compress.reading import is_folder
 
 if TYPE_CHECKING:
@@ -19,13 +20,6 @@ if TYPE_CHECKING:
     from compress.target import Target
 
 __all__ = ["main"]
-
-_USAGE = "python -m compress.profile --help"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]  # argparse exits; we raise one line
-        raise ConfigError(f"command line: {message}", fix=_USAGE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m compress.profile", description=__doc__, allow_abbrev=False)
+    parser = ArgumentParser("python -m compress.profile", __doc__)
     parser.add_argument("model", type=Path, metavar="FILE_OR_RUN", help="a model, a run folder, or a profile.json")
     parser.add_argument("--against", type=Path, metavar="OTHER", help="what to compare with, taken as the state before")
     parser.add_argument("--runtime", help="onnxruntime, torch or tensorrt; default: what the file is made for")

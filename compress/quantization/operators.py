@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from compress.graph import parameter_name, tensor_inputs
-from compress.quantization.policy import OpKind
+from compress.quantization.op_kind import OpKind
 
 __all__ = [
     "WEIGHTED",

@@ -14,6 +14,7 @@ from compress.graph import call_nodes, constant, layer_name, only_user
 from compress.quantization.grid import activation_grid, weight_grid
 from compress.quantization.observers.base import RangeObserver
 from compress.quantization.observers.min_max import MinMax
+from compress.quantization.op_kind import OpKind
 from compress.quantization.operators import (
     WEIGHTED,
     activations,
@@ -24,7 +25,7 @@ from compress.quantization.operators import (
     pads_with_another_value,
     weight_of,
 )
-from compress.quantization.policy import FixedRange, Guard, OpKind, OpRule, Output, Policy
+from compress.quantization.policy import FixedRange, Guard, OpRule, Output, Policy
 from compress.quantization.pt2e import (
     Q_ANNOTATION_KEY,
     QuantizationAnnotation,

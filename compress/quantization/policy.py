@@ -16,13 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from compress.errors import ConfigError, nearest
 from compress.plain_yaml import parse_yaml
+from compress.quantization.op_kind import OpKind
 
 __all__ = [
     "FixedRange",
     "Guard",
     "IntegerForm",
     "NumberFormat",
-    "OpKind",
     "OpRule",
     "Output",
     "Policy",
@@ -35,43 +35,6 @@ Output = Literal["own", "shared", "joined", "fixed", "none"]
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 _VERSION = r"^\d+(\.\d+)*$"
-
-
-class OpKind(str, Enum):
-    """What an operator does, as far as placement is concerned; `compress.quantization.operators` maps ATen to these."""
-
-    CONV = "conv"
-    CONV_TRANSPOSE = "conv_transpose"
-    LINEAR = "linear"
-    MATMUL = "matmul"
-    ADD = "add"
-    MUL = "mul"
-    CONCAT = "concat"
-    RELU = "relu"
-    CLIP = "clip"
-    LEAKY_RELU = "leaky_relu"
-    HARDSWISH = "hardswish"
-    HARDSIGMOID = "hardsigmoid"
-    SIGMOID = "sigmoid"
-    SILU = "silu"
-    GELU = "gelu"
-    TANH = "tanh"
-    SOFTMAX = "softmax"
-    LOG_SOFTMAX = "log_softmax"
-    MAX_POOL = "max_pool"
-    AVG_POOL = "avg_pool"
-    RESIZE = "resize"
-    PAD = "pad"
-    RESHAPE = "reshape"
-    TRANSPOSE = "transpose"
-    SLICE = "slice"
-    SPLIT = "split"
-    REARRANGE = "rearrange"
-    NORMALIZATION = "normalization"
-    OTHER = "other"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class IntegerForm(str, Enum):

@@ -20,6 +20,7 @@ from compress.quantization.computed_weights import fold_parameters
 from compress.quantization.integer_forms import expand
 from compress.quantization.joins import share_where_free
 from compress.quantization.number_operands import numbers_as_tensors
+from compress.quantization.op_kind import OpKind
 from compress.quantization.operators import WEIGHTED, kind_of, lossless_range
 from compress.quantization.placement import (
     PlacementQuantizer,
@@ -29,7 +30,7 @@ from compress.quantization.placement import (
     guarded_operators,
     output_of,
 )
-from compress.quantization.policy import OpKind, Policy
+from compress.quantization.policy import Policy
 from compress.quantization.pt2e import prepare_pt2e
 from compress.quantization.rewrite import rewrite_for_kernels
 from compress.quantization.tensor_quantizer import (

@@ -12,8 +12,8 @@ from torch import fx
 from compress.errors import StageError, nearest
 from compress.graph import call_nodes, constant, layer_name
 from compress.parity import FidelityMeter
+from compress.quantization.op_kind import OpKind
 from compress.quantization.operators import WEIGHTED, kind_of
-from compress.quantization.policy import OpKind
 from compress.quantization.ptq import quantizers
 from compress.quantization.simulation import switched
 from compress.quantization.tensor_quantizer import Follower, Mode, TensorQuantizer

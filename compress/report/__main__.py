@@ -7,16 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from compress.arguments import ArgumentParser
 from compress.command import run_command
 from compress.errors import ConfigError
 from compress.reading import is_folder
 
 __all__ = ["main"]
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]  # argparse exits; we raise one line
-        raise ConfigError(f"command line: {message}", fix="python -m compress.report --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m compress.report", description=__doc__, allow_abbrev=False)
+    parser = ArgumentParser("python -m compress.report", __doc__)
     runs = "a run folder or a multirun folder; several are compared"
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=runs)
     page = "the page; default: report.html in the folder, or comparison.html here"

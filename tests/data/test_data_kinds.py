@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from doubles import ROOT
 from PIL import Image
 from pydantic import TypeAdapter
 
@@ -20,7 +21,7 @@ from compress.types import InputSpec
 CONFIG = TypeAdapter(DataConfig)
 SMALL = InputSpec((3, 8, 8), "rgb", (0.0,) * 3, (1.0,) * 3)
 FEW = {"calibration": 2, "validation": 1}
-CONF = Path(__file__).resolve().parents[2] / "conf" / "data"
+CONF = ROOT / "conf" / "data"
 
 
 def load(spec: InputSpec = SMALL, **options):

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import pytest
 from bundle_factory import first_commands, make_bundle
+from doubles import ROOT
 from onnx import TensorProto, helper, numpy_helper
 from platformdirs import user_cache_path
 
@@ -28,7 +29,7 @@ from compress.results.bundle import read_bundle
 from compress.results.device import read_result
 from compress.types import Format
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
+sys.path.append(str(ROOT / "scripts"))
 
 from emulate_pi.board import build, dress, for_the_board, pip_for_the_board
 from emulate_pi.server import start

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from command import checked_manifest, compress, run_folders
-
-ROOT = Path(__file__).resolve().parents[2]
+from doubles import ROOT
 
 
 def test_a_device_that_cannot_be_reached_stops_the_run_before_any_work(tmp_path):

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import tomllib
 import yaml
+from doubles import ROOT
 from PIL import Image
 
 from compress import cli
@@ -31,7 +32,6 @@ from compress.resources import conf_folder, describe_choices
 sys.path.insert(0, str(Path(__file__).parent))
 from command import run_folders
 
-ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TARGETS = ["raspberry_pi_4", *(name for name in describe_choices(conf_folder() / "target") if name != "raspberry_pi_4")]
 OVERRIDE = re.compile(r"-m|[+~]?[a-z_]+(@[a-z_.]+)?(\.\w+)*(=.*)?")
@@ -75,7 +75,7 @@ def blocks(text: str) -> list[list[Line]]:
 
 def shows_a_result(block: list[Line]) -> bool:
     """Whether a block is a printed report, a session with its answer, or Python."""
-    return block[0].text.startswith(("$ ", "class ")) or any("────" in line.text for line in block)
+    return block[0].text.startswith(("$ ", "class ", "import ")) or any("────" in line.text for line in block)
 
 
 def commands(text: str) -> list[Line]:

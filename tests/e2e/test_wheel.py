@@ -9,11 +9,10 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from doubles import ROOT
 
 sys.path.insert(0, str(Path(__file__).parent))
 from command import checked_manifest, compress, run_folders
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

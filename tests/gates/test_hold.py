@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from doubles import ArraySplit, Log, noise
+from doubles import ArraySplit, noise, stage_context
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
@@ -24,7 +24,6 @@ from compress.quantization.observers.min_max import MinMax
 from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy
 from compress.quantization.ptq import calibrate, convert, float_graph, prepare
-from compress.stage import Context
 from compress.stages.export.to_edgetpu import ToEdgetpu
 from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
 from compress.stages.prune.magnitude import Magnitude
@@ -42,7 +41,7 @@ class Promise(FoldBatchnorm):
 
 def context(tmp_path, target=PI):
     splits = SimpleNamespace(classes=(), calibration=IMAGES)
-    return Context("rewrite", target, splits, tmp_path, 0, Log())
+    return stage_context("rewrite", target=target, splits=splits, folder=tmp_path)
 
 
 def network():
@@ -237,7 +236,7 @@ def amplifier(path, *, wrong=False):
 def judged(file, tmp_path):
     images = np.random.default_rng(1).integers(0, 9, (8, 4, 6, 6)).astype(np.float32) / 10
     splits = SimpleNamespace(classes=(), calibration=ArraySplit(images))
-    gate = Context("rewrite", PI, splits, tmp_path, 0, Log())
+    gate = stage_context("rewrite", target=PI, splits=splits, folder=tmp_path)
     before = onnx.load(file.path)
     before.doc_string = "the same network in another file"
     onnx.save(before, tmp_path / "before.onnx")

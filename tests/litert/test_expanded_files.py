@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from doubles import ArraySplit, Log
+from doubles import ArraySplit, stage_context
 from torch import nn
 
 from compress import runtimes
-from compress.config import load_target
 from compress.edgetpu.preflight import preflight
 from compress.errors import StageError
 from compress.litert.network import read_network
-from compress.stage import Context
 from compress.stages.export.to_tflite import ToTflite
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.types import Artifact, Format, InputSpec, Precision
@@ -49,7 +47,7 @@ def exported(module, folder, *, target="coral", placement=None):
         classes = ()
         calibration = finetune = validation = evaluation = ArraySplit(PICTURES)
 
-    context = Context("stage", load_target(target, []), Splits(), folder, 0, Log())
+    context = stage_context(target=target, splits=Splits(), folder=folder)
     source = Artifact(Format.TORCH, module, Precision.FP32, SPEC, history=("source",))
     reference = PtqStatic(placement=placement, observer="min_max").run(source, context)
     return source, reference, ToTflite().run(reference, context)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from doubles import ROOT
 from torch import nn
 from torch.nn import functional
 
@@ -16,7 +16,7 @@ from compress.litert.lower import recurrent_layers
 from compress.litert.network import parse_network
 from compress.types import InputSpec
 
-sys.path.append(str(Path(__file__).parents[1] / "quantization"))
+sys.path.append(str(ROOT / "tests" / "quantization"))
 
 SPEC = InputSpec((3, 8, 8))
 IMAGES = torch.randn(16, *SPEC.shape, generator=torch.Generator().manual_seed(2))

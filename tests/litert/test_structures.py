@@ -7,11 +7,10 @@ import re
 import numpy as np
 import pytest
 import torch
-from doubles import ArraySplit, Log
+from doubles import ArraySplit, stage_context
 from structures import INTEGERS, MAPPED, STRUCTURES, Structure
 
 from compress import runtimes
-from compress.config import load_target
 from compress.edgetpu.preflight import preflight
 from compress.errors import StageError
 from compress.stage import Context
@@ -48,7 +47,7 @@ def context(tmp_path_factory):
         calibration = finetune = validation = evaluation = split
 
     folder = tmp_path_factory.mktemp("structures")
-    return Context("export", load_target("coral", []), Splits(), folder, 0, Log())
+    return stage_context("export", target="coral", splits=Splits(), folder=folder)
 
 
 def judged(structure: Structure, context: Context) -> None:

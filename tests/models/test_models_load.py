@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from doubles import ROOT
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
@@ -18,7 +18,7 @@ from compress.models import ModelConfig, load_model, model_digest, source_format
 from compress.types import Artifact, Format, InputSpec, Precision
 
 CONFIG = TypeAdapter(ModelConfig)
-CONF = Path(__file__).resolve().parents[2] / "conf" / "model"
+CONF = ROOT / "conf" / "model"
 TINY = {"shape": [3, 16, 16]}
 
 

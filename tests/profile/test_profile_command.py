@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from doubles import ROOT
 from small_models import large_product, save, tiny_operators
 from torch import nn
 
@@ -159,7 +159,7 @@ def test_a_profile_that_is_ended_leaves_nothing_or_what_the_next_one_removes(tmp
     scratch = tmp_path / "tmp"
     scratch.mkdir()
     command = [sys.executable, "-m", "compress.profile", str(path), "--seconds", "60"]
-    environment = {**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 30
     while not list(scratch.glob(".tmp-*/*")) and process.poll() is None and time.monotonic() < end:

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from compress.gates.fused import first_wrong_kernel
-from compress.quantization.policy import OpKind, load_policy
+from compress.quantization.op_kind import OpKind
+from compress.quantization.policy import load_policy
 from compress.quantization.ptq import float_graph, guard_reasons
 from compress.runtimes.onnx import open_session
 from compress.types import InputSpec

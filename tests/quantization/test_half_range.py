@@ -7,14 +7,13 @@ import copy
 import numpy as np
 import pytest
 import torch
-from doubles import GRAY, noise
+from doubles import GRAY, noise, stage_context
 from torch import nn
 
 from compress.errors import StageError
 from compress.graph import capture
 from compress.quantization.half import FLOAT16_MAX, to_half
 from compress.quantization.half_range import check_half, overflows, saturated
-from compress.stage import Context
 from compress.stages.quantize.fp16 import Fp16
 from compress.types import Artifact, Format, Precision
 
@@ -71,9 +70,7 @@ class Splits:
 
 
 def run(module: nn.Module) -> Artifact:
-    return Fp16().run(
-        Artifact(Format.TORCH, module, Precision.FP32, GRAY), Context("fp16", None, Splits(), None, 0, None)
-    )
+    return Fp16().run(Artifact(Format.TORCH, module, Precision.FP32, GRAY), stage_context("fp16", splits=Splits()))
 
 
 def images(count: int = 4) -> torch.Tensor:

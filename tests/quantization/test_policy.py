@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from compress.errors import ConfigError
-from compress.quantization.policy import NumberFormat, OpKind, OpRule, Policy, load_policy, policy_names
+from compress.quantization.op_kind import OpKind
+from compress.quantization.policy import NumberFormat, OpRule, Policy, load_policy, policy_names
 
 
 def test_the_policies_that_ship():

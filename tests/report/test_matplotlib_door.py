@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from doubles import ROOT
 
 DRAW = """
 import sys
@@ -33,7 +34,7 @@ BROKEN = {
 
 def drawn(folder: Path, **variables: str) -> bytes:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MPL")}
-    environment = {**kept, "PYTHONPATH": str(Path(__file__).parents[2]), "HOME": str(folder), **variables}
+    environment = {**kept, "PYTHONPATH": str(ROOT), "HOME": str(folder), **variables}
     done = subprocess.run([sys.executable, "-c", DRAW], cwd=folder, env=environment, capture_output=True, check=False)
     assert done.stderr.decode() == ""
     return done.stdout

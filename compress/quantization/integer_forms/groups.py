@@ -12,8 +12,8 @@ import torch
 from torch import fx
 
 from compress.graph import bind, call_nodes, constant, only_user, parameter_name
+from compress.quantization.op_kind import OpKind
 from compress.quantization.operators import bias_of, groups_of, kind_of, weight_of
-from compress.quantization.policy import OpKind
 
 __all__ = ["split_groups"]
 

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import torch
 
+from compress.measure.streaming_histogram import StreamingHistogram
 from compress.quantization.cells import cell_edges, per_cell, running_sum
 from compress.quantization.grid import Grid
 from compress.quantization.observers.base import RangeObserver
 from compress.quantization.range_search import search
-from compress.quantization.streaming_histogram import StreamingHistogram
 
 __all__ = ["Mse"]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import torch
 
+from compress.measure.streaming_histogram import StreamingHistogram
 from compress.quantization.grid import Grid
 from compress.quantization.observers.base import RangeObserver
-from compress.quantization.streaming_histogram import StreamingHistogram
 
 __all__ = ["Percentile"]
 

@@ -26,8 +26,8 @@ import torch
 from torch import fx
 
 from compress.graph import layer_name
+from compress.quantization.op_kind import OpKind
 from compress.quantization.operators import groups_of, kind_of
-from compress.quantization.policy import OpKind
 from compress.quantization.recovery import Batches
 from compress.quantization.recovery.channels import Side, largest, stored
 from compress.quantization.recovery.pairs import (

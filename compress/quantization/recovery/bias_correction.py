@@ -25,8 +25,8 @@ from torch import fx
 
 from compress.errors import StageError
 from compress.graph import bind, call_nodes, constant, layer_name, parameter_name
+from compress.quantization.op_kind import OpKind
 from compress.quantization.operators import WEIGHTED, kind_of, output_axis, weight_of
-from compress.quantization.policy import OpKind
 from compress.quantization.ptq import quantizers
 from compress.quantization.recovery import Batches
 from compress.quantization.recovery.watch import Watched

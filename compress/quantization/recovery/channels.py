@@ -8,8 +8,8 @@ import torch
 from torch import fx
 
 from compress.graph import bind, constant, parameter_name
+from compress.quantization.op_kind import OpKind
 from compress.quantization.operators import groups_of, kind_of
-from compress.quantization.policy import OpKind
 
 __all__ = ["Side", "largest", "scaled", "store", "stored"]
 

@@ -15,8 +15,8 @@ import torch
 from torch import fx
 
 from compress.graph import call_nodes, only_user
+from compress.quantization.op_kind import OpKind
 from compress.quantization.operators import WEIGHTED, bias_of, kind_of, lossless_range, weight_of
-from compress.quantization.policy import OpKind
 from compress.quantization.recovery import Batches
 from compress.quantization.recovery.channels import Side, largest, scaled, store, stored
 from compress.quantization.recovery.watch import channel_statistics

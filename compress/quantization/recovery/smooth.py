@@ -14,8 +14,8 @@ import torch
 from torch import fx
 
 from compress.graph import call_nodes, constant, layer_name, parameter_name
+from compress.quantization.op_kind import OpKind
 from compress.quantization.operators import kind_of, weight_of
-from compress.quantization.policy import OpKind
 from compress.quantization.recovery import Batches
 from compress.quantization.recovery.channels import Side, largest, scaled, store, stored
 from compress.quantization.recovery.watch import channel_statistics

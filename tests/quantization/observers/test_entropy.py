@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
+from compress.measure.streaming_histogram import StreamingHistogram
 from compress.quantization.grid import Grid
 from compress.quantization.observers.entropy import Entropy
-from compress.quantization.streaming_histogram import StreamingHistogram
 
 UNSIGNED = Grid(torch.uint8, 0, 255, symmetric=False)
 SYMMETRIC = Grid(torch.int8, -127, 127, symmetric=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doubles import ArraySplit
+from doubles import ArraySplit, stage_context
 
 from compress.stage import Context
 from compress.target import Fact, Support, Target
@@ -53,6 +53,6 @@ def make_context(tmp_path, make_target):
     def make(shape=(3, 32, 32), *, opset: int | None = 17, name: str = "export", folder: Path = tmp_path) -> Context:
         images = np.random.default_rng(0).standard_normal((16, *shape)).astype(np.float32)
         splits = OneSplit(ArraySplit(images))
-        return Context(name, make_target(opset), splits, folder, 0, None)
+        return stage_context(name, target=make_target(opset), splits=splits, folder=folder)
 
     return make

@@ -9,7 +9,7 @@ import onnx
 import onnx.helper
 import pytest
 import torch
-from doubles import ArraySplit, Log
+from doubles import ArraySplit, stage_context
 from onnx import TensorProto, numpy_helper
 from torch import nn
 from torch.nn import functional as F
@@ -93,7 +93,7 @@ class Splits:
 
 
 def context(name: str, folder) -> Context:
-    return Context("export", load_target(name, []), Splits(), folder, 0, Log())
+    return stage_context("export", target=name, splits=Splits(), folder=folder)
 
 
 def source(module: nn.Module) -> Artifact:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from doubles import ArraySplit, Log
+from doubles import ArraySplit, stage_context
 from torch import nn
 from torch.nn.functional import pad, relu
 
 from compress import runtimes
-from compress.config import load_target
 from compress.edgetpu.preflight import preflight
 from compress.graph import call_nodes, capture
 from compress.litert.strides import pool_strides
-from compress.stage import Context
 from compress.stages.export.to_tflite import ToTflite
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.types import Artifact, Format, InputSpec, Precision
@@ -47,7 +45,7 @@ def test_every_other_pixel_is_one_pooling(tmp_path):
         classes = ()
         calibration = finetune = validation = evaluation = split
 
-    context = Context("export", load_target("coral", []), Splits(), tmp_path, 0, Log())
+    context = stage_context("export", target="coral", splits=Splits(), folder=tmp_path)
     torch.manual_seed(0)
     graph = PtqStatic().run(Artifact(Format.TORCH, OptionA().eval(), Precision.FP32, SPEC), context)
     file = ToTflite().run(graph, context)

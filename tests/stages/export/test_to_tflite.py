@@ -7,13 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from doubles import ArraySplit, Log
+from doubles import ArraySplit, stage_context
 from torch import nn
 
 from compress import runtimes
 from compress.config import load_target
 from compress.errors import MissingExtra, Refusal, StageError
-from compress.stage import Context
 from compress.stages.export.to_edgetpu import ToEdgetpu
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.export.to_tflite import ToTflite, _runtime_version
@@ -62,7 +61,7 @@ def kit(tmp_path_factory):
 
         @staticmethod
         def context(target="coral", name="export"):
-            return Context(name, load_target(target, []), Splits(), tmp_path_factory.mktemp("stage"), 0, Log())
+            return stage_context(name, target=target, splits=Splits(), folder=tmp_path_factory.mktemp("stage"))
 
         @staticmethod
         def source(module=None):

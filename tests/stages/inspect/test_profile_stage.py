@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import onnx
 import pytest
 import torch
+from doubles import stage_context
 from onnx import TensorProto, helper
 from torch import nn
 
@@ -18,7 +18,6 @@ from compress.errors import Refusal
 from compress.execute import Output, Result
 from compress.pipeline import Pipeline
 from compress.profile.document import read_profile
-from compress.stage import Context
 from compress.stages.inspect.profile import Profile
 from compress.store import StageStore
 from compress.types import Artifact, Format, InputSpec, Measurement, Precision
@@ -50,7 +49,7 @@ def artifact(tmp_path):
 def run(stage, artifact, folder, name="profile"):
     folder.mkdir()
     log = Log()
-    return stage.run(artifact, Context(name, PI, SimpleNamespace(), folder, 0, log)), log
+    return stage.run(artifact, stage_context(name, target=PI, folder=folder, log=log)), log
 
 
 def test_a_file_is_handed_on_with_its_profile(tmp_path, artifact):

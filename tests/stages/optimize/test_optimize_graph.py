@@ -14,6 +14,7 @@ import onnx
 import pytest
 import torch
 import torchvision
+from doubles import stage_context
 from pydantic import ValidationError
 from torch import nn
 from torchvision.models.mobilenetv3 import InvertedResidualConfig as V3
@@ -26,7 +27,7 @@ from compress.optimize.pass_names import PORTABLE
 from compress.quantization.fused import count_fused
 from compress.runtimes.onnx import load
 from compress.serialize import from_json
-from compress.stage import Batch, Context
+from compress.stage import Batch
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.optimize.optimize_graph import OptimizeGraph
 from compress.stages.quantize.ptq_static import PtqStatic
@@ -67,7 +68,7 @@ class Log:
 
 def context(folder, name="optimize", *, target="raspberry_pi_4", spec=SPEC, log=None):
     splits = SimpleNamespace(calibration=Images(spec))
-    return Context(name, load_target(target, []), splits, folder, 0, log or Log())
+    return stage_context(name, target=target, splits=splits, folder=folder, log=log)
 
 
 def module(network: nn.Module, spec=SPEC) -> Artifact:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from doubles import Log
+from doubles import Log, stage_context
 from torch import fx, nn
 
 from compress.errors import Refusal
 from compress.graph import capture
-from compress.stage import Context
 from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
 from compress.types import Artifact, Format, InputSpec, Precision
 
@@ -21,7 +19,7 @@ SPEC = InputSpec((3, 8, 8))
 
 def fold(module):
     log = Log()
-    context = Context("fold_batchnorm", SimpleNamespace(), SimpleNamespace(), Path(), 0, log)
+    context = stage_context("fold_batchnorm", log=log)
     return FoldBatchnorm().run(Artifact(Format.TORCH, module, Precision.FP32, SPEC), context), log.lines
 
 

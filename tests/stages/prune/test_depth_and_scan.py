@@ -8,18 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from doubles import GRAY, Log
+from doubles import GRAY, stage_context
 from pydantic import ValidationError
 
 from compress import runtimes
-from compress.config import load_target
 from compress.data import DigitsData, load_splits
 from compress.errors import Refusal, StageError
 from compress.formats.torch.macs import torch_macs
 from compress.models.digits import DigitsNet
 from compress.persist import load_module, save_module
 from compress.report.html.scans import read_scans
-from compress.stage import Context
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
 from compress.stages.prune.depth import Depth
@@ -39,13 +37,13 @@ def splits():
 def trained(tmp_path_factory, splits):
     torch.manual_seed(0)
     source = Artifact(Format.TORCH, DigitsNet().eval(), Precision.FP32, GRAY)
-    context = Context("t", load_target("raspberry_pi_4", []), splits, tmp_path_factory.mktemp("t"), 0, Log())
+    context = stage_context("t", splits=splits, folder=tmp_path_factory.mktemp("t"))
     return Finetune(epochs=3, learning_rate=0.05, device="cpu").run(source, context)
 
 
 @pytest.fixture
 def context(tmp_path, splits):
-    return Context("stage", load_target("raspberry_pi_4", []), splits, tmp_path, 0, Log())
+    return stage_context(splits=splits, folder=tmp_path)
 
 
 def macs(given):

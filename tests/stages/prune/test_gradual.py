@@ -7,12 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from doubles import GRAY, Log, killed_after
+from doubles import GRAY, Log, killed_after, stage_context
 from pydantic import ValidationError
 from torch import nn
 
 from compress.errors import Refusal, StageError
-from compress.stage import Context
 from compress.stages.prune.gradual import Gradual
 from compress.stages.prune.magnitude import Magnitude
 from compress.stages.recover.finetune import Finetune
@@ -22,7 +21,7 @@ from compress.weights import compute_weights
 
 
 def context(folder, splits, *, log=None, source=None, name="gradual"):
-    return Context(name, SimpleNamespace(), splits, folder, 0, log or Log(), source)
+    return stage_context(name, splits=splits, folder=folder, log=log, source=source)
 
 
 def network():

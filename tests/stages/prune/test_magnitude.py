@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from doubles import Log
+from doubles import Log, stage_context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -15,14 +14,13 @@ from torch import nn
 
 from compress.errors import Refusal, StageError
 from compress.pruning.unstructured import prune_smallest
-from compress.stage import Context
 from compress.stages.prune.magnitude import Magnitude
 from compress.types import Artifact, Format, InputSpec, Precision
 from compress.weights import compute_weights
 
 
 def context(log=None):
-    return Context("magnitude", SimpleNamespace(), SimpleNamespace(), Path(), 0, log or Log())
+    return stage_context("magnitude", log=log)
 
 
 def network():

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from doubles import ArraySplit, Log
+from doubles import ArraySplit, Log, stage_context
 from torch import nn
 
 from compress.budget import SQNR_FLOOR_DB, Budget
 from compress.judge import Judge
-from compress.stage import Context
 from compress.stages.prune.magnitude import Magnitude
 from compress.types import Artifact, Format, InputSpec, Precision
 from compress.weights import compute_weights
@@ -56,7 +54,7 @@ def judged(module, *, labels=None, count=128, **budget):
 
 def run(module, judge, **options):
     log = Log()
-    context = Context("magnitude", SimpleNamespace(), SimpleNamespace(), Path(), 0, log, None, judge)
+    context = stage_context("magnitude", log=log, judge=judge)
     return Magnitude(**options).run(artifact(module), context), log
 
 

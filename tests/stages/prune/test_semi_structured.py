@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 import torch
-from doubles import GRAY, Log
+from doubles import GRAY, stage_context
 from pydantic import ValidationError
 from torch import nn
 
@@ -14,7 +14,6 @@ from compress.errors import Refusal, StageError
 from compress.formats.onnx.pattern import onnx_pattern
 from compress.models.digits import DigitsNet
 from compress.pruning.n_m import follows
-from compress.stage import Context
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
 from compress.stages.prune.semi_structured import SemiStructured
@@ -26,7 +25,7 @@ from compress.weights import compute_weights
 
 @pytest.fixture
 def context(tmp_path, few_splits):
-    return Context("two_four", load_target("jetson_orin_nano", []), few_splits, tmp_path, 0, Log())
+    return stage_context("two_four", target="jetson_orin_nano", splits=few_splits, folder=tmp_path)
 
 
 def test_the_pattern_survives_training_quantization_and_export(context):

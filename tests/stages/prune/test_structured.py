@@ -9,18 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from doubles import GRAY, Log
+from doubles import GRAY, stage_context
 from pydantic import ValidationError
 from torch import nn
 
 from compress import runtimes
-from compress.config import load_target
 from compress.errors import Refusal, StageError
 from compress.formats.onnx.macs import onnx_macs
 from compress.formats.torch.macs import torch_macs
 from compress.models.digits import DigitsNet
 from compress.persist import load_module, save_module
-from compress.stage import Context
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
 from compress.stages.prune.structured import Structured
@@ -29,7 +27,7 @@ from compress.types import Artifact, Format, InputSpec, Precision
 
 @pytest.fixture
 def context(tmp_path, few_splits):
-    return Context("structured", load_target("raspberry_pi_4", []), few_splits, tmp_path, 0, Log())
+    return stage_context("structured", splits=few_splits, folder=tmp_path)
 
 
 def artifact(module, spec=GRAY):

@@ -11,18 +11,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from doubles import ArraySplit, Log
+from doubles import ArraySplit, stage_context
 from torch import nn
 from torchvision.models import VisionTransformer
 
 from compress import runtimes
-from compress.config import load_target
 from compress.onnxfile import assemble
 from compress.onnxfile.metadata import metadata
 from compress.onnxfile.opset import Ceiling
 from compress.onnxfile.write import write_checked
 from compress.parity import FidelityMeter
-from compress.stage import Context
 from compress.types import Artifact, Format, InputSpec, Precision
 
 GRAY = InputSpec((1, 28, 28), "gray", (0.5,), (0.5,))
@@ -97,7 +95,7 @@ def images(spec, count=64):
 
 def context(folder, artifact, name, log=None, target="raspberry_pi_4"):
     splits = SimpleNamespace(calibration=ArraySplit(images(artifact.input)))
-    return Context(name, load_target(target, []), splits, folder, 0, log or Log())
+    return stage_context(name, target=target, splits=splits, folder=folder, log=log)
 
 
 def fidelity(source, made):

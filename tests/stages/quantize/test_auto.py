@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from doubles import ArraySplit, Log
+from doubles import ArraySplit, Log, stage_context
 from pydantic import TypeAdapter, ValidationError
 from torch import fx, nn
 
@@ -21,7 +21,6 @@ from compress.models import load_model
 from compress.models.configs import DigitsModel
 from compress.persist import load_module
 from compress.quantization.rung_names import RUNGS
-from compress.stage import Context
 from compress.stages.quantize.auto import Auto, BudgetMissed
 from compress.store import StageStore
 from compress.target import Int8Scheme, Target
@@ -72,7 +71,9 @@ def hopeless():
 
 def run(stage, module, folder, *, splits=None, board=None):
     log = Log()
-    context = Context("auto", board or target(), splits or splits_for(module), folder, 0, log)
+    context = stage_context(
+        "auto", target=board or target(), splits=splits or splits_for(module), folder=folder, log=log
+    )
     return stage.run(Artifact(Format.TORCH, module, Precision.FP32, SPEC), context), log
 
 
@@ -86,7 +87,7 @@ def test_the_embedded_model_needs_only_the_first_rung(tmp_path):
     splits = load_splits(DigitsData(), spec)
     source = load_model(config, trusted=lambda name: False, seed=0, progress=log, finetune=splits.finetune)
     before = {name: value.clone() for name, value in source.module.state_dict().items()}
-    context = Context("auto", target(), splits, tmp_path, 0, log)
+    context = stage_context("auto", target=target(), splits=splits, folder=tmp_path, log=log)
     result = Auto(budget={"top1_drop": 2}).run(source, context)
     assert isinstance(result.module, fx.GraphModule)
     assert (result.precision, result.history) == (Precision.INT8, ("auto",))

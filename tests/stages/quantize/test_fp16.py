@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from doubles import noise
+from doubles import noise, stage_context
 from torch import nn
 
 from compress.errors import Refusal, StageError
 from compress.quantization.half import to_half
-from compress.stage import Context
 from compress.stages.quantize.fp16 import Fp16
 from compress.types import Artifact, Format, InputSpec, Precision
 
@@ -44,7 +43,7 @@ class Splits:
 
 
 def context(target=None, *, shape=SPEC.shape):
-    return Context("fp16", target, Splits(shape), None, 0, None)
+    return stage_context("fp16", target=target, splits=Splits(shape))
 
 
 def artifact(module):

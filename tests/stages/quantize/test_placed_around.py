@@ -7,11 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from doubles import ArraySplit, Log
+from doubles import ArraySplit, Log, stage_context
 from torch import nn
 
-from compress.config import load_target
-from compress.stage import Context
 from compress.stages.quantize.auto import Auto, Budget
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.stages.quantize.qat import Qat
@@ -42,7 +40,7 @@ def test_it_is_a_note_of_the_result(stage, tmp_path):
     split = ArraySplit(images, np.arange(16) % 3)
     splits = SimpleNamespace(calibration=split, validation=split, finetune=split, classes=("a", "b", "c"))
     log = Log()
-    context = Context("int8", load_target("raspberry_pi_4", []), splits, tmp_path, 0, log)
+    context = stage_context("int8", splits=splits, folder=tmp_path, log=log)
     made = stage.run(Artifact(Format.TORCH, network(), Precision.FP32, SPEC), context)
     note = made.notes["placed around"]
     assert note.startswith("2 in float: onnxruntime's QLinearAveragePool is wrong with ceil_mode=True")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
-from doubles import ArraySplit, Log
+from doubles import ArraySplit, Log, stage_context
 from torch import nn
 
 from compress.budget import Budget
 from compress.config import load_target
 from compress.judge import Judge
-from compress.stage import Context
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.types import Artifact, Format, InputSpec, Precision
 
@@ -58,7 +56,7 @@ def run(module, source=None, *, labels=None, **options):
         splits.validation.labels = labels
     log, judge = Log(), Judge(artifact(source), splits, Budget())
     board = load_target("raspberry_pi_4", [])
-    context = Context("ptq_static", board, splits, Path(), 0, log, artifact(source), judge)
+    context = stage_context("ptq_static", target=board, splits=splits, log=log, source=artifact(source), judge=judge)
     return PtqStatic(**options).run(artifact(module), context), judge, log
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from doubles import Log, noise
+from doubles import Log, noise, stage_context
 from pydantic import ValidationError
 from torch import nn
 
 from compress.errors import Refusal, StageError
-from compress.stage import Context
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.target import Int8Scheme, Target
 from compress.types import Artifact, Format, InputSpec, Precision
@@ -38,14 +36,8 @@ def run(**options):
     layers = {"stem": nn.Conv2d(3, 8, 3), "act": nn.ReLU(), "body": nn.Conv2d(8, 8, 3)}
     module = nn.Sequential(OrderedDict(**layers, flat=nn.Flatten(), head=nn.Linear(128, 5))).eval()
     log = Log()
-    context = Context(
-        "ptq",
-        target(),
-        SimpleNamespace(calibration=noise(20, SPEC.shape), validation=noise(12, SPEC.shape, seed=1)),
-        Path(),
-        0,
-        log,
-    )
+    splits = SimpleNamespace(calibration=noise(20, SPEC.shape), validation=noise(12, SPEC.shape, seed=1))
+    context = stage_context("ptq", target=target(), splits=splits, log=log)
     return PtqStatic(**options).run(Artifact(Format.TORCH, module, Precision.FP32, SPEC), context), log
 
 

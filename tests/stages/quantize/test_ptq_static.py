@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import SimpleNamespace
-
 import pytest
 import torch
-from doubles import Log, noise
+from doubles import Log, noise, stage_context
 from pydantic import ValidationError
 from torch import fx, nn
 
@@ -16,7 +13,6 @@ from compress.config import load_target
 from compress.errors import ParityError, Refusal, StageError
 from compress.quantization import ptq
 from compress.quantization.ptq import float_graph
-from compress.stage import Context
 from compress.stages.quantize.fp16 import Fp16
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.stages.quantize.quantize_scan import QuantizeScan
@@ -52,7 +48,7 @@ def network():
 
 def run(stage, *, count=20, module=None, board=None, format=Format.TORCH):
     split, log = noise(count, SPEC.shape), Log()
-    context = Context("ptq_static", board or target(), SimpleNamespace(calibration=split), Path(), 0, log)
+    context = stage_context("ptq_static", target=board or target(), calibration=split, log=log)
     artifact = Artifact(format, module or network(), Precision.FP32, SPEC)
     return stage.run(artifact, context), split, log
 
@@ -134,7 +130,7 @@ def test_batches_are_used_where_they_were_seen_to_agree(stage, name, tmp_path):
         pytest.skip("takes modules only")
     split = noise(8, SPEC.shape)
     board = load_target("jetson_xavier_nx", [])
-    result = stage.run(artifact, Context("stage", board, SimpleNamespace(calibration=split), tmp_path, 0, Log()))
+    result = stage.run(artifact, stage_context(target=board, calibration=split, folder=tmp_path))
     assert split.sizes[-1] == (8 if together else 1) or isinstance(stage, Fp16)
     assert result.dynamic_batch is together
 
@@ -158,7 +154,7 @@ def test_what_is_made_of_the_model_first_computes_what_it_does(stage, tmp_path, 
     monkeypatch.setattr(onnx_import, "onnx_to_module", wrong)
     monkeypatch.setattr(ptq, "float_graph", rewritten if isinstance(stage, QuantizeScan) else float_graph)
     board = load_target("jetson_xavier_nx", [])
-    context = Context("stage", board, SimpleNamespace(calibration=noise(8, SPEC.shape)), tmp_path, 0, Log())
+    context = stage_context(target=board, calibration=noise(8, SPEC.shape), folder=tmp_path)
     with pytest.raises(ParityError, match="does not compute what its source does on 8 samples"):
         stage.run(artifact, context)
 
@@ -204,7 +200,7 @@ def test_an_onnx_file_is_a_source(tmp_path):
     module = network()
     torch.onnx.export(module, (x[:1],), tmp_path / "model.onnx", dynamo=False, opset_version=17)
     split = noise(8, SPEC.shape)
-    context = Context("ptq", target(), SimpleNamespace(calibration=split), Path(), 0, Log())
+    context = stage_context("ptq", target=target(), calibration=split)
     artifact = Artifact(Format.ONNX, tmp_path / "model.onnx", Precision.FP32, SPEC, dynamic_batch=False)
     result = PtqStatic().run(artifact, context)
     assert result.format is Format.TORCH

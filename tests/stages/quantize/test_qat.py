@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from doubles import GRAY, Log, killed_after
+from doubles import GRAY, Log, killed_after, stage_context
 from pydantic import ValidationError
 from torch import nn
 
@@ -20,7 +20,6 @@ from compress.errors import Refusal, StageError
 from compress.graph import capture
 from compress.quantization.fused import count_fused
 from compress.resources import conf_folder
-from compress.stage import Context
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.prune.magnitude import Magnitude
 from compress.stages.quantize.ptq_static import PtqStatic
@@ -32,7 +31,7 @@ from compress.types import Artifact, Format, InputSpec, Precision
 
 def context(folder, splits, *, log=None, source=None, name="qat", target="raspberry_pi_4"):
     folder.mkdir(exist_ok=True)
-    return Context(name, load_target(target, []), splits, folder, 0, log or Log(), source)
+    return stage_context(name, target=target, splits=splits, folder=folder, log=log, source=source)
 
 
 def artifact(module):

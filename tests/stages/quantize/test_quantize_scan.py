@@ -7,13 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from doubles import Log, noise
+from doubles import Log, noise, stage_context
 from torch import nn
 
 from compress.config import load_target
 from compress.errors import Refusal
 from compress.parity import distance
-from compress.stage import Context
 from compress.stages.quantize.quantize_scan import QuantizeScan
 from compress.types import Artifact, Format, InputSpec, Precision
 
@@ -26,9 +25,7 @@ def test_every_layer_is_in_the_report_and_the_model_is_handed_on(tmp_path):
     with torch.no_grad():
         module[2].weight[0, 0, 0, 0] = 40  # one weight that makes its channel's steps coarse
     log = Log()
-    context = Context(
-        "scan", load_target("raspberry_pi_4", []), SimpleNamespace(calibration=noise(20, SPEC.shape)), tmp_path, 0, log
-    )
+    context = stage_context("scan", calibration=noise(20, SPEC.shape), folder=tmp_path, log=log)
     before = Artifact(Format.TORCH, module, Precision.FP32, SPEC)
     after = QuantizeScan().run(before, context)
     assert after.module is module
@@ -49,7 +46,7 @@ def test_what_came_in_is_compared_with_the_source(tmp_path):
         pruned[2].weight[:, ::3] = 0
     before, given = (Artifact(Format.TORCH, module, Precision.FP32, SPEC) for module in (source, pruned))
     log, splits = Log(), SimpleNamespace(calibration=noise(20, SPEC.shape))
-    QuantizeScan().run(given, Context("scan", load_target("raspberry_pi_4", []), splits, tmp_path, 0, log, before))
+    QuantizeScan().run(given, stage_context("scan", splits=splits, folder=tmp_path, log=log, source=before))
     fidelity = distance(before, given, splits.calibration, 20)
     assert fidelity.sqnr_db < 10
     assert log.lines[0] == (

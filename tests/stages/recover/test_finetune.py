@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from doubles import GRAY, Log, killed_after
+from doubles import GRAY, Log, killed_after, stage_context
 from pydantic import ValidationError
 from torch import nn
 
@@ -17,7 +17,6 @@ from compress.data import DigitsData, ImageFolderData, load_splits
 from compress.errors import Refusal, StageError
 from compress.graph import capture
 from compress.resources import conf_folder
-from compress.stage import Context
 from compress.stages.prune.magnitude import Magnitude
 from compress.stages.recover.finetune import Finetune
 from compress.training.validate import validate
@@ -26,7 +25,7 @@ from compress.weights import compute_weights
 
 
 def context(folder, splits, *, log=None, source=None, name="finetune"):
-    return Context(name, SimpleNamespace(), splits, folder, 0, log or Log(), source)
+    return stage_context(name, splits=splits, folder=folder, log=log, source=source)
 
 
 def artifact(module):

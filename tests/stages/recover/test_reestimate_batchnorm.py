@@ -6,21 +6,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from doubles import GRAY, Log
+from doubles import GRAY, stage_context
 from torch import nn
 
 from compress.data import DigitsData, load_splits
 from compress.errors import Refusal, StageError
 from compress.graph import capture
 from compress.quantization.batchnorm import fold_module
-from compress.stage import Context
 from compress.stages.recover.reestimate_batchnorm import ReestimateBatchnorm
 from compress.training.batchnorm import running_statistics
 from compress.types import Artifact, Format, Precision
 
 
 def context(folder, splits):
-    return Context("bn", SimpleNamespace(), splits, folder, 0, Log())
+    return stage_context("bn", splits=splits, folder=folder)
 
 
 def artifact(module):

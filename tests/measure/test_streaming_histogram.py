@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.quantization.streaming_histogram import StreamingHistogram
+from compress.measure.streaming_histogram import StreamingHistogram
 
 
 def feed(*batches):
