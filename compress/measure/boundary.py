@@ -17,7 +17,18 @@ from compress.measure.size import Size, file_size, model_files, module_size
 from compress.measure.unmeasured import NotMeasured, attempt, unless_absent
 from compress.runtimes.base import Runner
 from compress.stage import Progress, Splits
-from compress.types import Artifact, Format, InputSpec, IntegerShare, Latency, Measurement, Precision, Sparsity
+from compress.types import (
+    Artifact,
+    Caveat,
+    CaveatKind,
+    Format,
+    InputSpec,
+    IntegerShare,
+    Latency,
+    Measurement,
+    Precision,
+    Sparsity,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -57,7 +68,7 @@ def measure(
     progress: Progress,
     recorded: RecordedLogits | None = None,
 ) -> Measurement:
-    """Everything about `artifact` that can be measured here; the rest is None with the reason in `notes`.
+    """Everything about `artifact` that can be measured here; the rest is None with the reason in `caveats`.
 
     Latency is of one sample at `config.threads`; accuracy is over the whole evaluation split, with all cores, or from
     the logits `recorded` there before. `config.scope` says what of a module between source and file is measured.
@@ -71,27 +82,27 @@ def measure(
     from compress.runtimes import load
 
     host = describe_host()
-    notes = {**artifact.notes, **_caveats(artifact, host)}
+    notes, caveats = dict(artifact.notes), _caveats(artifact, host)
     try:
         run = load(artifact, threads=config.threads)
     except DeviceMissing as missing:
-        return _read_only(artifact, stage, notes, missing)
+        return _read_only(artifact, stage, caveats, missing)
     readers = _readers(artifact, run)
-    size = attempt("size_bytes", notes, readers.size)
+    size = attempt("size_bytes", caveats, readers.size)
     timed, evaluation = None, None
     if config.scope == "quick" and artifact.format is Format.TORCH and artifact.history:
-        notes.update(dict.fromkeys(("latency", "accuracy"), _SKIPPED))
+        caveats.update(dict.fromkeys(("latency", "accuracy"), Caveat(CaveatKind.MISSING, _SKIPPED)))
     else:
         timed = _latency(run, artifact.input, config, host)
         runner = recorded.replay(run.name) if recorded else None
         evaluation = unless_absent(
-            "accuracy", notes, lambda: _evaluate(artifact, runner, reference, splits, config, progress, stage)
+            "accuracy", caveats, lambda: _evaluate(artifact, runner, reference, splits, config, progress, stage)
         )
-    sparsity = attempt("sparsity", notes, readers.sparsity)
+    sparsity = attempt("sparsity", caveats, readers.sparsity)
     if artifact.format is Format.ONNX and sparsity is not None:
         notes.update(attempt("2:4", {}, lambda: _pattern_note(artifact, sparsity)) or {})
     if reference is None:
-        notes["fidelity"] = "no reference outputs were given"
+        caveats["fidelity"] = Caveat(CaveatKind.MISSING, "no reference outputs were given")
     return Measurement(
         stage=stage,
         format=artifact.format,
@@ -99,23 +110,26 @@ def measure(
         runtime=run.name,
         size_bytes=size.size_bytes if size else None,
         size_gzip_bytes=size.gzip_bytes if size else None,
-        parameters=attempt("parameters", notes, readers.parameters),
-        macs=attempt("macs", notes, readers.macs),
+        parameters=attempt("parameters", caveats, readers.parameters),
+        macs=attempt("macs", caveats, readers.macs),
         sparsity=sparsity,
-        integers=_integers(artifact, readers, notes),
+        integers=_integers(artifact, readers, notes, caveats),
         latency=timed,
         accuracy=evaluation.accuracy if evaluation else None,
         fidelity=evaluation.fidelity if evaluation else None,
         feed=_feed(artifact, stage),
         notes=notes,
+        caveats=caveats,
     )
 
 
-def _integers(artifact: Artifact, readers: _Readers, notes: dict[str, str]) -> IntegerShare | None:
+def _integers(
+    artifact: Artifact, readers: _Readers, notes: dict[str, str], caveats: dict[str, Caveat]
+) -> IntegerShare | None:
     """What of an INT8 file is in integers, also in words."""
     if artifact.precision is not Precision.INT8 or readers.integers is None:
         return None
-    share = attempt("integers", notes, readers.integers)
+    share = attempt("integers", caveats, readers.integers)
     if share is not None:
         parts = [(share.macs, "multiply-accumulates"), (share.weights, "weights")]
         notes["integers"] = " and ".join(
@@ -124,9 +138,9 @@ def _integers(artifact: Artifact, readers: _Readers, notes: dict[str, str]) -> I
     return share
 
 
-def _read_only(artifact: Artifact, stage: str, notes: dict[str, str], missing: DeviceMissing) -> Measurement:
+def _read_only(artifact: Artifact, stage: str, caveats: dict[str, Caveat], missing: DeviceMissing) -> Measurement:
     """What can be said of a file that only its device can run."""
-    size = file_size([artifact.path])
+    size, absent = file_size([artifact.path]), Caveat(CaveatKind.MISSING, missing.problem)
     return Measurement(
         stage=stage,
         format=artifact.format,
@@ -135,7 +149,8 @@ def _read_only(artifact: Artifact, stage: str, notes: dict[str, str], missing: D
         size_bytes=size.size_bytes,
         size_gzip_bytes=size.gzip_bytes,
         feed=_feed(artifact, stage),
-        notes={**notes, **dict.fromkeys(("latency", "accuracy", "fidelity"), missing.problem)},
+        notes=artifact.notes,
+        caveats={**caveats, **dict.fromkeys(("latency", "accuracy", "fidelity"), absent)},
     )
 
 
@@ -150,7 +165,8 @@ def _deferred(artifact: Artifact, stage: str) -> Measurement:
         precision=artifact.precision,
         runtime=f"{artifact.format}, on the device",
         feed=_feed(artifact, stage),
-        notes={"latency": reason, "accuracy": reason, **artifact.notes},
+        notes=artifact.notes,
+        caveats=dict.fromkeys(("latency", "accuracy"), Caveat(CaveatKind.MISSING, reason)),
     )
 
 
@@ -290,18 +306,19 @@ def _load_onnx(artifact: Artifact) -> onnx.ModelProto:
     return onnx.load(artifact.path)
 
 
-def _caveats(artifact: Artifact, host: Host) -> dict[str, str]:
+def _caveats(artifact: Artifact, host: Host) -> dict[str, Caveat]:
     """What the numbers that will be measured here do not say about the device."""
-    notes = {}
+    caveats = {}
     emulation = _emulation(artifact.format, artifact.precision, host)
     if emulation:
-        notes["latency"] = f"emulated: {emulation}"
+        caveats["latency"] = Caveat(CaveatKind.EMULATED, emulation)
     if artifact.format is Format.ONNX and artifact.precision is Precision.INT8 and not int8_exact(artifact, host):
-        notes["accuracy"] = (
-            f"not to be trusted: 8-bit products may saturate on this CPU ({host.label}), which shows no VNNI or AMX; "
-            "the device may differ"
+        caveats["accuracy"] = Caveat(
+            CaveatKind.UNTRUSTED,
+            f"8-bit products may saturate on this CPU ({host.label}), which shows no VNNI or AMX; "
+            "the device may differ",
         )
-    return notes
+    return caveats
 
 
 def _emulation(format: Format, precision: Precision, host: Host) -> str | None:

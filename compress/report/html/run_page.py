@@ -161,7 +161,7 @@ def _tiles(rows: Sequence[Measurement]) -> list[Tile]:
             f"source {bytes_text(source.size_bytes)}",
             change_text(last.size_bytes, source.size_bytes),
         ),
-        Tile("Host latency", DASH, last.notes.get("latency", "not measured")),
+        Tile("Host latency", DASH, last.why_absent("latency") or "not measured"),
         Tile(
             "Top-1 accuracy",
             f"{percent_text(top1)} %" if top1 is not None else DASH,
