@@ -83,7 +83,7 @@ def estimate(
     layers = tuple(_time(layer, precision, target, factor) for layer in read_layers(path))
     total = sum(layer.ms for layer in layers)
     words = basis or f"roofline of {target.title}, not calibrated"
-    return Estimate(stage, total, total / band, total * band, _threads(target), words, layers)
+    return Estimate(stage, total, total / band, total * band, target.cores or 1, words, layers)
 
 
 def slowest(layers: Sequence[LayerTime], count: int = 5) -> list[LayerTime]:
@@ -108,9 +108,3 @@ def _peak(target: Target, precision: Precision) -> float:
     if fact is None:
         raise NotMeasured(f"{target.title} states no {precision} peak")
     return fact.value
-
-
-def _threads(target: Target) -> int:
-    """Cores that the peak counts, where the profile begins with them (`4x Cortex-A72`); 1 for a GPU."""
-    count = target.compute.value.partition("x")[0]
-    return int(count) if count.isdigit() else 1

@@ -35,9 +35,9 @@ def tensor_scales(model: onnx.ModelProto) -> dict[str, float]:
     return scales
 
 
-def calibration_cache(model: onnx.ModelProto, version: tuple[int, int, int]) -> str:
-    """The cache's text for one TensorRT version; another version calibrates anew."""
-    major, minor, patch = version
+def calibration_cache(model: onnx.ModelProto, version: str) -> str:
+    """The cache's text for one TensorRT version, as `8.5.2`; another version calibrates anew."""
+    major, minor, patch = map(int, version.split("."))
     number = major * 1000 + minor * 100 + patch if major < 10 else major * 10000 + minor * 100 + patch
     lines = [f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in tensor_scales(model).items()]
     return "\n".join([f"TRT-{number}-{_ALGORITHM}", *lines, ""])

@@ -125,12 +125,12 @@ def test_scales_are_named_as_in_the_twin_and_spread_over_what_shares_them():
 
 
 def test_the_cache_reads_back_and_has_tensorrts_form():
-    text = calibration_cache(quantized(), (8, 5, 2))
+    text = calibration_cache(quantized(), "8.5.2")
     lines = text.splitlines()
     assert lines[0] == "TRT-8502-EntropyCalibration2"
     assert f"input: {struct.pack('>f', SCALES['input']).hex()}" in lines
     assert read_cache(text) == pytest.approx(tensor_scales(quantized()))
-    assert calibration_cache(quantized(), (10, 3, 0)).startswith("TRT-100300-")
+    assert calibration_cache(quantized(), "10.3.0").startswith("TRT-100300-")
 
 
 def test_tensorrts_own_text_is_read():
