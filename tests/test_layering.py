@@ -60,6 +60,7 @@ LAYERS = [
         "compose",
         "config_limits",
         "config_source",
+        "option_source",
         "config",
         "loggers",
     },
