@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from torch import fx
-
-from compress.errors import StageError, nearest
-from compress.graph import call_nodes, layer_name
-from compress.quantization.placement import Recipe
-from compress.quantization.ptq import prepare
 from compress.quantization.sensitivity import LayerSensitivity
 from compress.target import Target
 from compress.types import Precision
 
-__all__ = ["Cost", "ExtraMilliseconds", "MixedChoice", "choose_float_layers", "extra_bytes", "keep_in_float"]
+__all__ = ["Cost", "ExtraMilliseconds", "MixedChoice", "choose_float_layers", "extra_bytes"]
 
 _LEAST_COST = 1e-12
 """A layer that costs nothing in float goes first, without dividing by zero."""
@@ -103,19 +96,6 @@ def choose_float_layers(
     chosen = trials.best() if count is None else _without_unnecessary(ranked[:count], trials)
     growth = round(sum(extra_bytes(row) for row in ranked if row.name in chosen))
     return MixedChoice(chosen, trials.loss(chosen), trials.meets(chosen), growth, trials.count)
-
-
-def keep_in_float(graph: fx.GraphModule, recipe: Recipe, names: Collection[str]) -> fx.GraphModule:
-    """A `float_graph` prepared anew by `recipe` with the layers `names` left in float as well; `graph` is not changed.
-
-    Raises:
-        StageError: there is no such layer.
-    """
-    known = {layer_name(node) for node in call_nodes(graph)}
-    for name in names:
-        if name not in known:
-            raise StageError(f"cannot keep {name!r} in float: no such layer", fix=nearest(name, known))
-    return prepare(copy.deepcopy(graph), replace(recipe, keep_float=frozenset(recipe.keep_float) | frozenset(names)))
 
 
 class _Trials:
