@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "compress"
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
     {"allocator", "chance", "intervals", "errors", "types", "quiet", "garbage", "observe", "child", "signals"},
-    {"reading", "command"},
+    {"reading", "command", "torch_internals"},
     {"reserved_names", "scratch", "files", "plain_yaml"},
     {"serialize", "resources", "versions", "target", "stage", "budget"},
     {
