@@ -20,7 +20,7 @@ LAYERS = [
     {"allocator", "chance", "intervals", "errors", "types", "quiet", "garbage", "observe", "child", "signals"},
     {"reading", "command", "torch_internals"},
     {"reserved_names", "scratch", "files", "plain_yaml"},
-    {"serialize", "resources", "versions", "target", "stage", "budget"},
+    {"serialize", "resources", "versions", "target", "stage", "budget", "roofline"},
     {
         "graph",
         "unlift",

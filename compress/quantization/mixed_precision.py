@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from compress.quantization.sensitivity import LayerSensitivity
+from compress.roofline import Roofline, published
 from compress.target import Target
 from compress.types import Precision
 
@@ -32,24 +33,23 @@ class ExtraMilliseconds:
     The sum of the arithmetic's and the weights' part of a roofline; good for comparing layers, not for promising times.
 
     Attributes:
-        float_flops, int8_flops: peak arithmetic in operations per second, two for a multiply-accumulate.
-        bandwidth: bytes per second.
+        floats, integers: limits of the device in FP32 and in INT8.
     """
 
-    float_flops: float
-    int8_flops: float
-    bandwidth: float
+    floats: Roofline
+    integers: Roofline
 
     @classmethod
     def on(cls, target: Target) -> ExtraMilliseconds:
         """From the target's facts, which must name the FP32 and the INT8 peak."""
-        peaks = target.peak_flops
-        bandwidth = target.bandwidth_bytes_per_s.value
-        return cls(peaks[Precision.FP32].value, peaks[Precision.INT8].value, bandwidth)
+        floats, integers = (published(target, precision) for precision in (Precision.FP32, Precision.INT8))
+        assert floats is not None
+        assert integers is not None
+        return cls(floats, integers)
 
     def __call__(self, row: LayerSensitivity) -> float:
-        arithmetic = 2 * row.macs * (1 / self.float_flops - 1 / self.int8_flops)
-        return 1000 * (arithmetic + extra_bytes(row) / self.bandwidth)
+        arithmetic = self.floats.computing(2 * row.macs) - self.integers.computing(2 * row.macs)
+        return 1000 * (arithmetic + self.floats.moving(extra_bytes(row)))
 
 
 @dataclass(frozen=True)

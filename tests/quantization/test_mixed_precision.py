@@ -20,6 +20,7 @@ from compress.quantization.ptq import calibrate, float_graph, prepare
 from compress.quantization.sensitivity import LayerSensitivity, measure_sensitivity
 from compress.quantization.simulation import switched
 from compress.quantization.tensor_quantizer import Mode
+from compress.roofline import Roofline
 from compress.types import InputSpec
 
 
@@ -56,7 +57,7 @@ def test_cost_decides_among_equally_noisy_layers():
     rows = (layer("heavy", 10, weight_bytes=10, macs=9000), layer("light", 10, weight_bytes=9000, macs=10))
     losses = additive({"heavy": 1.0, "light": 1.0})
     assert choose_float_layers(rows, losses, allowed_loss=1.0).keep_float == {"heavy"}
-    slow = ExtraMilliseconds(float_flops=1e6, int8_flops=4e6, bandwidth=1e9)
+    slow = ExtraMilliseconds(Roofline(1e6, 1e9), Roofline(4e6, 1e9))
     assert choose_float_layers(rows, losses, allowed_loss=1.0, cost=slow).keep_float == {"light"}
 
 
@@ -64,7 +65,7 @@ def test_extra_milliseconds_are_arithmetic_and_weights():
     cost = ExtraMilliseconds.on(load_target("raspberry_pi_4", []))
     row = layer("conv", 10, weight_bytes=4_000_000, macs=57_600_000)
     # 2 x 57.6 M operations at 57.6 G/s against 115.2 G/s, and 3 MB more at the board's bandwidth
-    assert cost(row) == pytest.approx(2.0 - 1.0 + 3e9 / cost.bandwidth)
+    assert cost(row) == pytest.approx(2.0 - 1.0 + 3e9 / cost.floats.bandwidth)
 
 
 def test_an_impossible_budget_gives_the_best_set_and_says_so():
