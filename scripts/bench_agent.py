@@ -20,7 +20,7 @@ from bench_common import Bar, arguments, at_most, report
 from rich.console import Console
 
 from compress.device.bundle_agent import AGENT
-from compress.measure.latency import median_interval
+from compress.intervals import median_interval
 
 ROUNDS = 1500
 TURN_SECONDS = 0.001
