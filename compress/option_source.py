@@ -64,8 +64,7 @@ class _Options(ConfigSource):
         return name in _groups().get(group, ())
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        names = [] if results_filter is ObjectType.GROUP else _groups().get(config_path, ())
-        return sorted(names)
+        return [] if results_filter is ObjectType.GROUP else sorted(_groups().get(config_path, frozenset()))
 
 
 def register() -> None:
