@@ -25,7 +25,7 @@ from compress.profile.slower import Slower, explain
 from compress.runtimes.base import Runner
 from compress.stage import Progress
 from compress.store import content_key
-from compress.types import Artifact, Format, Precision
+from compress.types import Artifact, Caveat, Format, Precision
 
 __all__ = ["Analyses", "analyse", "misses"]
 
@@ -82,10 +82,10 @@ def misses(budget: tuple[Outcome, ...]) -> Iterator[BudgetMissed]:
 
 def _beside(name: str, analyse: Callable[[], tuple[T, ...]], progress: Progress) -> tuple[T, ...]:
     """Rows of an analysis; one that fails is said and left out, as the files it looks at are finished."""
-    notes: dict[str, str] = {}
-    rows = attempt(name, notes, analyse)
-    for reason in notes.values():
-        progress.log(f"{name}: {reason}")
+    caveats: dict[str, Caveat] = {}
+    rows = attempt(name, caveats, analyse)
+    for caveat in caveats.values():
+        progress.log(f"{name}: {caveat.why}")
     return rows or ()
 
 

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import JsonValue
 
+from compress import option_source
 from compress.config_limits import bounded, clipped, require_little_work, require_shallow
 from compress.config_source import SCHEME, register
 from compress.errors import ConfigError, nearest
@@ -186,10 +187,12 @@ def _to_tree(config: DictConfig) -> Tree:
 
 
 def _search_path(config_folder: Path | None) -> list[str]:
-    if config_folder is None:
-        return []
-    register()
-    return [f"hydra.searchpath=[{_quote(f'{SCHEME}://{absolute(config_folder)}')}]"]
+    option_source.register()
+    places = [option_source.SEARCH_PATH]
+    if config_folder is not None:
+        register()
+        places.append(f"{SCHEME}://{absolute(config_folder)}")
+    return [f"hydra.searchpath=[{','.join(map(_quote, places))}]"]
 
 
 def _parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:

@@ -63,7 +63,7 @@ def copy_artifacts(results: Sequence[Result], folder: Path) -> dict[str, Artifac
 
 
 def copy_reports(results: Sequence[Result], store: StageStore, folder: Path) -> None:
-    """Put what stages wrote for people (`report.csv`, `report.svg`) into `folder`, named after the stage."""
+    """Put what stages wrote for people (`report.csv`) into `folder`, named after the stage."""
     for result in results:
         for path in sorted(store.folder(result.output.digest).glob("report.*")):
             copy_new(path, folder / f"{result.measurement.stage}{path.suffix}")

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Refusal",
     "StageError",
     "Unreachable",
+    "names_near",
     "nearest",
     "one_line",
 ]
@@ -121,3 +122,8 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}allowed: {', '.join(names) or '(none)'}"
+
+
+def names_near(given: str, known: Sequence[str]) -> str:
+    """Text naming up to five of many that resemble a pattern, or the first five: `names near it: conv1, conv2`."""
+    return f"names near it: {', '.join(difflib.get_close_matches(given, known, n=5, cutoff=0.3) or known[:5])}"

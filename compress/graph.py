@@ -18,6 +18,7 @@ from torch import fx, nn
 from compress.errors import ModelError
 from compress.garbage import collector_paused
 from compress.quiet import first_line, quiet
+from compress.torch_internals import OpOverload
 from compress.types import InputSpec
 from compress.unlift import module_of
 
@@ -199,7 +200,7 @@ def _is_captured(graph: fx.GraphModule) -> bool:
 def _is_aten(node: fx.Node) -> bool:
     if node.op == "call_module":
         return node.target == "_guards_fn"
-    if node.op != "call_function" or isinstance(node.target, torch._ops.OpOverload):
+    if node.op != "call_function" or isinstance(node.target, OpOverload):
         return node.op != "call_method"
     return node.target is operator.getitem or not isinstance(node.meta.get("val"), (torch.Tensor, type(None)))
 
@@ -240,7 +241,7 @@ def _drop_mutation(graph: fx.GraphModule) -> bool:
 
 def _mutated(node: fx.Node) -> fx.Node | None:
     """The argument that an in-place operator writes to."""
-    if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
+    if not isinstance(node.target, OpOverload) or not node.target._schema.is_mutable:
         return None
     base = node.args[0]
     return base if isinstance(base, fx.Node) and node.target._schema.name.endswith("_") else None
@@ -251,7 +252,7 @@ def _aliased(base: fx.Node) -> bool:
 
 
 def _is_view(node: fx.Node) -> bool:
-    if not isinstance(node.target, torch._ops.OpOverload):
+    if not isinstance(node.target, OpOverload):
         return node.op == "call_function"  # operator.getitem on the pieces of a split, which are views
     return any(value.alias_info is not None and not value.alias_info.is_write for value in node.target._schema.returns)
 

@@ -108,7 +108,12 @@ class Deployment(BaseModel):
 class Target(BaseModel):
     """A device profile (policy). The recipe (which stages to run) lives apart, in `conf/target/<device>.yaml`.
 
+    What people read (`compute`, `runtime`) and what the program computes with are different fields.
+
     Attributes:
+        cores: CPU cores that `peak_flops` counts; None where a GPU or another accelerator computes.
+        dla_cores: deep learning accelerators beside its GPU.
+        tensorrt_version: of its TensorRT; None where it has none, or the profile does not say.
         onnx_parser: the table of what its ONNX parser reads (`compress/onnxfile/parsers/<name>.yaml`).
     """
 
@@ -116,7 +121,10 @@ class Target(BaseModel):
     name: Annotated[str, Field(pattern=f"^{TARGET_NAME}$")]
     title: str
     compute: Fact[str]
+    cores: Annotated[int, Field(ge=1, le=1024)] | None = None
+    dla_cores: Annotated[int, Field(ge=0, le=16)] = 0
     runtime: Fact[str]
+    tensorrt_version: Annotated[str, Field(pattern=r"^\d{1,3}\.\d{1,3}\.\d{1,3}$")] | None = None
     python: Fact[str]
     architecture: Literal["aarch64", "armv7l", "x86_64"]
     isa_flags: Fact[tuple[str, ...]]

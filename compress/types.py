@@ -19,6 +19,8 @@ __all__ = [
     "SCRIPT_SUFFIX",
     "Accuracy",
     "Artifact",
+    "Caveat",
+    "CaveatKind",
     "Fidelity",
     "Format",
     "InputSpec",
@@ -357,9 +359,46 @@ class IntegerShare:
         return share is not None and share >= 0.5
 
 
+class CaveatKind(str, Enum):
+    """How a figure falls short of a measurement on the thing it names."""
+
+    EMULATED = "emulated"  # the host imitates the arithmetic
+    ESTIMATE = "estimate"  # computed from a model, not timed
+    UNTRUSTED = "untrusted"  # the host may compute another result than the device
+    MISSING = "missing"  # there is no figure
+
+    def __str__(self) -> str:
+        return self.value
+
+
+_OPENINGS = {
+    CaveatKind.EMULATED: "emulated: ",
+    CaveatKind.ESTIMATE: "estimate: ",
+    CaveatKind.UNTRUSTED: "not to be trusted: ",
+    CaveatKind.MISSING: "",
+}
+
+
+@dataclass(frozen=True)
+class Caveat:
+    """What has to be known of a figure before it is read.
+
+    Attributes:
+        why: the reason, for people; nothing is decided by it.
+    """
+
+    kind: CaveatKind
+    why: str
+
+    @property
+    def sentence(self) -> str:
+        """The reason with the kind before it, as the notes of a report show it."""
+        return f"{_OPENINGS[self.kind]}{self.why}"
+
+
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured at one stage boundary. `None` means not measured; `notes` says why, by field name.
+    """What was measured at one stage boundary. `None` means not measured; `caveats` says why, by field name.
 
     Attributes:
         stage: the stage whose output this is (`source` for the model as loaded).
@@ -372,6 +411,8 @@ class Measurement:
         reused: taken from an earlier run with identical inputs.
         handed_on: the stage only looked: its output is the one it took, and so are the figures.
         feed: the stage whose output this stage took (what a change is measured against); None for `source`.
+        notes: what the reader is told, a title and a sentence each: the stage's own notes and every caveat.
+        caveats: what has to be known of a figure or of its absence, by field name; what a program decides by.
     """
 
     stage: str
@@ -394,3 +435,13 @@ class Measurement:
     handed_on: bool = False
     feed: str | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
+    caveats: Mapping[str, Caveat] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        told = {quantity: caveat.sentence for quantity, caveat in self.caveats.items()}
+        object.__setattr__(self, "notes", {**self.notes, **told})
+
+    def why_absent(self, quantity: str) -> str:
+        """The reason why there is no such figure; empty where none was given."""
+        caveat = self.caveats.get(quantity)
+        return caveat.why if caveat else ""

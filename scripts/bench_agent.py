@@ -19,7 +19,7 @@ from rich.console import Console
 
 from compress.device.agent.runners.onnxruntime import OnnxRunner
 from compress.device.agent.timing import time_calls
-from compress.measure.latency import median_interval
+from compress.intervals import median_interval
 
 ROUNDS = 1500
 TURN_SECONDS = 0.001

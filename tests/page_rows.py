@@ -13,7 +13,7 @@ from compress.measure.drift import Drift
 from compress.measure.ranges import Histogram, TensorRange
 from compress.results.device import DeviceFacts, DeviceLatency, DeviceResult, DeviceRow, DeviceRun, GoldenCheck
 from compress.results.report import ReportFile, SplitSummary
-from compress.types import Sparsity
+from compress.types import Caveat, CaveatKind, Sparsity
 
 KINDS = ("compute", "bandwidth", "launch", "transfer")
 
@@ -52,7 +52,8 @@ def large_report(layers=200, **changes):
     """A run in which every section of the page has something to say."""
     per_layer = {layer(number): 0.3 + 0.5 * (number % 7) / 7 for number in range(layers)}
     rows = [replace(row, sparsity=Sparsity(120_000, 270_000, per_layer)) for row in run_rows()]
-    rows.append(replace(rows[-1], stage="engine", latency=None, notes={"latency": "built on the device"}))
+    built = Caveat(CaveatKind.MISSING, "built on the device")
+    rows.append(replace(rows[-1], stage="engine", latency=None, notes={}, caveats={"latency": built}))
     ranges = [range_of(number, "weight", histogram=number < 9) for number in range(layers)]
     ranges += [range_of(number, "activation", histogram=number < 9) for number in range(layers)]
     base = {

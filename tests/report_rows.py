@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from compress.measure.host import Host
 from compress.results.report import Report
-from compress.types import Accuracy, Fidelity, Format, Latency, Measurement, Precision, Sparsity
+from compress.types import Accuracy, Caveat, CaveatKind, Fidelity, Format, Latency, Measurement, Precision, Sparsity
 
 HOST = Host("Test CPU", "x86_64", ("avx512_vnni", "avx2"), 2, 8 << 30, "Linux 6", "3.11.7")
 TORCH, ORT = "pytorch 2.14.0", "onnxruntime 1.31.0"
-EMULATED = "emulated: Q/DQ around float32 arithmetic"
+EMULATED = Caveat(CaveatKind.EMULATED, "Q/DQ around float32 arithmetic")
 
 
 def timed(ms, spread=1.02, threads=1):
@@ -41,7 +41,7 @@ def run_rows():
             precision=Precision.INT8,
             size_bytes=310_000,
             latency=timed(9.0),
-            notes={"latency": EMULATED},
+            caveats={"latency": EMULATED},
         ),
         row(
             "to_onnx",
@@ -54,7 +54,7 @@ def run_rows():
             latency=timed(0.8),
             accuracy=Accuracy(0.924, 0.897, 0.944, 500),
             fidelity=Fidelity(0.99, 25.6, 0.4, 500),
-            notes={"macs": "shape unknown"},
+            caveats={"macs": Caveat(CaveatKind.MISSING, "shape unknown")},
         ),
     )
 

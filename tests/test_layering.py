@@ -19,10 +19,10 @@ PACKAGE = ROOT / "compress"
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
     {"device.agent"},
-    {"allocator", "chance", "intervals", "errors", "types", "quiet", "garbage", "svg", "observe", "child", "signals"},
-    {"arguments", "reading", "command"},
+    {"allocator", "chance", "intervals", "errors", "types", "quiet", "garbage", "observe", "child", "signals"},
+    {"arguments", "reading", "command", "torch_internals"},
     {"reserved_names", "scratch", "files", "plain_yaml"},
-    {"serialize", "resources", "versions", "target", "stage", "budget"},
+    {"serialize", "resources", "versions", "target", "stage", "budget", "roofline"},
     {
         "formats",
         "graph",
@@ -63,6 +63,7 @@ LAYERS = [
         "compose",
         "config_limits",
         "config_source",
+        "option_source",
         "config",
         "loggers",
     },

@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from compress.config import load_target
-from compress.engine.plan import runtime_version
 from compress.errors import ConfigError, Refusal
 from compress.resources import conf_folder, describe_choices, targets_folder
 from compress.types import Format, Precision
@@ -40,7 +39,8 @@ def test_known_facts():
     jetpack6 = load_target("jetson_orin_nano_jp6", [])
     assert jetpack6.onnx_parser is not None
     assert jetpack6.onnx_parser.value == "tensorrt_10_3"
-    assert runtime_version(jetpack6.runtime.value) == (10, 3, 0)
+    assert jetpack6.tensorrt_version == "10.3.0"
+    assert (xavier.dla_cores, nano.dla_cores, orin.dla_cores) == (2, 0, 0)
     assert load_target("raspberry_pi_4", []).bandwidth_bytes_per_s.value == 12.8e9
     coral = load_target("coral", [])
     assert coral.tflite is not None
@@ -50,6 +50,25 @@ def test_known_facts():
         ("HARD_SWISH", "LEAKY_RELU", "GELU"),
     )
     assert not coral.precisions[Precision.FP32].value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_people_read_says_what_the_program_computes_with(name):
+    target = load_target(name, [])
+    compute, runtime = target.compute.value, target.runtime.value
+    assert target.cores is None or compute.startswith(f"{target.cores}x ")
+    assert ("DLA" in compute) == (f"{target.dla_cores} DLA" in compute) == (target.dla_cores > 0)
+    assert ("TensorRT" in runtime) == (target.tensorrt_version is not None)
+    assert target.tensorrt_version is None or f"TensorRT {target.tensorrt_version} " in runtime
+
+
+def test_a_profile_of_before_needs_none_of_the_typed_facts(tmp_path):
+    facts = yaml.safe_load((targets_folder() / "jetson_xavier_nx.yaml").read_text())
+    for name in ("dla_cores", "tensorrt_version"):
+        del facts[name]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(facts))
+    target = load_target("mine", [tmp_path])
+    assert (target.cores, target.dla_cores, target.tensorrt_version) == (None, 0, None)
 
 
 def test_a_refused_format_says_why():
@@ -73,6 +92,10 @@ def broken(tmp_path, change):
             lambda f: f["memory_bytes"].update(value="lots"),
             r"memory_bytes.value='lots': input should be a valid integer",
         ),
+        (lambda f: f.update(cores=0), r"cores=0: input should be greater than or equal to 1"),
+        (lambda f: f.update(tensorrt_version="8.2"), r"tensorrt_version='8.2': string should match pattern"),
+        (lambda f: f.update(tensorrt_version=8.2), r"tensorrt_version=8.2: input should be a valid string"),
+        (lambda f: f.update(dla_cores=-1), r"dla_cores=-1: input should be greater than or equal to 0"),
         (lambda f: f["runtime"].update(sorce="a web page"), "unknown key .*runtime.sorce.*did you mean 'source'"),
     ],
 )

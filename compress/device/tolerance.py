@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.parity import TOLERANCES
 from compress.types import Precision
 
 __all__ = ["tolerances"]
@@ -16,9 +18,8 @@ _LSB = 3
 """Largest difference of any INT8 tensor between x86 with VNNI and a Cortex-A72, measured under emulation with ONNX
 Runtime 1.31: 0 for U8U8 and for U8S8 with 7-bit weights, 3 for S8S8. LiteRT with XNNPACK was identical."""
 
-_FP32 = {"relative_error": 1e-3}  # sums in another order: at most 1.6e-5 measured, see compress.parity
-_FP16 = {"sqnr_db": 20.0}  # each side rounds every layer to 11 bits at places of its own
-_INT8_ELSEWHERE = {"sqnr_db": 15.0}  # another runtime's kernels round at other places, see compress.parity
+_INT8_ELSEWHERE = replace(TOLERANCES[Precision.INT8], mean_lsb=None).limits()
+"""Another runtime's kernels round at other places; the agent knows no steps."""
 
 
 def tolerances(
@@ -32,10 +33,8 @@ def tolerances(
         exact: whether the machine that computed them multiplies 8-bit numbers without saturating. If not, they are
             themselves off, and only a gross difference on the device means anything.
     """
-    if precision is Precision.FP32:
-        return {"any": _FP32}
-    if precision is Precision.FP16:
-        return {"any": _FP16}
+    if precision is not Precision.INT8:
+        return {"any": TOLERANCES[precision].limits()}
     if not exact:
         return {"any": _INT8_ELSEWHERE}
     return {runtime: {"abs_error": _LSB * _step(golden)}, "any": _INT8_ELSEWHERE}

@@ -59,7 +59,8 @@ def _stage(name: str, path: Path, targets: Sequence[Target]) -> Check:
         node = read_yaml(path)
         if not isinstance(node, dict):
             raise ConfigError(f"{path} is no mapping", fix="write key: value")
-        stage = build_stages({name: node}, lambda _: False)[name]
+        own = {key: value for key, value in node.items() if key != "defaults"}  # the others are the class's
+        stage = build_stages({name: own}, lambda _: False)[name]
         fitting = [target.name for target in targets if _takes(target, stage, name)]
         left = _handed_over([stage])
     except CompressError as error:

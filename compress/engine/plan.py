@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from compress.errors import ConfigError
 from compress.types import Precision
 
-__all__ = ["CALIBRATION_SUFFIX", "EnginePlan", "runtime_version"]
+__all__ = ["CALIBRATION_SUFFIX", "EnginePlan"]
 
 CALIBRATION_SUFFIX = ".calibration.cache"
 """Name's end of TensorRT's own file of INT8 scales, for those who build from a float file."""
@@ -37,15 +35,3 @@ class EnginePlan:
     dla_core: int | None
     sparse: bool
     expects: str
-
-
-def runtime_version(text: str) -> tuple[int, int, int]:
-    """`TensorRT 8.5.2 (JetPack 5.1.x)` as `(8, 5, 2)`.
-
-    Raises:
-        ConfigError: a profile names no TensorRT version.
-    """
-    found = re.search(r"TensorRT (\d+)\.(\d+)\.(\d+)", text)
-    if found is None:
-        raise ConfigError(f"the profile's runtime {text!r} names no TensorRT version", fix="write TensorRT 8.5.2")
-    return int(found[1]), int(found[2]), int(found[3])

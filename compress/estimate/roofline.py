@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from compress.formats.base import NotMeasured
 from compress.formats.onnx.layers import Kind, Layer
+from compress.roofline import ELEMENT_BYTES, Roofline, published
 from compress.target import Target
 from compress.types import Precision
 
@@ -25,8 +27,6 @@ convolutions pass the peak of the direct method."""
 _BANDWIDTH_SHARE = 0.43
 _OVERHEAD_SECONDS = 88e-6
 """Starting a layer that computes, and waiting for the slowest of its threads."""
-
-_ACTIVATION_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}
 
 BAND = 2.0
 """An estimate that nothing was calibrated with is stated as a range, from half to twice the value: the largest error on
@@ -79,10 +79,13 @@ def estimate(
     Raises:
         NotMeasured: the target states no peak for the precision.
     """
-    times = tuple(_time(layer, precision, target, factor) for layer in layers)
+    roof = published(target, precision)
+    if roof is None:
+        raise NotMeasured(f"{target.title} states no {precision} peak")
+    times = tuple(_time(layer, precision, roof, factor) for layer in layers)
     total = sum(layer.ms for layer in times)
     words = basis or f"roofline of {target.title}, not calibrated"
-    return Estimate(stage, total, total / band, total * band, _threads(target), words, times)
+    return Estimate(stage, total, total / band, total * band, target.cores or 1, words, times)
 
 
 def slowest(layers: Sequence[LayerTime], count: int = 5) -> list[LayerTime]:
@@ -90,26 +93,11 @@ def slowest(layers: Sequence[LayerTime], count: int = 5) -> list[LayerTime]:
     return sorted(layers, key=lambda layer: -layer.ms)[:count]
 
 
-def _time(layer: Layer, precision: Precision, target: Target, factor: float) -> LayerTime:
-    peak = _peak(target, precision) * _EFFICIENCY[layer.kind]
-    moved = layer.weight_bytes + layer.elements * _ACTIVATION_BYTES[precision]
-    arithmetic = layer.operations / peak if layer.kind != "elementwise" else 0.0
-    memory = moved / (target.bandwidth_bytes_per_s.value * _BANDWIDTH_SHARE)
-    overhead = _OVERHEAD_SECONDS if layer.kind != "elementwise" else 0.0
+def _time(layer: Layer, precision: Precision, roof: Roofline, factor: float) -> LayerTime:
+    reached = Roofline(roof.flops * _EFFICIENCY[layer.kind], roof.bandwidth * _BANDWIDTH_SHARE)
+    computes = layer.kind != "elementwise"
+    arithmetic = reached.computing(layer.operations) if computes else 0.0
+    memory = reached.moving(layer.weight_bytes + layer.elements * ELEMENT_BYTES[precision])
+    overhead = _OVERHEAD_SECONDS if computes else 0.0
     bound = "arithmetic" if arithmetic > memory else "memory"
     return LayerTime(layer.name, layer.operator, 1e3 * factor * (arithmetic + memory + overhead), bound)
-
-
-def _peak(target: Target, precision: Precision) -> float:
-    from compress.measure.unmeasured import NotMeasured
-
-    fact = target.peak_flops.get(precision)
-    if fact is None:
-        raise NotMeasured(f"{target.title} states no {precision} peak")
-    return fact.value
-
-
-def _threads(target: Target) -> int:
-    """Cores that the peak counts, where the profile begins with them (`4x Cortex-A72`); 1 for a GPU."""
-    count = target.compute.value.partition("x")[0]
-    return int(count) if count.isdigit() else 1

@@ -24,6 +24,7 @@ from compress.litert.specialize import batch_of_one
 from compress.litert.stand_ins import StandIn, place_stand_ins
 from compress.litert.strides import pool_strides
 from compress.litert.transposed_conv import TransposedConv, carry_transposed_convs
+from compress.torch_internals import OpOverload
 
 __all__ = ["ChannelsLast", "lowered", "recurrent_layers"]
 
@@ -105,7 +106,7 @@ def _store_float(graph: fx.GraphModule, node: fx.Node) -> None:
     assert isinstance(source, fx.Node)
     assert integers is not None
     values = tuple(number if (found := constant(graph, number)) is None else found for number in numbers)
-    assert isinstance(node.target, torch._ops.OpOverload)
+    assert isinstance(node.target, OpOverload)
     name = f"{source.target}_float"
     bind(graph, name, node.target(integers, *values), trainable=False)
     with graph.graph.inserting_before(node):

@@ -14,7 +14,18 @@ from compress.measure.settings import MeasureConfig
 from compress.measure.unmeasured import NotMeasured, attempt, unless_absent
 from compress.runtimes.base import Runner
 from compress.stage import Progress, Splits
-from compress.types import Artifact, Format, InputSpec, IntegerShare, Latency, Measurement, Precision, Sparsity
+from compress.types import (
+    Artifact,
+    Caveat,
+    CaveatKind,
+    Format,
+    InputSpec,
+    IntegerShare,
+    Latency,
+    Measurement,
+    Precision,
+    Sparsity,
+)
 
 if TYPE_CHECKING:
     from compress.formats.base import OpenFile
@@ -37,7 +48,7 @@ def measure(
     progress: Progress,
     recorded: RecordedLogits | None = None,
 ) -> Measurement:
-    """Everything about `artifact` that can be measured here; the rest is None with the reason in `notes`.
+    """Everything about `artifact` that can be measured here; the rest is None with the reason in `caveats`.
 
     Latency is of one sample at `config.threads`; accuracy is over the whole evaluation split, with all cores, or from
     the logits `recorded` there before. `config.scope` says what of a module between source and file is measured.
@@ -64,28 +75,28 @@ def _measured(
     recorded: RecordedLogits | None,
 ) -> Measurement:
     host, file = describe_host(), open_file(artifact)
-    notes = {**artifact.notes, **_caveats(artifact, host)}
+    notes, caveats = dict(artifact.notes), _caveats(artifact, host)
     try:
         run = file.runner(threads=config.threads)
     except DeviceMissing as missing:
-        return _read_only(artifact, stage, notes, missing)
-    size = attempt("size_bytes", notes, file.size)
+        return _read_only(artifact, stage, caveats, missing)
+    size = attempt("size_bytes", caveats, file.size)
     timed, evaluation = None, None
     if config.scope == "quick" and artifact.format is Format.TORCH and artifact.history:
-        notes.update(dict.fromkeys(("latency", "accuracy"), _SKIPPED))
+        caveats.update(dict.fromkeys(("latency", "accuracy"), Caveat(CaveatKind.MISSING, _SKIPPED)))
     else:
         timed = _latency(run, artifact.input, config, host)
         runner = recorded.replay(run.name) if recorded else None
         evaluation = unless_absent(
             "accuracy",
-            notes,
+            caveats,
             lambda: _evaluate(artifact, runner or file.answers(), reference, splits, config, progress, stage),
         )
-    sparsity = attempt("sparsity", notes, file.sparsity)
+    sparsity = attempt("sparsity", caveats, file.sparsity)
     if sparsity is not None:
         notes.update(attempt("2:4", {}, lambda: _pattern_note(file, sparsity)) or {})
     if reference is None:
-        notes["fidelity"] = "no reference outputs were given"
+        caveats["fidelity"] = Caveat(CaveatKind.MISSING, "no reference outputs were given")
     return Measurement(
         stage=stage,
         format=artifact.format,
@@ -93,26 +104,29 @@ def _measured(
         runtime=run.name,
         size_bytes=size.size_bytes if size else None,
         size_gzip_bytes=size.gzip_bytes if size else None,
-        parameters=attempt("parameters", notes, file.parameters),
-        macs=attempt("macs", notes, file.macs),
+        parameters=attempt("parameters", caveats, file.parameters),
+        macs=attempt("macs", caveats, file.macs),
         sparsity=sparsity,
-        integers=_integers(artifact, file, notes),
+        integers=_integers(artifact, file, notes, caveats),
         latency=timed,
         accuracy=evaluation.accuracy if evaluation else None,
         fidelity=evaluation.fidelity if evaluation else None,
         feed=_feed(artifact, stage),
         notes=notes,
+        caveats=caveats,
     )
 
 
-def _integers(artifact: Artifact, file: OpenFile, notes: dict[str, str]) -> IntegerShare | None:
+def _integers(
+    artifact: Artifact, file: OpenFile, notes: dict[str, str], caveats: dict[str, Caveat]
+) -> IntegerShare | None:
     """Measure what of an INT8 file is in integers, also in words; None for a format that does not show it."""
     if artifact.precision is not Precision.INT8:
         return None
-    reasons: dict[str, str] = {}
+    reasons: dict[str, Caveat] = {}
     share = attempt("integers", reasons, file.integers)
     if support_of(artifact.format).shows_integers:
-        notes.update(reasons)
+        caveats.update(reasons)
     if share is not None:
         parts = [(share.macs, "multiply-accumulates"), (share.weights, "weights")]
         notes["integers"] = " and ".join(
@@ -121,9 +135,9 @@ def _integers(artifact: Artifact, file: OpenFile, notes: dict[str, str]) -> Inte
     return share
 
 
-def _read_only(artifact: Artifact, stage: str, notes: dict[str, str], missing: DeviceMissing) -> Measurement:
+def _read_only(artifact: Artifact, stage: str, caveats: dict[str, Caveat], missing: DeviceMissing) -> Measurement:
     """Measure what can be said of a file that only its device can run."""
-    size = open_file(artifact).size()
+    size, absent = open_file(artifact).size(), Caveat(CaveatKind.MISSING, missing.problem)
     return Measurement(
         stage=stage,
         format=artifact.format,
@@ -132,7 +146,8 @@ def _read_only(artifact: Artifact, stage: str, notes: dict[str, str], missing: D
         size_bytes=size.size_bytes,
         size_gzip_bytes=size.gzip_bytes,
         feed=_feed(artifact, stage),
-        notes={**notes, **dict.fromkeys(("latency", "accuracy", "fidelity"), missing.problem)},
+        notes=artifact.notes,
+        caveats={**caveats, **dict.fromkeys(("latency", "accuracy", "fidelity"), absent)},
     )
 
 
@@ -145,7 +160,8 @@ def _deferred(artifact: Artifact, stage: str) -> Measurement:
         precision=artifact.precision,
         runtime=f"{artifact.format}, on the device",
         feed=_feed(artifact, stage),
-        notes={"latency": reason, "accuracy": reason, **artifact.notes},
+        notes=artifact.notes,
+        caveats=dict.fromkeys(("latency", "accuracy"), Caveat(CaveatKind.MISSING, reason)),
     )
 
 
@@ -201,18 +217,19 @@ def _pattern_note(file: OpenFile, sparsity: Sparsity) -> dict[str, str]:
     }
 
 
-def _caveats(artifact: Artifact, host: Host) -> dict[str, str]:
+def _caveats(artifact: Artifact, host: Host) -> dict[str, Caveat]:
     """Say what the numbers that will be measured here do not say about the device."""
-    notes = {}
+    caveats = {}
     emulation = support_of(artifact.format).emulation(artifact.precision, host.architecture)
     if emulation:
-        notes["latency"] = f"emulated: {emulation}"
+        caveats["latency"] = Caveat(CaveatKind.EMULATED, emulation)
     if not int8_exact(artifact, host):
-        notes["accuracy"] = (
-            f"not to be trusted: 8-bit products may saturate on this CPU ({host.label}), which shows no VNNI or AMX; "
-            "the device may differ"
+        caveats["accuracy"] = Caveat(
+            CaveatKind.UNTRUSTED,
+            f"8-bit products may saturate on this CPU ({host.label}), which shows no VNNI or AMX; "
+            "the device may differ",
         )
-    return notes
+    return caveats
 
 
 def int8_exact(artifact: Artifact, host: Host) -> bool:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compress.types import Measurement
+from compress.types import CaveatKind, Measurement
 
 __all__ = ["comparable_latency", "label", "time_ratio", "why_not_comparable"]
 
-_LABELS = ("emulated", "estimate")
-
 
 def label(row: Measurement, quantity: str) -> str | None:
-    """`emulated` or `estimate` where the note on `quantity` says the number is one; None for a plain measurement."""
-    word = row.notes.get(quantity, "").partition(":")[0]
-    return word if word in _LABELS else None
+    """`emulated`, `estimate` or `untrusted` where the number is; None for a plain measurement, or none at all."""
+    caveat = row.caveats.get(quantity)
+    return None if caveat is None or caveat.kind is CaveatKind.MISSING else str(caveat.kind)
 
 
 def why_not_comparable(new: Measurement, old: Measurement) -> str | None:

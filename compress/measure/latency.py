@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.intervals import median_interval
 from compress.quiet import undisturbed
 from compress.runtimes.base import Runner
 from compress.types import InputSpec, Latency
 
-__all__ = ["PairedLatency", "latency", "median_interval", "one_sample", "paired_latency", "summarize"]
+__all__ = ["PairedLatency", "latency", "one_sample", "paired_latency", "summarize"]
 
 _FEWEST_RUNS = 3
 _FEWEST_PAIRS = 6  # fewer have no 95 % order-statistic interval: 2 * 0.5**5 > 0.05
 _NANOSECONDS_PER_MS = 1e6
-_ONE_IN = 40  # 2.5 %: one side of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -126,23 +125,6 @@ def summarize(times_ns: Sequence[int], *, warmup: int, threads: int, batch: int,
         batch=batch,
         device=device,
     )
-
-
-def median_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the median from order statistics (Conover 1999, §3.2); assumes nothing of the distribution.
-
-    The ranks are the outermost pair that a Binomial(n, 1/2) count leaves with at most 2.5 % probability on each side.
-    With fewer than 6 values no such pair exists and the whole range is returned.
-    """
-    ordered = sorted(values)
-    count = len(ordered)
-    below, cumulated = 0, 0
-    for rank in range(count // 2):
-        cumulated += math.comb(count, rank)
-        if cumulated * _ONE_IN > 2**count:  # integers: 0.5**count underflows
-            break
-        below = rank
-    return ordered[below], ordered[count - 1 - below]
 
 
 def _warm_up(runners: Sequence[Runner], images: NDArray[np.float32], calls: int, seconds: float) -> int:

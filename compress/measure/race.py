@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from compress.formats.registry import support_of
+from compress.intervals import median_interval
 from compress.measure.host import describe_host
-from compress.measure.latency import PairedLatency, median_interval, one_sample, paired_latency
+from compress.measure.latency import PairedLatency, one_sample, paired_latency
 from compress.runtimes import load
 from compress.types import Artifact, LatencyRatio
 

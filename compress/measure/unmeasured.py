@@ -8,30 +8,32 @@ from typing import TypeVar
 from compress.errors import CompressError
 from compress.formats.base import NotMeasured
 from compress.quiet import first_line
+from compress.types import Caveat, CaveatKind
 
 __all__ = ["NotMeasured", "attempt", "unless_absent"]
 
 T = TypeVar("T")
 
 
-def unless_absent(quantity: str, notes: dict[str, str], measure: Callable[[], T]) -> T | None:
-    """`measure()`, or None with the reason of `NotMeasured` added to `notes[quantity]`; any other error goes on."""
+def unless_absent(quantity: str, caveats: dict[str, Caveat], measure: Callable[[], T]) -> T | None:
+    """`measure()`, or None with the reason of `NotMeasured` as `caveats[quantity]`; any other error goes on."""
     try:
         return measure()
     except NotMeasured as reason:
-        notes[quantity] = str(reason)
+        caveats[quantity] = Caveat(CaveatKind.MISSING, str(reason))
         return None
 
 
-def attempt(quantity: str, notes: dict[str, str], measure: Callable[[], T]) -> T | None:
+def attempt(quantity: str, caveats: dict[str, Caveat], measure: Callable[[], T]) -> T | None:
     """As `unless_absent`, for what is only told beside a result: whatever goes wrong is a reason and ends no run.
 
     Errors that are worded for the user go on.
     """
     try:
-        return unless_absent(quantity, notes, measure)
+        return unless_absent(quantity, caveats, measure)
     except CompressError:
         raise
     except Exception as error:  # counters and readers of other packages raise anything on a network they do not know
-        notes[quantity] = f"not measured: {type(error).__name__}: {first_line(error)}"
+        why = f"not measured: {type(error).__name__}: {first_line(error)}"
+        caveats[quantity] = Caveat(CaveatKind.MISSING, why)
         return None

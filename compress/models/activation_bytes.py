@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping
 import onnx
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from compress.torch_internals import OpOverload, TorchDispatchMode, tensors_in
 from compress.types import InputSpec
 
 __all__ = ["widest_node", "widest_operator"]
@@ -39,13 +38,13 @@ class _Widest(TorchDispatchMode):
 
     def __torch_dispatch__(
         self,
-        func: torch._ops.OpOverload,
+        func: OpOverload,
         types: Iterable[type],
         args: tuple[object, ...] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         result = func(*args, **(kwargs or {}))
-        values = {leaf.data_ptr(): leaf for leaf in tree_leaves((args, result)) if isinstance(leaf, torch.Tensor)}
+        values = {tensor.data_ptr(): tensor for tensor in tensors_in((args, result))}
         sizes = (value.nbytes for place, value in values.items() if place not in self._constants)
         self.largest = max(self.largest, sum(sizes))
         return result

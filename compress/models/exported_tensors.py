@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from torch._export.serde.schema import ScalarType
-from torch._export.serde.serialize import deserialize_scalar_type
 
 from compress.models.records import Damaged, extent
+from compress.torch_internals import dtype_of
 
 __all__ = ["Json", "check_program_tensors", "check_records"]
 
@@ -63,7 +62,7 @@ def check_program_tensors(program: _Object, entries: dict[str, _Object]) -> None
 
 
 def _dtype(meta: _Object) -> torch.dtype:
-    return deserialize_scalar_type(ScalarType(cast(int, meta["dtype"])))
+    return dtype_of(cast(int, meta["dtype"]))
 
 
 def _name(dtype: torch.dtype) -> str:

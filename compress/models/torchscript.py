@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch._export.converter import TS2EPConverter
 
 from compress.errors import ModelError
 from compress.models.aten_modules import with_modules
 from compress.models.script_file import load_script
 from compress.quiet import first_line, quiet
+from compress.torch_internals import program_of_script
 from compress.types import InputSpec
 
 __all__ = ["load_torchscript"]
@@ -36,5 +36,5 @@ def load_torchscript(path: Path, input: InputSpec) -> nn.Module:
 def _converted(script: torch.jit.ScriptModule, input: InputSpec) -> torch.fx.GraphModule:
     with quiet(), torch.no_grad():
         # two samples: export would treat a batch of one as a constant
-        program = TS2EPConverter(script, (torch.zeros(2, *input.shape),), {}).convert()
+        program = program_of_script(script, torch.zeros(2, *input.shape))
         return program.module(check_guards=False)

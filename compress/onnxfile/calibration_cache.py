@@ -12,7 +12,7 @@ import struct
 import onnx
 from onnx import numpy_helper
 
-__all__ = ["calibration_cache", "read_cache", "tensor_scales"]
+__all__ = ["calibration_cache", "tensor_scales"]
 
 _ALGORITHM = "EntropyCalibration2"
 _SAME_SCALE = frozenset({"Relu", "Clip", "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"})
@@ -35,18 +35,12 @@ def tensor_scales(model: onnx.ModelProto) -> dict[str, float]:
     return scales
 
 
-def calibration_cache(model: onnx.ModelProto, version: tuple[int, int, int]) -> str:
-    """The cache's text for one TensorRT version; another version calibrates anew."""
-    major, minor, patch = version
+def calibration_cache(model: onnx.ModelProto, version: str) -> str:
+    """The cache's text for one TensorRT version, as `8.5.2`; another version calibrates anew."""
+    major, minor, patch = map(int, version.split("."))
     number = major * 1000 + minor * 100 + patch if major < 10 else major * 10000 + minor * 100 + patch
     lines = [f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in tensor_scales(model).items()]
     return "\n".join([f"TRT-{number}-{_ALGORITHM}", *lines, ""])
-
-
-def read_cache(text: str) -> dict[str, float]:
-    """Scales by tensor, from TensorRT's text or ours."""
-    pairs = (line.rpartition(": ") for line in text.splitlines()[1:] if ": " in line)
-    return {name: struct.unpack(">f", bytes.fromhex(code.strip().rjust(8, "0")))[0] for name, _, code in pairs}
 
 
 def _spread(edges: list[tuple[str, str]], scales: dict[str, float]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from compress.errors import StageError
+from compress.errors import StageError, names_near
 from compress.onnxfile.building import constant, operator, scalar
 
 __all__ = [
@@ -135,10 +134,9 @@ def choose(layers: Sequence[N], exclude: Sequence[str], stage: str, *, kinds: st
     everything = list(dict.fromkeys(name for layer in layers for name in layer.names))
     for pattern in exclude:
         if not any(fnmatchcase(name, pattern) for name in everything):
-            close = difflib.get_close_matches(pattern, everything, n=5, cutoff=0.3) or everything[:5]
             raise StageError(
                 f"stage {stage!r}: exclude pattern {pattern!r} matches no layer that would be quantized",
-                fix=f"names near it: {', '.join(close)}",
+                fix=names_near(pattern, everything),
             )
     kept = [layer for layer in layers if not any(fnmatchcase(name, p) for name in layer.names for p in exclude)]
     if not kept:

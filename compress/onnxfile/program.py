@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_structure
 from compress.graph import constant
 from compress.onnxfile.dequantize import OPERATOR
 from compress.quiet import quiet
+from compress.torch_internals import known
 
 if TYPE_CHECKING:
     from compress.types import InputSpec
@@ -41,7 +42,8 @@ def program_of(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | N
         captured: a graph as `compress.graph.capture` gives it, with or without quantize and dequantize operators.
 
     Returns:
-        None for a graph with several inputs or outputs, with submodules, or that does not take such an image.
+        None for a graph with several inputs or outputs, with submodules, or that does not take such an image, and in a
+        PyTorch that this was not tried with.
     """
     lifted = _lift(captured)
     if lifted is None or not _find_shapes(lifted, spec):
@@ -75,6 +77,8 @@ class _Lifted:
 
 def _lift(captured: fx.GraphModule) -> _Lifted | None:
     """Names and order follow from the calls alone, not from what else was done to the graph before it was stored."""
+    if not known():
+        return None
     inputs, result = captured.graph.find_nodes(op="placeholder"), _only_result(captured.graph)
     read = _constants_in_order_of_use(captured)
     if len(inputs) != 1 or result is None or read is None or captured.graph.find_nodes(op="call_module"):

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from onnxscript.version_converter import convert_version
 from torch import fx
-from torch.utils._pytree import tree_leaves
 
 from compress.onnxfile.dequantize import OPERATOR, dequantize_per_channel
 from compress.quiet import quiet
+from compress.torch_internals import onnx_translator, tensors_in
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -47,21 +47,14 @@ def translate_whole(program: torch.export.ExportedProgram, opset: int) -> ir.Mod
 
 @functools.cache  # the table of operators takes longer to build than most networks to translate
 def _translator(opset: int) -> _Translator | None:
-    try:
-        from torch.onnx._internal.exporter._core import _exported_program_to_onnx_program as step
-        from torch.onnx._internal.exporter._registration import ONNXRegistry
-    except ImportError:
-        return None
     with quiet():
-        registry = ONNXRegistry.from_torchlib(opset)
-        registry.register_op(OPERATOR, dequantize_per_channel)
-    return lambda program: step(program, registry=registry).model
+        step = onnx_translator(opset, {OPERATOR: dequantize_per_channel})
+    return None if step is None else lambda program: step(program).model
 
 
 def _one_float_type(node: fx.Node) -> bool:
     """Whether there is nothing to promote; quantize and dequantize operators know their types."""
     if node.op != "call_function" or getattr(node.target, "namespace", None) == "quantized_decomposed":
         return True
-    values = tree_leaves([source.meta.get("val") for source in node.all_input_nodes])
-    types = {value.dtype for value in values if isinstance(value, torch.Tensor)}
+    types = {value.dtype for value in tensors_in([source.meta.get("val") for source in node.all_input_nodes])}
     return len(types) <= 1 and all(dtype.is_floating_point for dtype in types)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.errors import CompressError
-from compress.parity import FidelityMeter, Tolerance
+from compress.parity import REWRITE_TOLERANCES, FidelityMeter
 from compress.runtimes.onnx import load
-from compress.types import Precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,19 +17,7 @@ if TYPE_CHECKING:
 
     from compress.types import Artifact
 
-__all__ = ["TOLERANCES", "Equivalence", "Proof"]
-
-TOLERANCES = {
-    # Folding BatchNormalization or a Mul into weights rounds them once more: 2e-6 measured on the torchvision networks
-    # of the bench, 1e-5 where a hundred layers follow. What is wrong is off by more than a percent.
-    Precision.FP32: Tolerance(relative_error=1e-4),
-    # 11 bits: one more rounding somewhere is 60 dB at the layer, 40 dB and more at the logits.
-    Precision.FP16: Tolerance(sqnr_db=40.0),
-    # Rewriting around Q/DQ is exact, so equal codes are expected. Kernels that sum in another order flip last bits
-    # here and there (37 dB on ResNet-18, see compress.parity); below 30 dB something else has happened.
-    Precision.INT8: Tolerance(sqnr_db=30.0),
-}
-"""Stricter than those of an export: a pass that is refused costs only itself."""
+__all__ = ["Equivalence", "Proof"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +63,7 @@ class Equivalence:
             except CompressError as error:
                 return Proof(error.problem, None, samples)
             worst = max(worst, meter.result().max_abs_error)
-            problem = TOLERANCES[self._source.precision].violation(meter)
+            problem = REWRITE_TOLERANCES[self._source.precision].violation(meter)
             if problem is not None:
                 return Proof(problem, worst, samples)
         return Proof(None, worst, samples)

@@ -13,6 +13,7 @@ from compress.measure.unmeasured import attempt
 from compress.onnxfile.ort_graph import optimized_graph
 from compress.optimize.activation_memory import peak_activation_bytes
 from compress.scratch import scratch_folder
+from compress.types import Caveat
 
 __all__ = ["GraphFacts", "all_nodes", "graph_facts", "operators", "with_shapes"]
 
@@ -51,15 +52,16 @@ def graph_facts(path: Path, shapes: Iterable[onnx.ValueInfoProto] = ()) -> Graph
     known = {value.name for value in stored.graph.value_info}
     stored.graph.value_info.extend(value for value in shapes if value.name not in known)
     run = _as_run(stored)
-    operators_stored, run_operators, notes = operators(stored), operators(run), dict[str, str]()
+    operators_stored, run_operators, caveats = operators(stored), operators(run), dict[str, Caveat]()
+    peak = attempt("peak_activation_bytes", caveats, lambda: peak_activation_bytes(run))
     return GraphFacts(
         size_bytes=path.stat().st_size,
         nodes=operators_stored.total(),
         operators=operators_stored,
         run_nodes=run_operators.total(),
         run_operators=run_operators,
-        peak_activation_bytes=attempt("peak_activation_bytes", notes, lambda: peak_activation_bytes(run)),
-        notes=notes,
+        peak_activation_bytes=peak,
+        notes={quantity: caveat.why for quantity, caveat in caveats.items()},
     )
 
 

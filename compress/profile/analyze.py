@@ -7,7 +7,7 @@ from compress.formats.registry import support_of
 from compress.profile.bottleneck import Bottleneck, bound_ms, classify, classify_model, layer_advice, model_advice
 from compress.profile.document import SCHEMA, LayerProfile, ModelProfile, Profile, RooflineProfile
 from compress.profile.layer import LayerTime, Reader, Recording, Settings, Source
-from compress.profile.machine import Roofline, measured_roofline, published_roofline
+from compress.profile.machine import MachineLimits, measured_limits, published_limits
 from compress.quiet import undisturbed
 from compress.target import Target
 from compress.types import Precision
@@ -40,18 +40,18 @@ def profile(
     with undisturbed():  # a bar that is drawn meanwhile would be charged to the layers
         recording = reader.record(source, settings)
         launch_us = reader.launch_us(settings.threads)
-        limits = published_roofline(target, launch_us) if target else measured_roofline(settings.threads, launch_us)
+        limits = published_limits(target, launch_us) if target else measured_limits(settings.threads, launch_us)
     return analyze(recording, limits, source.title), recording
 
 
-def analyze(recording: Recording, roofline: Roofline, file: str) -> Profile:
+def analyze(recording: Recording, limits: MachineLimits, file: str) -> Profile:
     """Classify every layer and the whole of a recording."""
-    kinds = [classify(layer, roofline) for layer in recording.layers]
+    kinds = [classify(layer, limits) for layer in recording.layers]
     total = sum(layer.median_ms for layer in recording.layers)
     overhead = recording.measured_ms - total
-    kind, share = classify_model(zip(recording.layers, kinds, strict=True), overhead, roofline.launch_us)
+    kind, share = classify_model(zip(recording.layers, kinds, strict=True), overhead, limits.launch_us)
     precision = _main_precision(recording.layers)
-    reached = sum(bound_ms(layer, roofline) for layer in recording.layers) / total if total else 0.0
+    reached = sum(bound_ms(layer, limits) for layer in recording.layers) / total if total else 0.0
     advice = model_advice(kind, share, reached, precision, recording.batch)
     warning = _disagreement(recording, total)
     return Profile(
@@ -69,14 +69,12 @@ def analyze(recording: Recording, roofline: Roofline, file: str) -> Profile:
             profiling_overhead=recording.profiling_overhead,
             advice=f"{advice}; {warning}" if warning else advice,
         ),
-        roofline=RooflineProfile(
-            roofline.peak(precision), roofline.bandwidth_gb_s, roofline.source, roofline.launch_us
-        ),
-        layers=tuple(_layer(layer, kind, roofline, total) for layer, kind in zip(recording.layers, kinds, strict=True)),
+        roofline=RooflineProfile(limits.peak(precision), limits.bandwidth_gb_s, limits.source, limits.launch_us),
+        layers=tuple(_layer(layer, kind, limits, total) for layer, kind in zip(recording.layers, kinds, strict=True)),
     )
 
 
-def _layer(layer: LayerTime, kind: Bottleneck, roofline: Roofline, total_ms: float) -> LayerProfile:
+def _layer(layer: LayerTime, kind: Bottleneck, limits: MachineLimits, total_ms: float) -> LayerProfile:
     return LayerProfile(
         name=layer.name,
         op=layer.op,
@@ -86,7 +84,7 @@ def _layer(layer: LayerTime, kind: Bottleneck, roofline: Roofline, total_ms: flo
         bytes=layer.bytes,
         intensity=layer.operations / layer.bytes if layer.bytes else None,
         bottleneck=kind,
-        advice=layer_advice(layer, kind, roofline),
+        advice=layer_advice(layer, kind, limits),
     )
 
 

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from enum import Enum
 
 from compress.profile.layer import LayerTime
-from compress.profile.machine import Roofline
+from compress.profile.machine import MachineLimits
 from compress.types import Precision
 
 __all__ = ["Bottleneck", "bound_ms", "classify", "classify_model", "layer_advice", "model_advice"]
@@ -43,17 +43,17 @@ class Bottleneck(str, Enum):
         return self.value
 
 
-def classify(layer: LayerTime, roofline: Roofline) -> Bottleneck:
+def classify(layer: LayerTime, limits: MachineLimits) -> Bottleneck:
     """The limit of one layer."""
     if layer.transfer:
         return Bottleneck.TRANSFER
-    limits = _limits_us(layer, roofline)
-    return max(limits, key=limits.__getitem__)
+    seconds = _seconds(layer, limits)
+    return max(seconds, key=seconds.__getitem__)
 
 
-def bound_ms(layer: LayerTime, roofline: Roofline) -> float:
+def bound_ms(layer: LayerTime, limits: MachineLimits) -> float:
     """The shortest time in which the machine could do the layer's work."""
-    return max(_limits_us(layer, roofline).values()) / 1000
+    return 1000 * max(_seconds(layer, limits).values())
 
 
 def classify_model(
@@ -75,13 +75,13 @@ def classify_model(
     return kind, spent[kind] / total if total else 0.0
 
 
-def layer_advice(layer: LayerTime, kind: Bottleneck, roofline: Roofline) -> str:
+def layer_advice(layer: LayerTime, kind: Bottleneck, limits: MachineLimits) -> str:
     """What to do about one layer."""
     words = _LAYER[kind]
     if layer.precision is Precision.INT8:
         words = _LAYER_INT8.get(kind, words)
     if kind is not Bottleneck.TRANSFER and layer.median_ms > 0:
-        reached = bound_ms(layer, roofline) / layer.median_ms
+        reached = bound_ms(layer, limits) / layer.median_ms
         if reached < _FAR_BELOW:
             return f"at {reached:.0%} of the roofline, so the kernel is the limit: try another runtime; {words}"
     return words
@@ -139,9 +139,10 @@ _MODEL_INT8 = {
 }
 
 
-def _limits_us(layer: LayerTime, roofline: Roofline) -> dict[Bottleneck, float]:
+def _seconds(layer: LayerTime, limits: MachineLimits) -> dict[Bottleneck, float]:
+    roof = limits.roofline(layer.precision)
     return {
-        Bottleneck.COMPUTE: layer.operations / roofline.peak(layer.precision) / 1e3,
-        Bottleneck.BANDWIDTH: layer.bytes / roofline.bandwidth_gb_s / 1e3,
-        Bottleneck.LAUNCH: roofline.launch_us,
+        Bottleneck.COMPUTE: roof.computing(layer.operations),
+        Bottleneck.BANDWIDTH: roof.moving(layer.bytes),
+        Bottleneck.LAUNCH: limits.launch_us / 1e6,
     }

@@ -17,10 +17,11 @@ import numpy as np
 
 from compress.errors import ConfigError
 from compress.measure.host import describe_host
+from compress.roofline import Roofline
 from compress.target import Target
 from compress.types import Precision
 
-__all__ = ["Roofline", "machine_name", "measured_roofline", "published_roofline"]
+__all__ = ["MachineLimits", "machine_name", "measured_limits", "published_limits"]
 
 _COPY_BYTES = 64 << 20
 """Two arrays of this size are more than most last-level caches hold, so that the copy goes to memory."""
@@ -34,8 +35,8 @@ _SECONDS = 0.25
 
 
 @dataclass(frozen=True)
-class Roofline:
-    """Limits of a machine.
+class MachineLimits:
+    """Limits of a machine in each precision, and of the runtime on it.
 
     Attributes:
         gflops: arithmetic peak by precision, 10^9 operations a second, two for a MAC; FP32 stands in for others.
@@ -53,6 +54,10 @@ class Roofline:
         """GFLOPS at a precision."""
         return self.gflops.get(precision, self.gflops[Precision.FP32])
 
+    def roofline(self, precision: Precision) -> Roofline:
+        """The two roofs at a precision."""
+        return Roofline(1e9 * self.peak(precision), 1e9 * self.bandwidth_gb_s)
+
 
 def machine_name() -> str:
     """This machine, for what was found out about it."""
@@ -60,13 +65,13 @@ def machine_name() -> str:
     return f"{host.label}, {host.cores} cores"
 
 
-def measured_roofline(threads: int, launch_us: float) -> Roofline:
+def measured_limits(threads: int, launch_us: float) -> MachineLimits:
     """Limits of this machine with `threads` threads; about half a second the first time."""
     gflops, bandwidth = _limits(threads)
-    return Roofline(gflops, bandwidth, launch_us, "measured")
+    return MachineLimits(gflops, bandwidth, launch_us, "measured")
 
 
-def published_roofline(target: Target, launch_us: float) -> Roofline:
+def published_limits(target: Target, launch_us: float) -> MachineLimits:
     """Limits of a device as its profile states them; `launch_us` is still the runtime's here, nobody publishes it.
 
     Raises:
@@ -76,7 +81,7 @@ def published_roofline(target: Target, launch_us: float) -> Roofline:
     if not gflops:
         raise ConfigError(f"{target.title} states no peak arithmetic", fix="leave --target out to use this machine's")
     gflops.setdefault(Precision.FP32, min(gflops.values()))
-    return Roofline(gflops, target.bandwidth_bytes_per_s.value / 1e9, launch_us, "published")
+    return MachineLimits(gflops, target.bandwidth_bytes_per_s.value / 1e9, launch_us, "published")
 
 
 @functools.cache

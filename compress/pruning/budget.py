@@ -132,12 +132,12 @@ class BudgetStage(Stage):
         return self.of == "latency" or self.latency_ms is not None
 
     def _cost(self, shapes: Mapping[str, LayerShape], target: Target, lanes: int) -> Cost:
-        from compress.pruning.cost import Measured, Roofline, macs, parameters, read_layer_times
+        from compress.pruning.cost import Estimated, Measured, macs, parameters, read_layer_times
 
         if not self._by_latency:
             return macs if self.of == "macs" else parameters
         if self.layer_times is None:
-            return Roofline.of(target, self.precision, lanes)
+            return Estimated.of(target, self.precision, lanes)
         known = self.precision in target.peak_flops
-        scaling = Roofline.of(target, self.precision, lanes) if known else macs
+        scaling = Estimated.of(target, self.precision, lanes) if known else macs
         return Measured(read_layer_times(self.layer_times, shapes), shapes, scaling)

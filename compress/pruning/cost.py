@@ -14,14 +14,13 @@ from pathlib import Path
 from compress.errors import ConfigError
 from compress.pruning.shapes import LayerShape
 from compress.reading import read_text
+from compress.roofline import ELEMENT_BYTES, Roofline, published
 from compress.target import Target
 from compress.types import Precision
 
-__all__ = ["Cost", "Measured", "Roofline", "macs", "parameters", "read_layer_times", "total"]
+__all__ = ["Cost", "Estimated", "Measured", "macs", "parameters", "read_layer_times", "total"]
 
 Cost = Callable[[LayerShape], float]
-
-_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}
 
 
 def macs(shape: LayerShape) -> float:
@@ -35,44 +34,42 @@ def parameters(shape: LayerShape) -> float:
 
 
 @dataclass(frozen=True)
-class Roofline:
-    """Milliseconds as the roofline model estimates them (Williams et al. 2009): the slower of arithmetic and memory.
+class Estimated:
+    """Milliseconds as the roofline model estimates them: the slower of arithmetic and memory.
 
     An estimate from the target's published peaks, far below what a runtime reaches, but in proportion: good for
     comparing layers, not for promising times.
 
     Attributes:
-        flops: peak arithmetic in operations per second, two for a multiply-accumulate.
-        bandwidth: bytes per second.
+        roof: limits of the device.
         element_bytes: size of a weight or activation.
         lanes: channels the kernels compute at a time; a layer of 9 channels costs as much as one of 16.
     """
 
-    flops: float
-    bandwidth: float
+    roof: Roofline
     element_bytes: int
     lanes: int = 1
 
     @classmethod
-    def of(cls, target: Target, precision: Precision, lanes: int) -> Roofline:
+    def of(cls, target: Target, precision: Precision, lanes: int) -> Estimated:
         """From the facts of the target.
 
         Raises:
             ConfigError: the target's peak at that precision is not known.
         """
-        peak = target.peak_flops.get(precision)
-        if peak is None:
+        roof = published(target, precision)
+        if roof is None:
             known = ", ".join(sorted(p.value for p in target.peak_flops)) or "none"
             raise ConfigError(
                 f"the peak {precision} arithmetic of {target.title} is not known (known: {known}), "
                 "so a latency budget cannot be estimated",
                 fix="of=macs, or give measured layer times with layer_times=<file.json>",
             )
-        return cls(peak.value, target.bandwidth_bytes_per_s.value, _BYTES[precision], lanes)
+        return cls(roof, ELEMENT_BYTES[precision], lanes)
 
     def __call__(self, shape: LayerShape) -> float:
-        arithmetic = 2 * shape.macs * self._padding(shape) / self.flops
-        memory = (shape.parameters + shape.elements) * self.element_bytes / self.bandwidth
+        arithmetic = self.roof.computing(2 * shape.macs * self._padding(shape))
+        memory = self.roof.moving((shape.parameters + shape.elements) * self.element_bytes)
         return 1000 * max(arithmetic, memory)
 
     def _padding(self, shape: LayerShape) -> float:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from compress.errors import StageError
+from compress.errors import StageError, names_near
 
 __all__ = ["enclosing", "matching", "matching_any", "require_matches"]
 
@@ -32,8 +31,7 @@ def require_matches(names: Iterable[str], patterns: Sequence[str], stage: str, o
     known = list(dict.fromkeys(part for name in names for part in enclosing(name)))
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in known):
-            close = difflib.get_close_matches(pattern, known, n=5, cutoff=0.3) or known[:5]
             raise StageError(
                 f"stage {stage!r}: {option} pattern {pattern!r} matches no prunable layer",
-                fix=f"names near it: {', '.join(close)}",
+                fix=names_near(pattern, known),
             )

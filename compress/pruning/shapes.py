@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -124,8 +123,3 @@ def _added(before: LayerShape | None, now: LayerShape) -> LayerShape:
     if before is None:
         return now
     return replace(now, read=before.read + now.read, written=before.written + now.written)
-
-
-def with_cuts(shapes: Mapping[str, LayerShape], cuts: Mapping[str, Cut]) -> dict[str, LayerShape]:
-    """The shapes after `cuts`; layers without one stay."""
-    return {name: cuts[name].applied(shape) if name in cuts else shape for name, shape in shapes.items()}

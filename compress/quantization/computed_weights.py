@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from compress.graph import bind, call_nodes, constant, parameter_name
 from compress.quantization.operators import WEIGHTED, kind_of
+from compress.torch_internals import OpOverload
 
 __all__ = ["computed_layers", "fold_parameters"]
 
@@ -83,7 +84,7 @@ def _is_function(node: fx.Node) -> bool:
     """A call whose result depends on its operands alone, and is no quantization."""
     return (node.op == "call_function" and node.target is operator.getitem) or (
         node.op == "call_function"
-        and isinstance(node.target, torch._ops.OpOverload)
+        and isinstance(node.target, OpOverload)
         and node.target.namespace == "aten"
         and bool(node.all_input_nodes)
         and not node.target._schema.is_mutable

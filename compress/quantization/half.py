@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from compress.errors import StageError
+from compress.torch_internals import OpOverload
 
 __all__ = ["FLOAT16_MAX", "HalfInside", "to_half"]
 
@@ -112,7 +113,7 @@ def _retype_call(node: fx.Node) -> None:
 
 def _makes_float32_by_default(node: fx.Node) -> bool:
     """`aten.zeros` and its kin, whose type is float32 when none is given."""
-    if node.all_input_nodes or not isinstance(node.target, torch._ops.OpOverload) or node.kwargs.get("dtype"):
+    if node.all_input_nodes or not isinstance(node.target, OpOverload) or node.kwargs.get("dtype"):
         return False
     value = node.meta.get("val")
     takes_type = any(argument.name == "dtype" for argument in node.target._schema.arguments)

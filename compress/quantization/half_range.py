@@ -17,6 +17,7 @@ from compress.errors import StageError
 from compress.graph import bind, constant, layer_name
 from compress.parity import TOLERANCES, FidelityMeter
 from compress.quantization.half import FLOAT16_MAX
+from compress.torch_internals import OpOverload
 from compress.types import Precision
 
 __all__ = ["Beyond", "check_half", "overflows", "saturated"]
@@ -175,7 +176,7 @@ def _attribute(graph: fx.GraphModule, name: str) -> torch.Tensor:
 def _large_numbers(node: fx.Node) -> list[float]:
     """Finite numbers beyond float16 that the call computes with, rather than counts by."""
     output = node.meta.get("val")
-    if not isinstance(node.target, torch._ops.OpOverload) or not _is_float(output):
+    if not isinstance(node.target, OpOverload) or not _is_float(output):
         return []
     values = [*node.args, *node.kwargs.values()]
     numbers = [
@@ -190,7 +191,7 @@ def _is_number(node: fx.Node, value: Argument) -> bool:
     """Whether an integer argument stands where the operator takes any number (`masked_fill(x, mask, -10**9)`)."""
     if not isinstance(value, int) or isinstance(value, bool):
         return False
-    assert isinstance(node.target, torch._ops.OpOverload)
+    assert isinstance(node.target, OpOverload)
     kinds = [argument.type.kind() for argument in node.target._schema.arguments]
     positions = [index for index, given in enumerate(node.args) if given is value]
     return any(kinds[index] in ("NumberType", "TensorType") for index in positions)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from torch import fx
-
-from compress.errors import StageError, nearest
-from compress.graph import call_nodes, layer_name
-from compress.quantization.placement import Recipe
-from compress.quantization.ptq import prepare
 from compress.quantization.sensitivity import LayerSensitivity
+from compress.roofline import Roofline, published
 from compress.target import Target
 from compress.types import Precision
 
-__all__ = ["Cost", "ExtraMilliseconds", "MixedChoice", "choose_float_layers", "extra_bytes", "keep_in_float"]
+__all__ = ["Cost", "ExtraMilliseconds", "MixedChoice", "choose_float_layers", "extra_bytes"]
 
 _LEAST_COST = 1e-12
 """A layer that costs nothing in float goes first, without dividing by zero."""
@@ -39,24 +33,23 @@ class ExtraMilliseconds:
     The sum of the arithmetic's and the weights' part of a roofline; good for comparing layers, not for promising times.
 
     Attributes:
-        float_flops, int8_flops: peak arithmetic in operations per second, two for a multiply-accumulate.
-        bandwidth: bytes per second.
+        floats, integers: limits of the device in FP32 and in INT8.
     """
 
-    float_flops: float
-    int8_flops: float
-    bandwidth: float
+    floats: Roofline
+    integers: Roofline
 
     @classmethod
     def on(cls, target: Target) -> ExtraMilliseconds:
         """From the target's facts, which must name the FP32 and the INT8 peak."""
-        peaks = target.peak_flops
-        bandwidth = target.bandwidth_bytes_per_s.value
-        return cls(peaks[Precision.FP32].value, peaks[Precision.INT8].value, bandwidth)
+        floats, integers = (published(target, precision) for precision in (Precision.FP32, Precision.INT8))
+        assert floats is not None
+        assert integers is not None
+        return cls(floats, integers)
 
     def __call__(self, row: LayerSensitivity) -> float:
-        arithmetic = 2 * row.macs * (1 / self.float_flops - 1 / self.int8_flops)
-        return 1000 * (arithmetic + extra_bytes(row) / self.bandwidth)
+        arithmetic = self.floats.computing(2 * row.macs) - self.integers.computing(2 * row.macs)
+        return 1000 * (arithmetic + self.floats.moving(extra_bytes(row)))
 
 
 @dataclass(frozen=True)
@@ -103,19 +96,6 @@ def choose_float_layers(
     chosen = trials.best() if count is None else _without_unnecessary(ranked[:count], trials)
     growth = round(sum(extra_bytes(row) for row in ranked if row.name in chosen))
     return MixedChoice(chosen, trials.loss(chosen), trials.meets(chosen), growth, trials.count)
-
-
-def keep_in_float(graph: fx.GraphModule, recipe: Recipe, names: Collection[str]) -> fx.GraphModule:
-    """A `float_graph` prepared anew by `recipe` with the layers `names` left in float as well; `graph` is not changed.
-
-    Raises:
-        StageError: there is no such layer.
-    """
-    known = {layer_name(node) for node in call_nodes(graph)}
-    for name in names:
-        if name not in known:
-            raise StageError(f"cannot keep {name!r} in float: no such layer", fix=nearest(name, known))
-    return prepare(copy.deepcopy(graph), replace(recipe, keep_float=frozenset(recipe.keep_float) | frozenset(names)))
 
 
 class _Trials:

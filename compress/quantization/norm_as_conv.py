@@ -15,6 +15,7 @@ from torch import fx
 from compress.graph import bind, call_nodes, constant, only_user
 from compress.quantization.integer_forms.stored import rewritable, set_layer
 from compress.quantization.operators import bias_of
+from compress.torch_internals import OpOverload
 
 __all__ = ["normalizations_as_convs"]
 
@@ -95,9 +96,7 @@ def _into_linear(graph: fx.GraphModule, linear: fx.Node, factor: torch.Tensor, o
     set_layer(graph, linear, weight.double() * factor, shift if bias is None else shift + bias.double())
 
 
-def _reshaped(
-    graph: fx.GraphModule, node: fx.Node, operator: torch._ops.OpOverload, source: fx.Node, axis: int
-) -> fx.Node:
+def _reshaped(graph: fx.GraphModule, node: fx.Node, operator: OpOverload, source: fx.Node, axis: int) -> fx.Node:
     """One axis of size 1 more or less at the end."""
     call = graph.graph.call_function(operator, (source, axis))
     value = source.meta["val"]

@@ -10,6 +10,7 @@ from torch import fx
 
 from compress.graph import parameter_name, tensor_inputs
 from compress.quantization.op_kind import OpKind
+from compress.torch_internals import OpOverloadPacket
 
 __all__ = [
     "WEIGHTED",
@@ -31,7 +32,7 @@ _GROUPS = 6  # position of `groups` in the schemas of convolutions and of transp
 WEIGHTED = frozenset({OpKind.CONV, OpKind.CONV_TRANSPOSE, OpKind.LINEAR})
 """Kinds whose arguments are `(activation, weight, bias, ...)`."""
 
-_KINDS: dict[OpKind, tuple[torch._ops.OpOverloadPacket, ...]] = {
+_KINDS: dict[OpKind, tuple[OpOverloadPacket, ...]] = {
     OpKind.CONV: (aten.conv1d, aten.conv2d, aten.conv3d),
     OpKind.CONV_TRANSPOSE: (aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d),
     OpKind.LINEAR: (aten.linear,),

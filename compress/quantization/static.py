@@ -12,7 +12,6 @@ hand give the same file.
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -22,7 +21,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import fx
 
-from compress.errors import ParityError, StageError
+from compress.errors import ParityError, StageError, names_near
 from compress.graph import call_nodes, layer_name
 from compress.parity import TOLERANCES, FidelityMeter
 from compress.quantization.joins import narrow_parts
@@ -145,10 +144,9 @@ def layers_matching(graph: fx.GraphModule, recipe: Recipe, patterns: Sequence[st
     for pattern in patterns:
         matching = {name for name in names if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")}
         if not matching:
-            near = difflib.get_close_matches(pattern, names, n=5, cutoff=0.3) or names[:5]
             raise StageError(
                 f"keep_float pattern {pattern!r} matches no layer that would be quantized",
-                fix=f"names near it: {', '.join(near)}",
+                fix=names_near(pattern, names),
             )
         found |= matching
     return frozenset(found)

@@ -108,7 +108,7 @@ def _accuracy(row: Measurement) -> Cell:
     if row.accuracy is None:
         return Cell(DASH)
     interval = f"{percent_text(row.accuracy.low)}–{percent_text(row.accuracy.high)}"
-    return Cell(percent_text(row.accuracy.top1), interval, "untrusted" if "accuracy" in row.notes else "")
+    return Cell(percent_text(row.accuracy.top1), interval, label(row, "accuracy") or "")
 
 
 def _fidelity(row: Measurement) -> Cell:

@@ -131,7 +131,7 @@ def in_words(rows: Sequence[Measurement]) -> list[tuple[str, str]]:
 
 def _sentence(rows: Sequence[Measurement], row: Measurement) -> str:
     if row.size_bytes is None and row.latency is None:
-        return row.notes.get("latency", "")
+        return row.why_absent("latency")
     source, feed = rows[0], feed_of(rows, row) or rows[0]
     zeros = _zeros_clause(row, feed)
     clauses = [

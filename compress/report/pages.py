@@ -23,6 +23,7 @@ __all__ += ["write_multirun", "write_page"]
 
 PAGE = "report.html"
 MARKDOWN = "report.md"
+_MOST_LAYERS = 500  # in the picture of a scan: 9,000 pixels
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def write_page(page: Page, path: Path) -> None:
 
 
 def run_pages(report: Report, folder: Path) -> dict[str, bytes]:
-    """`report.html` and `report.md` about the run in `folder`, by name."""
+    """`report.html` and `report.md` about the run in `folder`, and a picture of each scan there, by name."""
     return _pages(Reports(((folder, report),)))
 
 
@@ -111,8 +112,19 @@ def write_multirun(
 
 def _pages(reports: Reports) -> dict[str, bytes]:
     runs = [report for _, report in reports.runs]
-    text = comparison_markdown(runs, reports.failures) if reports.compared else run_markdown(runs[0])
-    return {PAGE: _rendered(page_of(reports)), MARKDOWN: text}
+    page = {PAGE: _rendered(page_of(reports))}
+    if reports.compared:
+        return {**page, MARKDOWN: comparison_markdown(runs, reports.failures)}
+    return {**page, MARKDOWN: run_markdown(runs[0]), **_pictures(reports.runs[0][0])}
+
+
+def _pictures(folder: Path) -> dict[str, bytes]:
+    """A picture beside the table of every scan in a run folder, `<stage>.svg`."""
+    from compress.report.html.layer_plots import scan_plot
+    from compress.report.html.plot import svg_file
+    from compress.report.html.scans import read_scans
+
+    return {f"{scan.stage}.svg": svg_file(scan_plot(scan, _MOST_LAYERS)) for scan in read_scans(folder)}
 
 
 def _rendered(page: Page) -> bytes:

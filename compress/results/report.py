@@ -1,15 +1,15 @@
 """`report.json`: everything a run was made from and everything that was measured.
 
 Strict JSON. An infinite SQNR (outputs equal to the source's, bit by bit) is the string `"Infinity"`; what was not
-measured is `null`, with its reason under `notes`. `schema_version` grows when a field changes meaning or goes away;
-added fields keep it.
+measured is `null`, with its reason under `caveats` and, for people, among the `notes`. `schema_version` grows when a
+field changes meaning or goes away; added fields keep it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import JsonValue
 
@@ -22,6 +22,7 @@ from compress.measure.host import Host
 from compress.measure.ranges import TensorRange
 from compress.profile.slower import Slower
 from compress.results.device import DeviceRun
+from compress.results.worded import with_caveats
 from compress.serialize import from_json, to_json
 from compress.stage import LeftOut
 from compress.types import Measurement
@@ -119,9 +120,15 @@ class Report:
                 fix="run again to make a new report, or use the release that wrote it",
             )
         try:
-            return from_json(Report, content)
+            report = from_json(Report, content)
         except StageError as error:
             raise ConfigError(error.problem) from error
+        return report if b'"caveats"' in content else _typed(report)
+
+
+def _typed(report: Report) -> Report:
+    """A report of before caveats were typed, with them."""
+    return replace(report, measurements=tuple(map(with_caveats, report.measurements)))
 
 
 def _schema_version(content: bytes) -> object:

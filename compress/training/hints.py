@@ -6,14 +6,13 @@ lost blocks or inner channels still has the places where the two must agree.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from compress.errors import StageError
+from compress.errors import StageError, names_near
 from compress.models.watching import watched
 
 __all__ = ["hint_loss", "outputs_of", "require_parts"]
@@ -24,8 +23,7 @@ def require_parts(module: nn.Module, names: Sequence[str], whose: str) -> None:
     known = [name for name, _ in module.named_modules() if name]
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=5, cutoff=0.3) or known[:5]
-            near = f"names near it: {', '.join(close)}" if close else "a captured graph has none: give Python code"
+            near = names_near(name, known) if known else "a captured graph has none: give Python code"
             raise StageError(f"hint {name!r} is no part of the {whose}", fix=near)
 
 

@@ -6,10 +6,10 @@ Free of torch at import, so that a configuration can be checked without loading 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationInfo, field_validator, model_validator
 
 from compress.errors import StageError
 from compress.stage import Context, Stage
@@ -65,21 +65,21 @@ class TrainingStage(Stage):
     epochs: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     batch_size: Annotated[int, Field(ge=1)] = 64
-    optimizer: Optimizer = "sgd"
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
+    optimizer: Optimizer = TrainOptions.optimizer
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = TrainOptions.weight_decay
     warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False, validate_default=True)] = 0.5
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    ema: Annotated[float, Field(ge=0, lt=1)] = TrainOptions.ema
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = TrainOptions.clip_norm
     distill: bool = False
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = TrainOptions.temperature
+    alpha: Annotated[float, Field(ge=0, le=1)] = TrainOptions.alpha
     flip: bool = False
     shift: Annotated[int, Field(ge=0)] = 0
     padding: Padding = "zero"
     blend: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     keep_zeros: bool = True
-    patience: Annotated[int, Field(ge=1)] | None = None
-    device: Device = "auto"
+    patience: Annotated[int, Field(ge=1)] | None = TrainOptions.patience
+    device: Device = TrainOptions.device
 
     @field_validator("warmup_epochs")
     @classmethod
@@ -89,26 +89,10 @@ class TrainingStage(Stage):
             raise ValueError(f"the warm-up must be shorter than epochs={epochs}")
         return value
 
-    def train_options(
-        self, *, momentum: float = 0.9, label_smoothing: float = 0.0, mixed_precision: bool
-    ) -> TrainOptions:
-        """The hyper-parameters; the arguments are those that not every stage offers."""
-        return TrainOptions(
-            epochs=self.epochs,
-            learning_rate=self.learning_rate,
-            optimizer=self.optimizer,
-            momentum=momentum,
-            weight_decay=self.weight_decay,
-            warmup_epochs=self.warmup_epochs,
-            label_smoothing=label_smoothing,
-            ema=self.ema,
-            clip_norm=self.clip_norm,
-            patience=self.patience,
-            temperature=self.temperature,
-            alpha=self.alpha,
-            device=self.device,
-            mixed_precision=mixed_precision,
-        )
+    def train_options(self) -> TrainOptions:
+        """The hyper-parameters: the options that have the name of one, the others as `TrainOptions` has them."""
+        names = {field.name for field in fields(TrainOptions)} & type(self).model_fields.keys()
+        return TypeAdapter(TrainOptions).validate_python({name: getattr(self, name) for name in names})
 
     def fit(
         self,
@@ -194,11 +178,11 @@ class FloatTrainingStage(TrainingStage):
     data_used: ClassVar[tuple[str, ...]] = ("finetune", "validation")
 
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    mixed_precision: bool = True
-    hints: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    hint_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = TrainOptions.momentum
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = TrainOptions.label_smoothing
+    mixed_precision: bool = TrainOptions.mixed_precision
+    hints: tuple[Annotated[str, Field(min_length=1)], ...] = TrainOptions.hints
+    hint_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = TrainOptions.hint_weight
     keep: Literal["best", "last"] = "best"
 
     @model_validator(mode="after")
@@ -219,11 +203,7 @@ class FloatTrainingStage(TrainingStage):
         require_batches(module, artifact, context.name)
         samples = training_samples(context)
         teacher = source_teacher(context) if self.distill else None
-        shared = self.train_options(
-            momentum=self.momentum, label_smoothing=self.label_smoothing, mixed_precision=self.mixed_precision
-        )
-        first = self.epochs - 1 if self.keep == "last" else 0
-        options = replace(shared, hints=self.hints, hint_weight=self.hint_weight, judge_from=first)
+        options = replace(self.train_options(), judge_from=self.epochs - 1 if self.keep == "last" else 0)
         before, source = validated(module, samples[1]), source_validated(context, samples[1])
         return Start(module, samples, teacher, before, source, options)
 

@@ -34,7 +34,7 @@ SPEC = InputSpec((3, 224, 224))
 CALIBRATION_IMAGES = 32
 GOLDEN_IMAGES = 32
 TARGET = "jetson_xavier_nx"
-TENSORRT = (8, 5, 3)  # what pack_tensorrt packs
+TENSORRT = "8.5.3"  # what pack_tensorrt packs
 RESIDUAL = 0.25
 
 

@@ -20,6 +20,7 @@ from compress.formats.torch.weights import module_parameters, module_sparsity
 from compress.formats.torchscript.weights import script_parameters, script_sparsity
 from compress.measure.unmeasured import NotMeasured, attempt, unless_absent
 from compress.models.script_file import load_script
+from compress.types import Caveat, CaveatKind
 
 
 class TorchRunner:
@@ -156,9 +157,10 @@ def test_a_matrix_product_of_two_activations_has_macs_but_no_weights():
     logits = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 3])
     model = helper.make_model(helper.make_graph(nodes, "g", [image], [logits]))
     assert onnx_macs(model) == 27
-    notes = {}
-    assert attempt("sparsity", notes, lambda: onnx_sparsity(model)) is None
-    assert notes == {"sparsity": "found no convolution or linear layer with stored weights"}
+    caveats = {}
+    assert attempt("sparsity", caveats, lambda: onnx_sparsity(model)) is None
+    why = "found no convolution or linear layer with stored weights"
+    assert caveats == {"sparsity": Caveat(CaveatKind.MISSING, why)}
 
 
 def test_operators_outside_the_standard_are_not_guessed_at():
@@ -214,18 +216,18 @@ def test_macs_of_a_parametrized_weight():
 
 
 def test_whatever_goes_wrong_beside_a_result_is_a_reason():
-    notes = {}
+    caveats = {}
 
     def stumbles():
         raise AttributeError("'NoneType' object has no attribute 'next_functions'\nand more")
 
-    assert attempt("macs", notes, stumbles) is None
-    assert notes["macs"] == "not measured: AttributeError: 'NoneType' object has no attribute 'next_functions'"
+    assert attempt("macs", caveats, stumbles) is None
+    assert caveats["macs"].why == "not measured: AttributeError: 'NoneType' object has no attribute 'next_functions'"
     with pytest.raises(AttributeError):
-        unless_absent("accuracy", notes, stumbles)
+        unless_absent("accuracy", caveats, stumbles)
 
     def refuses():
         raise StageError("the device is gone", fix="plug it in")
 
     with pytest.raises(StageError):
-        attempt("macs", notes, refuses)
+        attempt("macs", caveats, refuses)

@@ -18,7 +18,7 @@ from compress.measure import boundary
 from compress.measure.boundary import MeasureConfig, RecordedLogits, measure
 from compress.measure.host import describe_host
 from compress.measure.unmeasured import NotMeasured
-from compress.types import BATCH_BYTES, Artifact, Format, InputSpec, Precision
+from compress.types import BATCH_BYTES, Artifact, Caveat, CaveatKind, Format, InputSpec, Precision
 
 SPEC = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
 CONFIG = MeasureConfig(batch_size=8, latency_runs=5, latency_warmup=1, latency_seconds=0.5)
@@ -56,7 +56,7 @@ def test_the_source(source, reference):
     assert row.latency.device == describe_host().label
     assert row.accuracy.samples == 20
     assert row.fidelity.agreement == 1.0
-    assert row.notes == {}
+    assert (row.notes, row.caveats) == ({}, {})
 
 
 def test_an_onnx_file_in_its_own_runtime(source, reference, tmp_path):
@@ -101,7 +101,15 @@ def test_quick_runs_no_module_between_source_and_file(source, reference):
     assert (row.latency, row.accuracy, row.fidelity) == (None, None, None)
     assert row.notes["latency"].startswith("measure=quick")
     assert row.notes["accuracy"].startswith("measure=quick")
+    assert row.caveats["latency"] == Caveat(CaveatKind.MISSING, row.notes["latency"])
     assert (row.parameters, row.sparsity.total) == (475, 468)
+
+
+def test_the_time_of_a_quantized_module_is_emulated(source, reference):
+    row = run(source.after("ptq", source.module, precision=Precision.INT8), "ptq", reference)
+    assert row.latency is not None
+    assert row.caveats["latency"].kind is CaveatKind.EMULATED
+    assert row.notes["latency"] == f"emulated: {row.caveats['latency'].why}"
 
 
 def test_gaps_say_why(reference):
@@ -154,7 +162,7 @@ def test_int8_accuracy_on_a_cpu_that_saturates_is_not_trusted(tmp_path):
     old = replace(describe_host(), cpu="Old CPU", architecture="x86_64", isa=("avx2",))
     assert (
         "not to be trusted: 8-bit products may saturate on this CPU (Old CPU, avx2)"
-        in (boundary._caveats(artifact(127), old)["accuracy"])
+        in boundary._caveats(artifact(127), old)["accuracy"].sentence
     )
     assert boundary._caveats(artifact(63), old) == {}
     assert boundary._caveats(artifact(127), replace(old, isa=("avx512_vnni",))) == {}

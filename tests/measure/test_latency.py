@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compress.intervals import median_interval
 from compress.measure import latency as timing
-from compress.measure.latency import latency, median_interval, paired_latency, summarize
+from compress.measure.latency import latency, paired_latency, summarize
 
 IMAGES = np.zeros((1, 1, 2, 2), np.float32)
 MACHINE = {"threads": 1, "device": "test host"}

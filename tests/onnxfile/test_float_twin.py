@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.onnxfile.calibration_cache import calibration_cache, read_cache, tensor_scales
+from compress.onnxfile.calibration_cache import calibration_cache, tensor_scales
 from compress.onnxfile.float_twin import float_twin
 
 SCALES = {"input": 0.05, "relu": 0.125, "flat": 0.03125}
@@ -124,17 +124,10 @@ def test_scales_are_named_as_in_the_twin_and_spread_over_what_shares_them():
     assert set(scales) <= names
 
 
-def test_the_cache_reads_back_and_has_tensorrts_form():
-    text = calibration_cache(quantized(), (8, 5, 2))
+def test_the_cache_has_tensorrts_form():
+    text = calibration_cache(quantized(), "8.5.2")
     lines = text.splitlines()
     assert lines[0] == "TRT-8502-EntropyCalibration2"
     assert f"input: {struct.pack('>f', SCALES['input']).hex()}" in lines
-    assert read_cache(text) == pytest.approx(tensor_scales(quantized()))
-    assert calibration_cache(quantized(), (10, 3, 0)).startswith("TRT-100300-")
-
-
-def test_tensorrts_own_text_is_read():
-    # Leading zeros are not written, and names may hold colons.
-    found = read_cache("TRT-8503-EntropyCalibration2\ninput: 3caf1b5c\na:0: 0\n")
-    assert found["input"] == pytest.approx(struct.unpack(">f", bytes.fromhex("3caf1b5c"))[0])
-    assert found["a:0"] == 0
+    assert len(lines) == 1 + len(tensor_scales(quantized()))
+    assert calibration_cache(quantized(), "10.3.0").startswith("TRT-100300-")

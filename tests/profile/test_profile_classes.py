@@ -12,12 +12,12 @@ from compress.config import load_target
 from compress.profile.analyze import profile
 from compress.profile.bottleneck import Bottleneck, bound_ms, classify, classify_model, layer_advice, model_advice
 from compress.profile.layer import LayerTime, Settings, Source
-from compress.profile.machine import Roofline, measured_roofline, published_roofline
+from compress.profile.machine import MachineLimits, measured_limits, published_limits
 from compress.profile.readers import find_reader
 from compress.types import Format, Precision
 
 QUICK = Settings(seconds=1.5, runs=30)
-LIMITS = Roofline({Precision.FP32: 100.0, Precision.INT8: 400.0}, 10.0, 1.0, "measured")
+LIMITS = MachineLimits({Precision.FP32: 100.0, Precision.INT8: 400.0}, 10.0, 1.0, "measured")
 sizes = st.integers(0, 10**12)
 layers = st.builds(LayerTime, st.just("l"), st.just("Conv"), st.floats(1e-4, 1e4), sizes, sizes)
 
@@ -130,7 +130,7 @@ def test_advice_knows_int8_batches_and_kernels_far_below_the_roofline():
 
 
 def test_the_machine_computes_faster_than_it_moves():
-    limits = measured_roofline(1, launch_us=1.0)
+    limits = measured_limits(1, launch_us=1.0)
     assert 0.1 < limits.bandwidth_gb_s < 2000
     assert limits.peak(Precision.FP32) > limits.bandwidth_gb_s  # or no product would ever be bound by arithmetic
     assert limits.peak(Precision.FP16) == limits.peak(Precision.FP32)
@@ -138,7 +138,7 @@ def test_the_machine_computes_faster_than_it_moves():
 
 
 def test_published_peaks_of_a_target():
-    limits = published_roofline(load_target("raspberry_pi_4", []), launch_us=2.0)
+    limits = published_limits(load_target("raspberry_pi_4", []), launch_us=2.0)
     assert limits.source == "published"
     assert limits.peak(Precision.FP32) == pytest.approx(57.6)
     assert limits.bandwidth_gb_s == pytest.approx(12.8)

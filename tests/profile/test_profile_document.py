@@ -13,13 +13,13 @@ from compress.profile.analyze import analyze
 from compress.profile.diff import compare
 from compress.profile.document import read_profile
 from compress.profile.layer import LayerTime, Recording, Span
-from compress.profile.machine import Roofline
+from compress.profile.machine import MachineLimits
 from compress.profile.trace import trace_events, write_trace
 from compress.report.profile_tables import diff_view, profile_view
 from compress.serialize import to_json
 from compress.types import Precision
 
-LIMITS = Roofline({Precision.FP32: 100.0, Precision.INT8: 400.0}, 10.0, 1.0, "measured")
+LIMITS = MachineLimits({Precision.FP32: 100.0, Precision.INT8: 400.0}, 10.0, 1.0, "measured")
 
 
 def recording(*layers, measured_ms=None, overhead=0.05, disturbed=1.1):

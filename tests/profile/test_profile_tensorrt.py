@@ -11,7 +11,7 @@ from compress.errors import ConfigError
 from compress.profile.analyze import analyze
 from compress.profile.bottleneck import Bottleneck
 from compress.profile.layer import Settings, Source
-from compress.profile.machine import Roofline
+from compress.profile.machine import MachineLimits
 from compress.profile.readers import tensorrt
 from compress.runtimes.tensorrt import CallTimes
 from compress.types import Format, Precision
@@ -54,7 +54,7 @@ def test_copies_and_layers_with_the_work_of_the_onnx_file_beside(engine):
     assert found.layers[1].operations == 2 * 8 * 256 * 27
     assert found.measured_ms == pytest.approx(0.2 + 0.6 + 0.1)
     assert found.profiling_overhead == pytest.approx(0.25)
-    limits = Roofline({Precision.FP32: 1000.0}, 100.0, 3.8, "published")
+    limits = MachineLimits({Precision.FP32: 1000.0}, 100.0, 3.8, "published")
     assert analyze(found, limits, "net.engine").model.bottleneck is Bottleneck.TRANSFER
 
 

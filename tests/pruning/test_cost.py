@@ -15,8 +15,9 @@ from compress.config import load_target
 from compress.errors import ConfigError, Refusal
 from compress.formats.torch.macs import torch_macs
 from compress.pruning.attention import separate_heads
-from compress.pruning.cost import Measured, Roofline, macs, parameters, read_layer_times, total
+from compress.pruning.cost import Estimated, Measured, macs, parameters, read_layer_times, total
 from compress.pruning.shapes import Cut, LayerShape, layer_shapes
+from compress.roofline import Roofline
 from compress.stages.prune.structured import Structured
 from compress.types import Artifact, Format, Precision
 
@@ -59,25 +60,25 @@ def test_a_shape_by_hand():
 
 
 def test_the_roofline_takes_the_slower_of_arithmetic_and_memory():
-    arithmetic = Roofline(flops=1e9, bandwidth=1e15, element_bytes=4)
-    memory = Roofline(flops=1e15, bandwidth=1e9, element_bytes=4)
+    arithmetic = Estimated(Roofline(flops=1e9, bandwidth=1e15), element_bytes=4)
+    memory = Estimated(Roofline(flops=1e15, bandwidth=1e9), element_bytes=4)
     assert arithmetic(CONV) == pytest.approx(1000 * 2 * CONV.macs / 1e9)
     assert memory(CONV) == pytest.approx(1000 * 4 * (CONV.parameters + CONV.elements) / 1e9)
 
 
 def test_channels_that_do_not_fill_a_vector_cost_as_much_as_a_full_one():
-    estimate = Roofline(flops=1e9, bandwidth=1e15, element_bytes=4, lanes=8)
+    estimate = Estimated(Roofline(flops=1e9, bandwidth=1e15), element_bytes=4, lanes=8)
     assert estimate(Cut(outputs=1).applied(CONV)) == pytest.approx(estimate(CONV))
     assert estimate(Cut(outputs=8).applied(CONV)) == pytest.approx(0.75 * estimate(CONV))
 
 
 def test_the_target_s_facts_make_the_estimate():
-    estimate = Roofline.of(load_target("raspberry_pi_4", []), Precision.INT8, 8)
-    assert (estimate.flops, estimate.bandwidth, estimate.element_bytes) == (115.2e9, 12.8e9, 1)
+    estimate = Estimated.of(load_target("raspberry_pi_4", []), Precision.INT8, 8)
+    assert (estimate.roof, estimate.element_bytes) == (Roofline(115.2e9, 12.8e9), 1)
     with pytest.raises(
         ConfigError, match=r"peak int8 arithmetic of NVIDIA Jetson Nano is not known \(known: fp16, fp32"
     ):
-        Roofline.of(load_target("jetson_nano", []), Precision.INT8, 8)
+        Estimated.of(load_target("jetson_nano", []), Precision.INT8, 8)
     with pytest.raises(Refusal, match=r"stage 'cut': the peak int8 arithmetic .* fix: stage\.cut\.of=macs"):
         Structured(of="latency", precision=Precision.INT8).requires(
             load_target("jetson_nano", []), Precision.FP32, "cut"

@@ -1,13 +1,10 @@
-"""A sensitivity scan as table, CSV and picture."""
+"""A sensitivity scan as table and CSV."""
 
 from __future__ import annotations
 
 import math
-from xml.etree import ElementTree
 
-import pytest
-
-from compress.quantization.scan_report import scan_csv, scan_svg, scan_table
+from compress.quantization.scan_report import scan_csv, scan_table
 from compress.quantization.sensitivity import LayerSensitivity
 
 ROWS = (
@@ -30,19 +27,3 @@ def test_csv_keeps_the_order_of_execution():
     assert lines[0] == "layer,sqnr_db,top1_changed,weight_bytes,macs"
     assert lines[1] == "layer<1>.conv,31.2600,0.012500,2048,1500000"
     assert lines[2].startswith("head,inf,")
-
-
-def test_plot_is_svg_with_text_alternative_and_bars_by_value():
-    text = scan_svg((*ROWS, LayerSensitivity("half", 15.63, 0.0, 1, 1)))
-    root = ElementTree.fromstring(text)
-    svg = "{http://www.w3.org/2000/svg}"
-    assert root.get("role") == "img"
-    assert root.find(f"{svg}title").text
-    assert "from stem (-2.0 dB) to head (exact)" in root.find(f"{svg}desc").text
-    widths = [float(bar.get("width")) for bar in root.iter(f"{svg}rect")]
-    assert widths == pytest.approx([1, 210, 420, 420], abs=0.1)
-    assert "prefers-color-scheme: dark" in text
-
-
-def test_plot_of_no_layers_is_still_a_picture():
-    assert ElementTree.fromstring(scan_svg(())).get("role") == "img"

@@ -13,6 +13,7 @@ from report_rows import row, run_report, run_rows
 from rich.console import Console
 
 from compress.report import terminal
+from compress.types import Caveat, CaveatKind
 
 
 def render(report, width, **options):
@@ -75,7 +76,7 @@ def test_notes_give_each_reason_once():
 
 
 def test_an_untrusted_accuracy_is_marked():
-    marked = row("x", feed="source", notes={"accuracy": "not to be trusted: no VNNI"})
+    marked = row("x", feed="source", caveats={"accuracy": Caveat(CaveatKind.UNTRUSTED, "no VNNI")})
     assert "untrusted" in render(run_report((row("source"), marked)), 100)
 
 

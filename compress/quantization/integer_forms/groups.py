@@ -14,6 +14,7 @@ from torch import fx
 from compress.graph import bind, call_nodes, constant, only_user, parameter_name
 from compress.quantization.op_kind import OpKind
 from compress.quantization.operators import bias_of, groups_of, kind_of, weight_of
+from compress.torch_internals import OpOverload
 
 __all__ = ["split_groups"]
 
@@ -67,12 +68,12 @@ def _part(graph: fx.GraphModule, conv: fx.Node, last: fx.Node, pieces: fx.Node, 
     rows = slice(group * channels, (group + 1) * channels)
     stored = [None if node is None else _rows(graph, node, rows, group) for node in (weight_of(conv), bias_of(conv))]
     strides, padding, dilation = (*conv.args[3:6], *([1, 1], [0, 0], [1, 1])[len(conv.args) - 3 :])[:3]
-    assert isinstance(conv.target, torch._ops.OpOverload)
+    assert isinstance(conv.target, OpOverload)
     part = graph.graph.call_function(conv.target, (piece, *stored, strides, padding, dilation, 1))
     part.meta = {**conv.meta, "val": _resized(conv, channels)}
     if last is conv:
         return part
-    assert isinstance(last.target, torch._ops.OpOverload)
+    assert isinstance(last.target, OpOverload)
     active = graph.graph.call_function(last.target, (part, *last.args[1:]), dict(last.kwargs))
     active.meta = {**last.meta, "val": _resized(last, channels)}
     return active

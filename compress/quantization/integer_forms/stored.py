@@ -7,6 +7,7 @@ from torch import fx
 
 from compress.graph import bind, constant
 from compress.quantization.operators import bias_of, weight_of
+from compress.torch_internals import OpOverload
 
 __all__ = ["rewritable", "set_layer", "stored_value"]
 
@@ -18,7 +19,7 @@ def stored_value(graph: fx.GraphModule, argument: object) -> torch.Tensor | None
     if argument.op == "get_attr":
         return constant(graph, argument)
     sources = argument.all_input_nodes
-    if argument.op != "call_function" or not sources or not isinstance(argument.target, torch._ops.OpOverload):
+    if argument.op != "call_function" or not sources or not isinstance(argument.target, OpOverload):
         return None
     values = {source: stored_value(graph, source) for source in sources}
     if any(value is None for value in values.values()):

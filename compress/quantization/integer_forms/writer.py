@@ -6,6 +6,7 @@ import torch
 from torch import fx
 
 from compress.graph import bind
+from compress.torch_internals import OpOverload
 
 __all__ = ["Writer"]
 
@@ -22,7 +23,7 @@ class Writer:
         assert isinstance(source, fx.Node)
         self.source = source
 
-    def __call__(self, operator: torch._ops.OpOverload, *operands: fx.Node | float) -> fx.Node:
+    def __call__(self, operator: OpOverload, *operands: fx.Node | float) -> fx.Node:
         """A call whose numbers are stored: an operand that is a tensor has an integer and a scale."""
         nodes = tuple(self.number(operand) if isinstance(operand, float) else operand for operand in operands)
         with self._graph.graph.inserting_before(self._node):

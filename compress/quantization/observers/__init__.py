@@ -13,14 +13,18 @@ if TYPE_CHECKING:
 
 __all__ = ["load_observer", "observer_names"]
 
+_ALSO_CALLED = {"histogram": "mse"}
+"""Other names that configurations use."""
+
 
 def observer_names() -> tuple[str, ...]:
     """Names that `load_observer` knows; found without importing torch."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"))
+    files = {module.name for module in pkgutil.iter_modules(__path__)} - {"base"}
+    return tuple(sorted(files | _ALSO_CALLED.keys()))
 
 
 def load_observer(name: str) -> type[RangeObserver]:
-    """The observer class of `observers/<name>.py`.
+    """The observer class of `observers/<name>.py`, or of the file that is also called so.
 
     Raises:
         ConfigError: there is no such observer.
@@ -29,7 +33,7 @@ def load_observer(name: str) -> type[RangeObserver]:
         raise ConfigError(f"unknown observer {name!r}", fix=nearest(name, observer_names()))
     from compress.quantization.observers.base import RangeObserver
 
-    module = importlib.import_module(f"{__name__}.{name}")
+    module = importlib.import_module(f"{__name__}.{_ALSO_CALLED.get(name, name)}")
     return next(
         value
         for value in vars(module).values()

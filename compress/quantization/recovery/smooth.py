@@ -19,6 +19,7 @@ from compress.quantization.operators import kind_of, weight_of
 from compress.quantization.recovery import Batches
 from compress.quantization.recovery.channels import Side, largest, scaled, store, stored
 from compress.quantization.recovery.watch import channel_statistics
+from compress.torch_internals import OpOverload
 
 __all__ = ["smooth"]
 
@@ -122,5 +123,5 @@ def _keeps_last_axis(node: fx.Node) -> bool:
             isinstance(order, (list, tuple)) and isinstance(order[-1], int) and order[-1] % value.ndim == value.ndim - 1
         )
     moved = {aten.transpose.int: node.args[1:3], aten.select.int: node.args[1:2], aten.slice.Tensor: node.args[1:2]}
-    axes = moved.get(node.target, ()) if isinstance(node.target, torch._ops.OpOverload) else ()
+    axes = moved.get(node.target, ()) if isinstance(node.target, OpOverload) else ()
     return bool(axes) and all(isinstance(axis, int) and axis % value.ndim != value.ndim - 1 for axis in axes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from compress.report.html.charts import Margins, axes, label_rows, listed, rows_height, unit_axis
 from compress.report.html.drift_plot import shade
 from compress.report.html.plot import Plot
-from compress.report.html.scans import PruneCurve, QuantizeRow
+from compress.report.html.scans import PruneCurve, QuantizeRow, Scan
 from compress.report.text import decibel_text, percent_text
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from compress.report.html.palette import Palette
 
-__all__ = ["MOST_ROWS", "prune_plot", "quantize_plot", "sparsity_plot"]
+__all__ = ["MOST_ROWS", "prune_plot", "quantize_plot", "scan_plot", "sparsity_plot"]
 
 MOST_ROWS = 20
 """Layers a plot names; the table beneath it holds all of them."""
@@ -54,9 +54,16 @@ def sparsity_plot(stage: str, per_layer: Mapping[str, float]) -> Plot:
     return Plot(f"sparsity-{slug(stage)}", f"Zeros per layer, {stage}", alt, draw_named if named else draw_many, height)
 
 
-def quantize_plot(stage: str, rows: Sequence[QuantizeRow]) -> Plot:
+def scan_plot(scan: Scan, most: int = MOST_ROWS) -> Plot:
+    """What a scan found, of `most` layers at most."""
+    if scan.quantize:
+        return quantize_plot(scan.stage, scan.quantize, most)
+    return prune_plot(scan.stage, scan.prune, most)
+
+
+def quantize_plot(stage: str, rows: Sequence[QuantizeRow], most: int = MOST_ROWS) -> Plot:
     """SQNR of the output with one layer in INT8: the most sensitive layers, worst first."""
-    worst = sorted(rows, key=lambda row: row.sqnr_db)[:MOST_ROWS]
+    worst = sorted(rows, key=lambda row: row.sqnr_db)[:most]
     finite = [row.sqnr_db for row in worst if math.isfinite(row.sqnr_db)]
     longest = max([1.0, *finite])
 
@@ -77,9 +84,9 @@ def quantize_plot(stage: str, rows: Sequence[QuantizeRow]) -> Plot:
     return Plot(f"int8-{slug(stage)}", title, alt, draw, rows_height(len(worst), _ROW))
 
 
-def prune_plot(stage: str, curves: Sequence[PruneCurve]) -> Plot:
+def prune_plot(stage: str, curves: Sequence[PruneCurve], most: int = MOST_ROWS) -> Plot:
     """Change of top-1 per layer and share of zeros: the most sensitive layers, worst first."""
-    worst = sorted(curves, key=lambda curve: sum(curve.changes))[:MOST_ROWS]
+    worst = sorted(curves, key=lambda curve: sum(curve.changes))[:most]
     shares = worst[0].shares if worst else ()
 
     def draw(figure: Figure, palette: Palette) -> None:

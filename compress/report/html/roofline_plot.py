@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from compress.profile.document import LayerProfile, Profile
 from compress.report.html.charts import Margins, axes, legend, legend_height, plain_numbers, unit_axis
 from compress.report.html.plot import Plot
+from compress.roofline import Roofline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,13 +31,14 @@ def roofline_plot(profile: Profile) -> Plot | None:
     roof = profile.roofline
     if not layers or min(roof.peak_gflops, roof.bandwidth_gb_s) <= 0:
         return None
-    ridge = roof.peak_gflops / roof.bandwidth_gb_s
+    model = Roofline(roof.peak_gflops, roof.bandwidth_gb_s)
+    ridge = model.ridge
 
     def draw(figure: Figure, palette: Palette) -> None:
         on = axes(figure, Margins(56, top=legend_height(1), bottom=42))
         intensities = [layer.intensity or 0.0 for layer in layers]
         span = min([*intensities, ridge]) / 3, max([*intensities, ridge]) * 3
-        on.plot([span[0], ridge, span[1]], [_roof(profile, x) for x in (span[0], ridge, span[1])], color=palette.ink)
+        on.plot([span[0], ridge, span[1]], [model.attainable(x) for x in (span[0], ridge, span[1])], color=palette.ink)
         for place, kind in enumerate(CLASSES):
             members = [layer for layer in layers if layer.bottleneck == kind]
             if members:
@@ -65,10 +67,6 @@ def roofline_plot(profile: Profile) -> Plot | None:
     limits = f"{roof.peak_gflops:.4g} GFLOP/s and {roof.bandwidth_gb_s:.4g} GB/s ({roof.source})"
     alt = f"Roofline of {profile.runtime} on {profile.device}, at most {limits}. {len(layers)} layers: {words}."
     return Plot("roofline", "Roofline; larger dots take longer", alt, draw, _HEIGHT)
-
-
-def _roof(profile: Profile, intensity: float) -> float:
-    return min(profile.roofline.peak_gflops, profile.roofline.bandwidth_gb_s * intensity)
 
 
 def _gflops(layer: LayerProfile) -> float:

@@ -39,7 +39,7 @@ from compress.report.compare import (
 from compress.report.devices import device_notes, estimate_lines
 from compress.report.html.blocks import Block, Facts, Page, Plots, Prose, Section, Source, Table, Tile
 from compress.report.html.drift_plot import drift_plot
-from compress.report.html.layer_plots import prune_plot, quantize_plot, sparsity_plot
+from compress.report.html.layer_plots import scan_plot, sparsity_plot
 from compress.report.html.range_plots import range_plot
 from compress.report.html.roofline_plot import roofline_plot
 from compress.report.html.scans import Scan, read_scans
@@ -161,7 +161,7 @@ def _tiles(rows: Sequence[Measurement]) -> list[Tile]:
             f"source {bytes_text(source.size_bytes)}",
             change_text(last.size_bytes, source.size_bytes),
         ),
-        Tile("Host latency", DASH, last.notes.get("latency", "not measured")),
+        Tile("Host latency", DASH, last.why_absent("latency") or "not measured"),
         Tile(
             "Top-1 accuracy",
             f"{percent_text(top1)} %" if top1 is not None else DASH,
@@ -226,10 +226,7 @@ def _layers(rows: Sequence[Measurement], scans: Sequence[Scan]) -> list[Block]:
             Table(f"Zeros per layer, {chosen.stage}", [Head("layer", words=True), Head("zeros", "%")], cells, True)
         )
     for scan in scans:
-        if scan.quantize:
-            plots.append(quantize_plot(scan.stage, scan.quantize))
-        if scan.prune:
-            plots.append(prune_plot(scan.stage, scan.prune))
+        plots.append(scan_plot(scan))
         tables.append(_scan_table(scan))
     return [Plots(plots), *tables] if plots else []
 

@@ -103,10 +103,11 @@ def accuracy_plot(rows: Sequence[Measurement]) -> Plot:
                 not_measured(on, place, _reason(row, "accuracy"), palette)
                 continue
             found = row.accuracy
-            colour = palette.amber if "accuracy" in row.notes else palette.blue
+            doubtful = label(row, "accuracy") is not None
+            colour = palette.amber if doubtful else palette.blue
             on.plot([100 * found.low, 100 * found.high], [place, place], color=colour, linewidth=2)
             on.plot([100 * found.top1], [place], "o", color=colour, markersize=6)
-            text = percent_text(found.top1) + (" ?" if "accuracy" in row.notes else "")
+            text = percent_text(found.top1) + (" ?" if doubtful else "")
             on.text(1.03, place, text, color=palette.ink, va="center", transform=on.get_yaxis_transform())
         known = [row.accuracy for row in rows if row.accuracy]
         low, high = min((f.low for f in known), default=0.0), max((f.high for f in known), default=1.0)
@@ -151,5 +152,5 @@ def _milliseconds(row: Measurement) -> str:
 
 
 def _reason(row: Measurement, quantity: str) -> str:
-    why = row.notes.get(quantity, "")
+    why = row.why_absent(quantity)
     return f"not measured: {why}" if why else "not measured"

@@ -25,7 +25,6 @@ __all__ = ["ToTensorRT"]
 
 _MIB = 1 << 20
 _LARGEST_WORKSPACE_MIB = 1024
-_DLA = "DLA"
 _IMAGES = 16
 
 Batch = Annotated[int, Field(ge=1)]
@@ -67,10 +66,11 @@ class ToTensorRT(Stage):
         """Refuse a device without TensorRT, without this arithmetic, or without a DLA."""
         target.require_format(Format.TENSORRT, stage=name)
         target.require_precision(precision, stage=name)
-        if self.dla_core is not None and _DLA not in target.compute.value:
+        if self.dla_core is not None and self.dla_core >= target.dla_cores:
+            has = f"has {target.dla_cores} DLA core(s), counted from 0" if target.dla_cores else "has no DLA"
             raise Refusal(
-                f"stage {name!r}: {target.title} has no DLA ({target.compute.source})",
-                fix=f"stage.{name}.dla_core=null",
+                f"stage {name!r}: {target.title} {has} ({target.compute.source})",
+                fix=f"stage.{name}.dla_core=null, or dla_cores in the profile {target.name}.yaml",
             )
 
     def missing_here(self) -> str | None:
@@ -93,7 +93,13 @@ class ToTensorRT(Stage):
         _require_read(artifact.path, context.target)
         plan = self._plan(artifact, context.target)
         made = self._planned(artifact, plan, context) or self._built(artifact, plan, context)
-        return replace(made, attachments=self._calibration(artifact, context))
+        if artifact.precision is not Precision.INT8:
+            return made
+        version = context.target.tensorrt_version
+        if version is None:
+            absent = "not written: the target's profile states no tensorrt_version"
+            return replace(made, notes={**made.notes, "calibration cache": absent})
+        return replace(made, attachments=(self._calibration(artifact, version, context),))
 
     def _plan(self, artifact: Artifact, target: Target) -> EnginePlan:
         from compress.engine.plan import EnginePlan
@@ -110,19 +116,17 @@ class ToTensorRT(Stage):
             expects=f"{target.title}: {target.compute.value}; {target.runtime.value}",
         )
 
-    def _calibration(self, artifact: Artifact, context: Context) -> tuple[Path, ...]:
-        """A file of scales for implicit INT8, which agrees with the Q/DQ file then; none for a float file."""
-        if artifact.precision is not Precision.INT8:
-            return ()
+    def _calibration(self, artifact: Artifact, version: str, context: Context) -> Path:
+        """A file of scales for implicit INT8 in that TensorRT, which agrees with the Q/DQ file then."""
         import onnx
 
-        from compress.engine.plan import CALIBRATION_SUFFIX, runtime_version
+        from compress.engine.plan import CALIBRATION_SUFFIX
         from compress.onnxfile.calibration_cache import calibration_cache
 
-        text = calibration_cache(onnx.load(artifact.path), runtime_version(context.target.runtime.value))
+        text = calibration_cache(onnx.load(artifact.path), version)
         path = context.folder / f"{context.name}{CALIBRATION_SUFFIX}"
         write_bytes(path, text.encode())
-        return (path,)
+        return path
 
     def _planned(self, artifact: Artifact, plan: EnginePlan, context: Context) -> Artifact | None:
         """The plan for the device, where no engine can be built here; else None."""

@@ -1,4 +1,4 @@
-"""Sensitivity scan: how much accuracy pruning each layer alone costs, as a table, CSV and a picture."""
+"""Sensitivity scan: how much accuracy pruning each layer alone costs, as a table and CSV, which the report draws."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ class PruneScan(Stage):
             )
 
     def run(self, artifact: Artifact, context: Context) -> Artifact:
-        """Scan a copy of the module; write `report.csv` and `report.svg`.
+        """Scan a copy of the module; write `report.csv`.
 
         Raises:
             StageError: nothing to prune, no validation images, or a pattern that matches nothing.
         """
-        from compress.pruning.scan_report import scan_csv, scan_svg, scan_table
+        from compress.pruning.scan_report import scan_csv, scan_table
         from compress.pruning.sensitivity import scan
         from compress.pruning.validation import Judge
 
@@ -82,7 +82,6 @@ class PruneScan(Stage):
         for line in scan_table(curves):
             context.progress.log(f"{context.name}: {line}")
         write_bytes(context.folder / "report.csv", scan_csv(curves).encode())
-        write_bytes(context.folder / "report.svg", scan_svg(curves, judge.samples).encode())
         return artifact.after(context.name, artifact.module)
 
     def _parts(self, artifact: Artifact, context: Context) -> tuple[nn.Module, list[Scanned]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
@@ -70,7 +71,7 @@ class Qat(TrainingStage, StaticOptions):
         untrained = copy.deepcopy(prepared.state_dict())
         teacher = source_or(context.source, reference) if self.distill else None
         # bfloat16 would round again what is rounded to 8 bits already, at other places
-        options = self.train_options(mixed_precision=False)
+        options = replace(self.train_options(), mixed_precision=False)
         result = self.fit(prepared, samples, options, teacher, self._hooks(context), context, source)
         if before is not None and result.validation is not None and before.better_than(result.validation):
             prepared.load_state_dict(untrained)

@@ -1,4 +1,4 @@
-"""Sensitivity scan: what INT8 in each layer alone costs at the network's output, as a table, CSV and a picture."""
+"""Sensitivity scan: what INT8 in each layer alone costs at the output, as a table and CSV, which the report draws."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class QuantizeScan(StaticOptions):
         return precision
 
     def run(self, artifact: Artifact, context: Context) -> Artifact:
-        """Calibrate a copy and quantize its layers in turn; write `report.csv` and `report.svg`.
+        """Calibrate a copy and quantize its layers in turn; write `report.csv`.
 
         Raises:
             StageError: no calibration images, or NaN or infinity in weights or activations (names the layer).
             ModelError: the module cannot be captured.
             ParityError: its graph does not compute what it does.
         """
-        from compress.quantization.scan_report import scan_csv, scan_svg, scan_table
+        from compress.quantization.scan_report import scan_csv, scan_table
         from compress.quantization.sensitivity import measure_sensitivity
         from compress.quantization.static import CalibrationImages, Recovery, quantize
 
@@ -59,7 +59,6 @@ class QuantizeScan(StaticOptions):
         for line in scan_table(rows):
             context.progress.log(f"{context.name}: {line}")
         write_bytes(context.folder / "report.csv", scan_csv(rows).encode())
-        write_bytes(context.folder / "report.svg", scan_svg(rows).encode())
         return artifact.after(context.name, artifact.module)
 
     def _log_reference(self, artifact: Artifact, context: Context) -> None:

@@ -91,6 +91,14 @@ def test_the_calibration_cache_lies_beside_the_plan(no_gpu, int8, context):
     assert text.startswith("TRT-8502-EntropyCalibration2\ninput: ")
 
 
+def test_without_a_version_in_the_profile_there_is_no_calibration_cache_and_a_note_says_so(no_gpu, int8, context):
+    unknown = XAVIER.model_copy(update={"tensorrt_version": None})
+    made = ToTensorRT().run(int8, replace(context("to_tensorrt"), target=unknown))
+    assert made.attachments == ()
+    assert "states no tensorrt_version" in made.notes["calibration cache"]
+    assert "engine" in made.notes
+
+
 def test_a_float_file_gets_no_calibration_cache(no_gpu, context):
     onnx = ToOnnx().run(network(), context("to_onnx"))
     made = ToTensorRT().run(onnx, context("to_tensorrt"))
@@ -115,6 +123,9 @@ def test_a_board_without_tensorrt_dla_or_int8_refuses():
         ToTensorRT(dla_core=0).requires(NANO, Precision.FP16, "to_tensorrt")
     with pytest.raises(Refusal, match=r"sm_53 and INT8 compute needs compute capability 6\.1"):
         ToTensorRT().requires(NANO, Precision.INT8, "to_tensorrt")
+    one = XAVIER.model_copy(update={"dla_cores": 1})
+    with pytest.raises(Refusal, match=r"has 1 DLA core\(s\), counted from 0"):
+        ToTensorRT(dla_core=1).requires(one, Precision.INT8, "to_tensorrt")
     ToTensorRT(dla_core=1).requires(XAVIER, Precision.INT8, "to_tensorrt")
 
 

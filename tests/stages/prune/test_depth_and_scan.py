@@ -88,7 +88,6 @@ def test_the_scan_reports_and_changes_nothing(trained, context, of):
     by_share = {share: [float(r[3]) for r in rows if r[2] == share] for share in ("0", "0.2", "0.9")}
     assert len(set(by_share["0"])) == 1
     assert np.mean(by_share["0.9"]) < np.mean(by_share["0.2"]) <= by_share["0"][0] + 0.02
-    assert (context.folder / "report.svg").read_text().startswith("<svg")
     assert len(context.progress.lines) == 2 + len(by_share["0"])
 
 

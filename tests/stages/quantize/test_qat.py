@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
 from doubles import GRAY, Log, killed_after, stage_context
 from pydantic import ValidationError
 from torch import nn
@@ -19,7 +18,6 @@ from compress.data import DigitsData, ImageFolderData, load_splits
 from compress.errors import Refusal, StageError
 from compress.graph import capture
 from compress.quantization.fused import count_fused
-from compress.resources import conf_folder
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.prune.magnitude import Magnitude
 from compress.stages.quantize.ptq_static import PtqStatic
@@ -205,7 +203,7 @@ def test_impossible_options(options, message):
 
 
 def test_the_configuration_lists_every_option_with_its_default():
-    given = yaml.safe_load((conf_folder() / "stage" / "qat.yaml").read_text())
+    given = compose_tree(["target=raspberry_pi_4", "precision=int8_qat"])["stage"]["qat"]
     assert given.pop("_target_") == f"{Qat.__module__}.{Qat.__name__}"
     assert given == Qat().model_dump(mode="json")
 

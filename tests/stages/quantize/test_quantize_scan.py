@@ -35,7 +35,6 @@ def test_every_layer_is_in_the_report_and_the_model_is_handed_on(tmp_path):
     sqnr = {row.split(",")[0]: float(row.split(",")[1]) for row in rows[1:]}
     assert 10 < min(sqnr.values()) < max(sqnr.values()) < 80
     assert log.lines[1].split()[1] == min(sqnr, key=sqnr.get)  # the most sensitive one leads the table
-    assert "<svg" in (tmp_path / "report.svg").read_text()
 
 
 def test_what_came_in_is_compared_with_the_source(tmp_path):

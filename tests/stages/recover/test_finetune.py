@@ -8,15 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
 from doubles import GRAY, Log, killed_after, stage_context
 from pydantic import ValidationError
 from torch import nn
 
+from compress.compose import compose_tree
 from compress.data import DigitsData, ImageFolderData, load_splits
 from compress.errors import Refusal, StageError
 from compress.graph import capture
-from compress.resources import conf_folder
 from compress.stages.prune.magnitude import Magnitude
 from compress.stages.recover.finetune import Finetune
 from compress.training.validate import validate
@@ -177,7 +176,7 @@ def test_impossible_options(options, message):
 def test_the_configuration_lists_every_option_with_its_default(name):
     import importlib
 
-    given = yaml.safe_load((conf_folder() / "stage" / f"{name}.yaml").read_text())
+    given = compose_tree(["target=raspberry_pi_4", f"+stage@stage.{name}={name}"])["stage"][name]
     module, _, kind = given.pop("_target_").rpartition(".")
     stage = getattr(importlib.import_module(module), kind)
     assert given == stage().model_dump(mode="json")
