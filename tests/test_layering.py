@@ -17,9 +17,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "compress"
 
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
+    {"quantities"},
     {"allocator", "chance", "intervals", "errors", "types", "quiet", "garbage", "svg", "observe", "child", "signals"},
     {"reading", "command"},
-    {"reserved_names", "scratch", "files", "plain_yaml"},
+    {"reserved_names", "scratch", "files", "plain_yaml", "plain_json"},
     {"serialize", "resources", "versions", "target", "stage", "budget"},
     {
         "formats",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from compress.errors import ConfigError, StageError
 from compress.files import inside, sha256_file
+from compress.quantities import Count, Few, Finite, Many, Positive
 from compress.reading import is_file, read_bytes
 from compress.serialize import from_json
 from compress.types import Format, InputSpec, Precision, Scaling
@@ -31,7 +32,7 @@ class BundleFile:
 
     path: str
     sha256: str
-    size_bytes: int
+    size_bytes: Count
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ class BundleModel:
     precision: Precision
     runtime: str
     dynamic_batch: bool
-    sample_shape: tuple[int, int, int]
-    tolerance: Mapping[str, Mapping[str, float]]
-    opset: int | None = None
+    sample_shape: tuple[Positive, Positive, Positive]
+    tolerance: Mapping[str, Mapping[str, Finite]]
+    opset: Positive | None = None
     compiled: str | None = None
     runner: str | None = None
     needs: Mapping[str, str] = field(default_factory=dict)
@@ -74,7 +75,7 @@ class Golden:
     """The file of golden inputs `[n, C, H, W]` and outputs `[n, classes]` by stage, all float32."""
 
     path: str
-    samples: int
+    samples: Positive
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,10 @@ class Manifest:
     device: Expected
     layout: str
     input: InputSpec
-    classes: tuple[str, ...]
+    classes: Many[str]
     golden: Golden
-    models: tuple[BundleModel, ...]
-    files: tuple[BundleFile, ...]
+    models: Few[BundleModel]
+    files: Few[BundleFile]
     scaling: Scaling | None = None
 
 
