@@ -463,4 +463,12 @@ _DOORS = (_manifest, _answer, _courier, _report, _multirun, _profile, _run_folde
 
 def documents(count: int, seed: int) -> Iterator[Case]:
     """Files and answers of JSON."""
+    import jinja2  # noqa: F401  what a child would import otherwise, hundreds of times
+    import matplotlib.backends.backend_agg
+    import matplotlib.backends.backend_svg
+    import matplotlib.figure  # noqa: F401
+
+    import compress.report.html.compare_page
+    import compress.report.html.run_page  # noqa: F401
+
     return generated(count, seed, lambda rng: rng.choice(_DOORS)(rng))

@@ -88,39 +88,9 @@ def plain(value: object) -> bool:
 
 TOKENS = st.sampled_from(
     [
-        *(
-            "[",
-            "]",
-            "{",
-            "}",
-            ",",
-            ":",
-            '"a":',
-            '"b":',
-            '"',
-            "\\",
-            "\\ud800",
-            "\\u00e4",
-            "null",
-            "true",
-            "1",
-            "-",
-            "1.5",
-        ),
-        *(
-            "NaN",
-            "Infinity",
-            "1e999",
-            "9" * 500,
-            "\n",
-            "\0",
-            "\ud800",
-            "\ufeff",
-            "[" * 70,
-            '{"a":' * 70,
-            '{"a":1,',
-            "/",
-        ),
+        *("[", "]", "{", "}", ",", ":", '"a":', '"b":', '"', "\\", "\\ud800", "\\u00e4", "null", "true", "1", "-"),
+        *("NaN", "Infinity", "1e999", "9" * 500, "\n", "\0", "\ud800", "\ufeff", "[" * 70, '{"a":' * 70, "/"),
+        *('{"a":1,', "1.5"),
     ]
 )
 VALUES = st.recursive(
@@ -134,7 +104,7 @@ def check(text: str) -> None:
     try:
         value = parse_json(text)
     except NotJson as refusal:
-        assert "\n" not in str(refusal)
+        assert "\n" not in str(refusal)  # noqa: PT017  either is right
         return
     assert plain(value)
     assert repr(json.loads(text)) == repr(value)

@@ -61,8 +61,9 @@ class Manifest:
 
 
 def delivered_files(folder: Path) -> list[Path]:
-    """Every file of a run folder but its manifest, in order."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    """Every file of a run folder but its manifest, in order; no links, which may lead out of it."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    paths = (path for path in paths if path != folder / MANIFEST)
     return sorted(path for path in paths if not unfinished(path.relative_to(folder)))
 
 

@@ -44,7 +44,7 @@ measurements = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=st.lists(measurements, max_size=3).map(tuple),
+    rows=st.lists(measurements, min_size=1, max_size=3).map(tuple),
     commit=st.none() | names,
     config=st.dictionaries(
         names, st.none() | st.booleans() | counts | names | st.lists(shares, max_size=2), max_size=3
