@@ -34,7 +34,7 @@ from compress.models.sound import refuse_unsound
 from compress.preflight.__main__ import main as preflight
 from compress.types import InputSpec
 
-__all__ = ["checkpoints", "damaged_archive", "odd_state"]
+__all__ = ["checkpoint_case", "checkpoints", "damaged_archive", "odd_state"]
 
 _SPEC = InputSpec((3, 8, 8))
 _Tensor = torch.Tensor
@@ -318,7 +318,7 @@ def _safetensors(rng: random.Random) -> tuple[str, bytes]:
 _BYTES = (b"\0", b"\xff" * 8, b"K\x01", b"\x80\x02", b".", b"}", b"PK\x01\x02", b"../", b"\xed\xa0\x80")
 
 
-def _checkpoint(rng: random.Random) -> Case:
+def checkpoint_case(rng: random.Random) -> Case:
     """A checkpoint for a network that is there."""
     makers = (_odd_file, _odd_file, _odd_file, _pickled, damaged_archive, damaged_archive, _tarred, _safetensors)
     maker = rng.choice(makers)
@@ -427,7 +427,7 @@ def _tflite(rng: random.Random) -> Case:
     return Case("tflite", write({"a.tflite": content}), command)
 
 
-_DOORS = (_checkpoint,) * 6 + (_graph_file, _graph_file, _onnx, _tflite)
+_DOORS = (checkpoint_case,) * 6 + (_graph_file, _graph_file, _onnx, _tflite)
 
 
 def checkpoints(count: int, seed: int) -> Iterator[Case]:

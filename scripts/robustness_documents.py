@@ -38,6 +38,8 @@ from compress.profile.__main__ import main as profile
 from compress.profile.document import Profile
 from compress.pruning.cost import read_layer_times
 from compress.report.__main__ import main as report
+from compress.report.markdown import run_markdown
+from compress.report.pages import Reports, page_of
 from compress.results.bundle import Manifest, read_bundle
 from compress.results.device import DeviceResult, DeviceRun, read_result
 from compress.results.manifest import Manifest as RunManifest
@@ -45,7 +47,7 @@ from compress.results.multirun import Multirun
 from compress.results.report import Report
 from compress.types import Artifact, Format, InputSpec, Precision
 
-__all__ = ["ODD_VALUES", "documents", "example", "odd_document"]
+__all__ = ["ODD_VALUES", "document_case", "documents", "example", "odd_document"]
 
 T = TypeVar("T")
 
@@ -400,6 +402,18 @@ def _report(rng: random.Random) -> Case:
     return Case(f"report {' '.join(command)}", write(files), lambda: report(command))
 
 
+def _read_report(rng: random.Random) -> Case:
+    """A report of which everything but the plots is made."""
+    made = typing.cast(dict[str, JsonValue], example(Report, rng, rng.choice((0.0, 0.02, 0.2)))) | {"schema_version": 2}
+    content = odd_document(made, rng)
+
+    def run() -> object:
+        found = Report.from_json(content)
+        return run_markdown(found) and page_of(Reports(((Path("run"), found),))) and 0
+
+    return Case("read report", write({}), run)
+
+
 def _multirun(rng: random.Random) -> Case:
     record = typing.cast(dict[str, JsonValue], example(Multirun, rng)) | {"schema_version": 1, "runs": ["pi/one"]}
     beside = json.dumps({**typing.cast(dict[str, JsonValue], example(Report, rng)), "schema_version": 2}).encode()
@@ -430,19 +444,22 @@ def _run_folder(rng: random.Random) -> Case:
     return Case("run folder", write(files), run)
 
 
-def _tables(rng: random.Random) -> Case:
-    """Times of layers, classes of folders, points that calibrate."""
-    kind = rng.randrange(3)
-    if kind == 0:
-        times = odd_document({"layer1": 0.5, "layer2": 1.25, "fc": 0.01}, rng)
-        layers = ("layer1", "layer2", "fc")
-        return Case("layer times", write({"t.json": times}), lambda: bool(read_layer_times(Path("t.json"), layers)) - 1)
-    if kind == 1:
-        table = odd_document(rng.choice(({"cat": 1, "dog": 0}, {"0": ["n1", "dog"], "1": ["n2", "cat"]})), rng)
-        files = {f"photos/{name}/a.png": _PIXEL for name in ("cat", "dog")} | {"map.json": table}
-        command = ["target=jetson_nano", "model=file", "model.path=absent.onnx", "output=out", "-q"]
-        command += ["data=image_folder", "data.train=photos", "data.class_map=map.json"]
-        return Case("class map", write(files), lambda: main(command))
+def _layer_times(rng: random.Random) -> Case:
+    times = odd_document({"layer1": 0.5, "layer2": 1.25, "fc": 0.01}, rng)
+    layers = ("layer1", "layer2", "fc")
+    return Case("layer times", write({"t.json": times}), lambda: bool(read_layer_times(Path("t.json"), layers)) - 1)
+
+
+def _class_map(rng: random.Random) -> Case:
+    table = odd_document(rng.choice(({"cat": 1, "dog": 0}, {"0": ["n1", "dog"], "1": ["n2", "cat"]})), rng)
+    files = {f"photos/{name}/a.png": _PIXEL for name in ("cat", "dog")} | {"map.json": table}
+    command = ["target=jetson_nano", "model=file", "model.path=absent.onnx", "output=out", "-q"]
+    command += ["data=image_folder", "data.train=photos", "data.class_map=map.json"]
+    return Case("class map", write(files), lambda: main(command))
+
+
+def _calibration(rng: random.Random) -> Case:
+    """Points that boards left for the estimate."""
     points = {"target": "x", "points": [example(Point, rng, 0.1), example(Point, rng)]}
 
     def calibrated() -> object:
@@ -458,7 +475,16 @@ _PIXEL = bytes.fromhex(
     "0000000a49444154789c6360000000020001e221bc330000000049454e44ae426082"
 )
 
-_DOORS = (_manifest, _answer, _courier, _report, _multirun, _profile, _run_folder, _tables)
+_DOORS = (
+    *(_manifest, _answer, _courier, _report, _multirun, _profile, _run_folder, _layer_times),
+    *(_class_map, _calibration, _read_report),
+)
+_UNDRAWN = (_manifest, _courier, _profile, _layer_times, _calibration, _read_report)
+
+
+def document_case(rng: random.Random) -> Case:
+    """A document that is read, and of which no page is drawn."""
+    return rng.choice(_UNDRAWN)(rng)
 
 
 def documents(count: int, seed: int) -> Iterator[Case]:
