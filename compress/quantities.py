@@ -9,7 +9,8 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field
 
-__all__ = ["Amount", "Count", "Few", "Finite", "Known", "Magnitude", "Many", "Milliseconds", "Positive", "Share"]
+__all__ = ["Above", "Amount", "Count", "Few", "Finite", "Known", "Magnitude", "Many", "Milliseconds", "Positive"]
+__all__ += ["Share"]
 
 T = TypeVar("T")
 
@@ -24,6 +25,8 @@ Positive = Annotated[int, Field(ge=1, le=2**53)]
 
 Amount = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
 """Milliseconds, bytes per second, operations: a second's worth of the largest computer is 1e18."""
+Above = Annotated[float, Field(gt=0, le=1e18, allow_inf_nan=False)]
+"""An amount that others are divided by."""
 Milliseconds = Annotated[float, Field(ge=1e-6, le=1e9, allow_inf_nan=False)]
 """One call: from a clock tick of a nanosecond to eleven days; NaN passes comparisons and is refused by name."""
 Share = Annotated[float, Field(ge=0, le=1 + 1e-9)]

@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from compress.quantities import Amount, Count, Finite, Known, Magnitude, Share
+from compress.quantities import Above, Amount, Count, Finite, Known, Magnitude, Milliseconds, Share
 
 if TYPE_CHECKING:
     from torch import nn
@@ -265,10 +265,10 @@ class Sparsity:
 class Latency:
     """Time of one inference call of `batch` samples, on the machine named in `device`."""
 
-    median_ms: Amount
-    p90_ms: Amount
-    p99_ms: Amount
-    min_ms: Amount
+    median_ms: Milliseconds
+    p90_ms: Milliseconds
+    p99_ms: Milliseconds
+    min_ms: Milliseconds
     runs: Count
     warmup: Count
     threads: Count
@@ -287,7 +287,7 @@ class LatencyRatio:
         doubt: what the machine did to the clock, and what the ratio is of then; empty where nothing did.
     """
 
-    ratio: Amount
+    ratio: Above
     low: Amount
     high: Amount
     pairs: Count

@@ -8,7 +8,7 @@ from typing import Literal
 
 from compress.errors import ConfigError, StageError
 from compress.profile.bottleneck import Bottleneck
-from compress.quantities import Amount, Count, Finite, Many, Share
+from compress.quantities import Above, Amount, Count, Finite, Many, Share
 from compress.reading import is_file, read_bytes
 from compress.serialize import from_json
 
@@ -52,7 +52,7 @@ class ModelProfile:
         profiling_overhead: how much longer a call takes under the profiler: 0.05 is 5 %.
     """
 
-    measured_ms: Amount
+    measured_ms: Above
     sum_ms: Amount
     overhead_ms: Finite
     bottleneck: Bottleneck
@@ -64,8 +64,8 @@ class ModelProfile:
 class RooflineProfile:
     """Limits that the layers were held against; `peak_gflops` at the precision of most of the arithmetic."""
 
-    peak_gflops: Amount
-    bandwidth_gb_s: Amount
+    peak_gflops: Above
+    bandwidth_gb_s: Above
     source: Literal["measured", "published"]
     launch_us: Amount
 

@@ -17,7 +17,7 @@ import onnx
 from compress.profile.diff import matched, plain_name
 from compress.profile.layer import LayerTime, Settings, Source
 from compress.profile.onnx_work import named_model
-from compress.quantities import Amount
+from compress.quantities import Above, Amount
 from compress.scratch import scratch_folder
 from compress.types import Artifact, Format, Precision
 
@@ -84,7 +84,7 @@ class Slower:
 
     stage: str
     against: str
-    ratio: Amount
+    ratio: Above
     parts: tuple[Slowdown, ...]
     advice: tuple[str, ...]
 

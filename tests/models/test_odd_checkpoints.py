@@ -184,7 +184,7 @@ def scripts(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(SCRIPTS)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    for name in ("robustness_checkpoints", "robustness_case"):
+    for name in ("robustness_checkpoints", "robustness_states", "robustness_case"):
         sys.modules.pop(name, None)
 
 

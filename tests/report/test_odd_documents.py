@@ -70,7 +70,7 @@ def scripts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     yield tmp_path
-    for name in ("robustness_documents", "robustness_case"):
+    for name in ("robustness_documents", "robustness_json", "robustness_case"):
         sys.modules.pop(name, None)
 
 
