@@ -199,7 +199,7 @@ def _read_pickle(path: Path) -> object:
         if _is_archive_of(path, "constants.pkl"):
             raise ModelError(f"checkpoint {path} is TorchScript, not a state dict", fix="model=file") from error
         reason = first_line(error) if isinstance(error, RuntimeError) else "no readable tensors"
-        if tarfile.is_tarfile(path):
+        if _is_tar(path):
             reason = "it is of PyTorch 0.1.1 or older (a tar file)"
         raise ModelError(f"checkpoint {path} is truncated or not a checkpoint: {reason}", fix=_COPY) from error
     return content
@@ -220,7 +220,15 @@ def _is_archive_of(path: Path, member: str) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.split("/")[1:] == [member] for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # a damaged directory raises anything from BadZipFile to UnicodeDecodeError
+        return False
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        with tarfile.open(path, "r:"):
+            return True
+    except Exception:  # as above
         return False
 
 

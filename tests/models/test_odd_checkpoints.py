@@ -158,6 +158,15 @@ def test_a_damaged_pickle_is_one_line(trained, tmp_path, kind, archived):
     assert "\n" not in str(caught.value)
 
 
+def test_a_directory_of_names_that_are_no_text_is_one_line(trained, tmp_path):
+    torch.save(trained, tmp_path / "a.pt")
+    content = (tmp_path / "a.pt").read_bytes().replace(b"/data.pkl", b"/data\xaf\xffkl")
+    start = content.index(b"PK\x01\x02")  # the directory; bit 11 of an entry's flags says that its name is UTF-8
+    content = content[: start + 9] + bytes([content[start + 9] | 8]) + content[start + 10 :]
+    (tmp_path / "a.pt").write_bytes(content)
+    refused(tmp_path / "a.pt", "is truncated or not a checkpoint")
+
+
 def test_the_format_of_old_releases_is_named(tmp_path):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
