@@ -302,7 +302,7 @@ def test_no_other_text_is_a_number(tmp_path, text):
         program.update(json.loads(written))
 
     path = edit_program(save_exported(Masked().eval(), tmp_path / "a.pt2"), change)
-    with pytest.raises(ModelError, match="as_float .*could run code"):
+    with pytest.raises(ModelError, match=r"as_float .*could run code"):
         load_exported(path)
 
 
