@@ -202,7 +202,7 @@ def _courier(rng: random.Random) -> Case:
         {"ok": {"size": len(result), "sha256": hashlib.sha256(result).hexdigest()}},
         {"ok": {}},
     ]
-    hello = {"ok": {"protocol": 1, "python": "3.11", "architecture": "aarch64", "free_bytes": 10**9}}
+    hello: JsonValue = {"ok": {"protocol": 1, "python": "3.11", "architecture": "aarch64", "free_bytes": 10**9}}
     greeting = rng.random() < 0.3
     answers = [hello] if greeting else good
     odd = rng.randrange(len(answers))
@@ -283,7 +283,9 @@ def _layer_times(rng: random.Random) -> Case:
 
 
 def _class_map(rng: random.Random) -> Case:
-    table = odd_document(rng.choice(({"cat": 1, "dog": 0}, {"0": ["n1", "dog"], "1": ["n2", "cat"]})), rng)
+    numbers: JsonValue = {"cat": 1, "dog": 0}
+    names: JsonValue = {"0": ["n1", "dog"], "1": ["n2", "cat"]}
+    table = odd_document(rng.choice((numbers, names)), rng)
     files = {f"photos/{name}/a.png": _PIXEL for name in ("cat", "dog")} | {"map.json": table}
     command = ["target=jetson_nano", "model=file", "model.path=absent.onnx", "output=out", "-q"]
     command += ["data=image_folder", "data.train=photos", "data.class_map=map.json"]
@@ -292,7 +294,7 @@ def _class_map(rng: random.Random) -> Case:
 
 def _calibration(rng: random.Random) -> Case:
     """Points that boards left for the estimate."""
-    points = {"target": "x", "points": [example(Point, rng, 0.1), example(Point, rng)]}
+    points: JsonValue = {"target": "x", "points": [example(Point, rng, 0.1), example(Point, rng)]}
 
     def calibrated() -> object:
         os.environ["XDG_DATA_HOME"] = str(Path("data").absolute())

@@ -27,7 +27,9 @@ _TEXTS = (
 )
 _TOKENS = (*(text.encode("utf-8", "surrogatepass") for text in _TEXTS), b"\xff", b"\xfe\xff")
 
-ODD_VALUES: tuple[JsonValue, ...] = (
+_Odd = Sequence[typing.Any]  # mypy wants every empty list typed
+
+ODD_VALUES: _Odd = (
     *(None, True, False, 0, 1, -1, 2, 7, 2**31, 2**53, 2**63, 10**18, 10**400, -(10**30)),
     *(0.0, -0.0, 1e-320, 1e-9, 0.5, -0.5, 1.5, 1e18, 1e308, -1e308, float("nan"), float("inf"), float("-inf")),
     *(
@@ -98,7 +100,8 @@ def _plain(kind: object, rng: random.Random, wild: float) -> JsonValue:
         return rng.choice(extremes) if rng.random() < wild else round(rng.uniform(0.01, 1), 4)
     if kind in (str, Path):
         return _text(rng, wild)
-    return None if kind is type(None) else rng.choice((None, 1, "a", [1], {"a": 1}))
+    others: tuple[JsonValue, ...] = (None, 1, "a", [1], {"a": 1})
+    return None if kind is type(None) else rng.choice(others)
 
 
 def _text(rng: random.Random, wild: float) -> str:
@@ -140,7 +143,9 @@ def _changed(document: JsonValue, rng: random.Random) -> JsonValue:
 
 
 def _odd(rng: random.Random) -> JsonValue:
-    return copy.deepcopy(rng.choice(ODD_VALUES))  # what is put into one document is changed there
+    return typing.cast(
+        JsonValue, copy.deepcopy(rng.choice(ODD_VALUES))
+    )  # what is put into one document is changed there
 
 
 def _places(value: JsonValue) -> Iterator[tuple[typing.Any, typing.Any]]:

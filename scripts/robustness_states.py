@@ -76,6 +76,16 @@ def _endless() -> object:
     return around
 
 
+def _cyclic_list() -> list[object]:
+    items: list[object] = []
+    items.append(items)
+    return items
+
+
+def _with(state: Mapping[str, object], more: Mapping[object, object]) -> dict[object, object]:
+    return {**dict(state.items()), **more}
+
+
 def _deep(state: object, levels: int, name: str) -> object:
     for _ in range(levels):
         state = {name: state} if name else [state]
@@ -96,14 +106,14 @@ _STRUCTURES: dict[str, Callable[[dict[str, object], random.Random], object]] = {
     "wrapped": lambda s, r: {r.choice(("state_dict", "model", "ema", "net", "weights")): s, "epoch": 3},
     "cycle": lambda s, r: _cycle(s),
     "endless": lambda s, r: _endless(),
-    "cyclic list": lambda s, r: (lambda x: x.append(x) or {**s, "x": x})([]),  # type: ignore[func-returns-value]
+    "cyclic list": lambda s, r: {**s, "x": _cyclic_list()},
     "deep": lambda s, r: _deep(s, r.choice((3, 90, 150)), r.choice(("state_dict", "model", "x", ""))),
     "list": lambda s, r: list(s.items()),
     "tensor": lambda s, r: next(iter(s.values())),
     "number": lambda s, r: r.choice((1, None, "a", b"a", (), [], {}, True, 1.5)),
     "set": lambda s, r: {**s, "x": {1, 2}},
-    "number keys": lambda s, r: {**s, 1: torch.zeros(1), "1": torch.ones(1)},
-    "odd keys": lambda s, r: {**s, r.choice((None, b"\xff", (1, "a"), 1.5, True)): torch.zeros(1)},
+    "number keys": lambda s, r: _with(s, {1: torch.zeros(1), "1": torch.ones(1)}),
+    "odd keys": lambda s, r: _with(s, {r.choice((None, b"\xff", (1, "a"), 1.5, True)): torch.zeros(1)}),
     "only numbers": lambda s, r: dict(enumerate(s.values())),
     "byte keys": lambda s, r: {name.encode(): value for name, value in s.items()},
     "surrogate": lambda s, r: {**s, "a\ud800": torch.zeros(1)},

@@ -9,7 +9,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from compress.errors import ModelError
 from compress.weights import named_tensors
@@ -21,6 +21,7 @@ _FIX = "copy the file again, or take a checkpoint from before the values broke"
 _COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _SCALED = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _SCALE = 1
+_SHAPELESS = (UninitializedParameter, UninitializedBuffer)
 _VARIANCE = 4
 """Position among the inputs of ONNX's BatchNormalization."""
 _REAL = frozenset(
@@ -37,8 +38,8 @@ def refuse_unsound(module: nn.Module, origin: str = "") -> None:
         origin: the file that messages name.
     """
     for name, tensor in _tensors(module):
-        if isinstance(tensor, UninitializedTensorMixin) or tensor.layout is not torch.strided:
-            what = "no shape yet" if isinstance(tensor, UninitializedTensorMixin) else "no dense values"
+        if isinstance(tensor, _SHAPELESS) or tensor.layout is not torch.strided:
+            what = "no shape yet" if isinstance(tensor, _SHAPELESS) else "no dense values"
             raise ModelError(f"{_named(name, origin)} has {what}", fix="build the network with ordinary tensors")
         if tensor.is_floating_point() and not tensor.is_meta:
             variance = name.rpartition(".")[2] == "running_var"

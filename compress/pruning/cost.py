@@ -110,7 +110,7 @@ def read_layer_times(path: Path, layers: Iterable[str]) -> dict[str, float]:
         ConfigError: not such a file, or no layer of the network in it.
     """
     try:
-        read = parse_json(read_text(path))
+        read: object = parse_json(read_text(path))
     except (OSError, NotJson) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"layer_times={path} cannot be read: {reason}", fix='write {"<layer>": <ms>, ...}') from error
