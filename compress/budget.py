@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compress.errors import StageError
 from compress.intervals import Z95
+from compress.quantities import Amount, Count, Known, Positive, Share
 
 __all__ = ["SQNR_FLOOR_DB", "Budget", "BudgetMissed", "Limits", "Outcome", "Verdict", "in_points"]
 
@@ -66,13 +67,17 @@ class Verdict:
         labelled: whether the labels say anything; if not, only the logits count.
     """
 
-    samples: int
-    float_correct: int
-    lost: int
-    gained: int
-    agreement: float
-    sqnr_db: float
+    samples: Positive
+    float_correct: Count
+    lost: Count
+    gained: Count
+    agreement: Share
+    sqnr_db: Known
     labelled: bool = True
+
+    def __post_init__(self) -> None:
+        if self.lost + self.gained > self.samples:
+            raise ValueError(f"{self.lost} lost and {self.gained} gained are more than {self.samples} images")
 
     @property
     def change_points(self) -> float:
@@ -168,7 +173,7 @@ class Outcome:
             they are specified: what the device gives, and not what the file gives here.
     """
 
-    drop: float | None
+    drop: Amount | None
     stage: str | None = None
     verdict: Verdict | None = None
     met: bool | None = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from compress.config import load_target
-from compress.errors import ConfigError
+from compress.errors import ConfigError, ModelError
 from compress.estimate.calibration import Point, add_points
 from compress.estimate.roofline import estimate
 from compress.formats.registry import open_file
@@ -41,11 +42,13 @@ def _points(bundle: Bundle, run: DeviceRun) -> Iterator[Point]:
         model = models.get(row.stage)
         if model is None or row.latency is None or row.batch != 1 or row.threads != run.result.device.cores:
             continue
+        path = bundle.folder / model.path
         try:
+            _check(path)
             layers = open_file(_artifact(model, bundle)).layers()
             guess = estimate(model.stage, layers, model.precision, target)
-        except NotMeasured:
-            continue
+        except (NotMeasured, ModelError, LookupError, ValueError, RuntimeError, OverflowError, OSError):
+            continue  # a file that is no graph of layers teaches nothing; the device has said what it made of it
         yield Point(
             manifest_sha256=bundle.digest,
             stage=row.stage,
@@ -60,3 +63,17 @@ def _points(bundle: Bundle, run: DeviceRun) -> Iterator[Point]:
 def _artifact(model: BundleModel, bundle: Bundle) -> Artifact:
     path, spec = bundle.folder / model.path, bundle.manifest.input
     return Artifact(model.format, path, model.precision, spec, dynamic_batch=model.dynamic_batch)
+
+
+def _check(path: Path) -> None:
+    """Raise unless the file is a graph whose nodes come in an order, and whose weights lie in its folder."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    from compress.onnxfile.external_data import check_external_data
+
+    try:
+        check_external_data(onnx.load(path, load_external_data=False), path)
+        onnx.checker.check_model(path)
+    except (DecodeError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"{path} is not a valid ONNX model") from error

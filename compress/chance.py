@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.intervals import wilson_interval
+from compress.quantities import Count, Share
 from compress.types import Accuracy
 
 __all__ = ["AtChance", "ChanceMeter", "at_chance"]
@@ -28,10 +29,10 @@ class AtChance:
         probability: that unrelated answers are right at least as often (binomial test, one-sided).
     """
 
-    top1: float
-    chance: float
-    samples: int
-    probability: float
+    top1: Share
+    chance: Share
+    samples: Count
+    probability: Share
 
 
 class ChanceMeter:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from compress.child import child_environment
 from compress.errors import CompressError, ConfigError
 from compress.signals import Terminated, interrupted, orderly_exit
 
@@ -78,10 +79,14 @@ def require_memory_for(*modules: str) -> None:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit == resource.RLIM_INFINITY or all(module in sys.modules for module in modules):
         return
-    script = f"import importlib\nfor name in {modules!r}: importlib.import_module(name)"
+    # filter: the working folder, which may be an unpacked download, is the empty entry
+    paths = "import sys\nsys.path[:] = filter(None, sys.path)\n"
+    script = f"{paths}import importlib\nfor name in {modules!r}: importlib.import_module(name)"
     command = [sys.executable, "-c", script]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_PROBE_SECONDS, check=False)  # noqa: S603  ourselves
+        done = subprocess.run(  # noqa: S603  ourselves
+            command, capture_output=True, timeout=_PROBE_SECONDS, check=False, env=child_environment()
+        )
         enough = done.returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         enough = False

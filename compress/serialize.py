@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import lru_cache
-from typing import Annotated, TypeVar, cast
+from typing import TypeVar, cast
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from compress.errors import StageError
+from compress.errors import StageError, one_line
+from compress.plain_json import NotJson, parse_json
 
-__all__ = ["Milliseconds", "from_json", "to_json"]
+__all__ = ["from_json", "misfit", "to_json"]
 
 T = TypeVar("T")
 
-Milliseconds = Annotated[float, Field(ge=1e-6, le=1e9, allow_inf_nan=False)]
-"""One call: from a clock tick of a nanosecond to eleven days; NaN passes comparisons and is refused by name."""
+_LONGEST_FIELD, _LONGEST_VALUE = 200, 80  # characters of a message
 
 
 def to_json(value: object) -> bytes:
@@ -30,19 +30,40 @@ def to_json(value: object) -> bytes:
     return json.dumps(_finite(plain), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def from_json(kind: type[T], content: bytes) -> T:
+def from_json(kind: type[T], content: bytes, changed: Callable[[JsonValue], JsonValue] | None = None) -> T:
     """The dataclass that `to_json` wrote.
 
+    Args:
+        changed: gives the document that is read instead of the one that was written.
+
     Raises:
-        StageError: the text is not JSON or does not fit `kind`.
+        StageError: the text is not JSON or does not fit `kind`; names the field, what it is and what is allowed.
     """
     try:
-        value: T = _adapter(kind).validate_json(content)
+        document = parse_json(content)
+        value: T = _adapter(kind).validate_python(document if changed is None else changed(document))
+    except NotJson as error:
+        raise StageError(f"not a valid {kind.__name__} document: {error}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise StageError(f"not a valid {kind.__name__} document: {where}: {first['msg']}") from error
+        raise StageError(f"not a valid {kind.__name__} document: {misfit(error)}") from error
     return value
+
+
+def misfit(error: ValidationError) -> str:
+    """The first field that does not fit, as a clause: `models.0.format is 'flash': Input should be 'torch', ...`."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = one_line(".".join(str(part) for part in first["loc"]) or "the whole", _LONGEST_FIELD)
+    what = "" if first["type"] == "missing" else f" is {one_line(_summary(first['input']), _LONGEST_VALUE)}"
+    return f"{where}{what}: {first['msg']}"
+
+
+def _summary(value: object) -> str:
+    """A value for people; lists and objects by their size, which says more than their first characters."""
+    if isinstance(value, dict):
+        return f"an object of {len(value)} fields"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    return "null" if value is None else repr(value)
 
 
 def _adapter(kind: type[T]) -> TypeAdapter[T]:

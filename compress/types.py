@@ -9,6 +9,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from compress.quantities import Above, Amount, Count, Finite, Known, Magnitude, Milliseconds, Share
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -244,7 +246,7 @@ class Port:
     name: str
     dtype: str
     shape: tuple[int, ...]
-    scale: float | None = None
+    scale: Finite | None = None
     zero_point: int | None = None
 
 
@@ -252,9 +254,9 @@ class Port:
 class Sparsity:
     """Exact zeros among the weights of convolutions and linear layers (biases and normalisation excluded)."""
 
-    zeros: int
-    total: int
-    per_layer: Mapping[str, float] = field(default_factory=dict)
+    zeros: Count
+    total: Count
+    per_layer: Mapping[str, Share] = field(default_factory=dict)
 
     @property
     def fraction(self) -> float:
@@ -265,14 +267,14 @@ class Sparsity:
 class Latency:
     """Time of one inference call of `batch` samples, on the machine named in `device`."""
 
-    median_ms: float
-    p90_ms: float
-    p99_ms: float
-    min_ms: float
-    runs: int
-    warmup: int
-    threads: int
-    batch: int
+    median_ms: Milliseconds
+    p90_ms: Milliseconds
+    p99_ms: Milliseconds
+    min_ms: Milliseconds
+    runs: Count
+    warmup: Count
+    threads: Count
+    batch: Count
     device: str
 
 
@@ -287,10 +289,10 @@ class LatencyRatio:
         doubt: what the machine did to the clock, and what the ratio is of then; empty where nothing did.
     """
 
-    ratio: float
-    low: float
-    high: float
-    pairs: int
+    ratio: Above
+    low: Amount
+    high: Amount
+    pairs: Count
     doubt: str = ""
 
 
@@ -316,11 +318,11 @@ class Accuracy:
             (share of answers) (share of labels), as in Cohen 1960 (kappa). None in reports that did not record it.
     """
 
-    top1: float
-    low: float
-    high: float
-    samples: int
-    chance: float | None = None
+    top1: Share
+    low: Share
+    high: Share
+    samples: Count
+    chance: Share | None = None
 
 
 @dataclass(frozen=True)
@@ -334,10 +336,10 @@ class Fidelity:
         samples: number of samples compared.
     """
 
-    agreement: float
-    sqnr_db: float
-    max_abs_error: float
-    samples: int
+    agreement: Share
+    sqnr_db: Known
+    max_abs_error: Magnitude
+    samples: Count
 
 
 @dataclass(frozen=True)
@@ -349,8 +351,8 @@ class IntegerShare:
         weights: of the stored weights.
     """
 
-    macs: float | None
-    weights: float | None
+    macs: Share | None
+    weights: Share | None
 
     @property
     def mostly(self) -> bool:
@@ -419,18 +421,18 @@ class Measurement:
     format: Format
     precision: Precision
     runtime: str
-    size_bytes: int | None = None
-    size_gzip_bytes: int | None = None
-    parameters: int | None = None
-    macs: int | None = None
+    size_bytes: Count | None = None
+    size_gzip_bytes: Count | None = None
+    parameters: Count | None = None
+    macs: Count | None = None
     sparsity: Sparsity | None = None
     integers: IntegerShare | None = None
     latency: Latency | None = None
     race: Race | None = None
     accuracy: Accuracy | None = None
     fidelity: Fidelity | None = None
-    seconds: float | None = None
-    peak_rss_bytes: int | None = None
+    seconds: Amount | None = None
+    peak_rss_bytes: Count | None = None
     reused: bool = False
     handed_on: bool = False
     feed: str | None = None

@@ -18,10 +18,10 @@ PACKAGE = ROOT / "compress"
 
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
-    {"device.agent"},
+    {"device.agent", "quantities"},
     {"allocator", "chance", "intervals", "errors", "types", "quiet", "garbage", "observe", "child", "signals"},
     {"arguments", "reading", "command", "torch_internals"},
-    {"reserved_names", "scratch", "files", "plain_yaml"},
+    {"reserved_names", "scratch", "files", "plain_yaml", "plain_json"},
     {"serialize", "resources", "versions", "target", "stage", "budget", "roofline"},
     {
         "formats",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from compress.data.configs import NamedClasses
 from compress.errors import ConfigError, DataError, nearest
+from compress.plain_json import parse_json
 from compress.plain_yaml import parse_yaml
 from compress.reading import read_text
 
@@ -132,8 +132,8 @@ def _read_table(path: Path) -> dict[str, str]:
         if path.suffix.lower() == ".csv":
             return {row[0].strip(): row[1].strip() for row in csv.reader(text.splitlines()) if len(row) == 2}
         # texts: a folder 007 stays one
-        content: object = json.loads(text) if path.suffix.lower() == ".json" else parse_yaml(text, "it", texts=True)
-    except (ValueError, RecursionError, ConfigError, csv.Error) as error:
+        content: object = parse_json(text) if path.suffix.lower() == ".json" else parse_yaml(text, "it", texts=True)
+    except (ValueError, ConfigError, csv.Error) as error:
         reason = error.problem if isinstance(error, ConfigError) else " ".join(str(error).split())
         raise DataError(f"data.class_map: {path} cannot be read: {reason}", fix=f"write {_SHAPES}") from error
     if not isinstance(content, Mapping) or not content:

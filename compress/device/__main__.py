@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_LARGEST = 1 << 16  # threads, or images at once
+_LONGEST_SECONDS = 86_400.0  # a day for one figure
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 all measured, 1 a device or a model failed, 2 wrong request, 130 interrupted."""
@@ -38,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="copy a bundle, run its benchmark there, bring the numbers back")
     _bundle(bench)
     _devices(bench)
-    bench.add_argument("--seconds", type=float, default=30.0, help="longest time for one figure; default 30")
+    bench.add_argument("--seconds", type=_seconds, default=30.0, help="longest time for one figure; default 30")
     bench.add_argument("--models", type=_names, default=(), metavar="A,B", help="only these models")
     bench.add_argument("--threads", type=_numbers, default=(), metavar="1,4", help="default: 1 and all cores")
     bench.add_argument("--batch", type=_numbers, default=(), metavar="1,8", help="for models with a free batch size")
@@ -74,7 +77,17 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    numbers = tuple(int(part) for part in text.split(","))
+    if min(numbers) < 1 or max(numbers) > _LARGEST:
+        raise argparse.ArgumentTypeError(f"write numbers from 1 to {_LARGEST}")
+    return numbers
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= _LONGEST_SECONDS:
+        raise argparse.ArgumentTypeError(f"write seconds, more than 0 and at most {_LONGEST_SECONDS:g}")
+    return seconds
 
 
 def _bundle_and_devices(options: argparse.Namespace) -> tuple[Bundle, dict[str, Transport]]:

@@ -6,7 +6,9 @@ import gzip
 import tarfile
 from pathlib import Path
 
+from compress.errors import StageError
 from compress.files import atomic_path
+from compress.reading import open_regular
 
 __all__ = ["pack"]
 
@@ -19,9 +21,13 @@ def pack(folder: Path, archive: Path) -> None:
     The same files give the same bytes: times are 0 (the epoch), owner is root, and scripts are executable.
 
     Raises:
-        StageError: the archive cannot be written.
+        StageError: the archive cannot be written, or something in the folder is a link or no file.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    other = next((path for path in paths if path.is_symlink() or not path.is_file()), None)
+    if other is not None:
+        what = "a link" if other.is_symlink() else "no file"
+        raise StageError(f"{other} is {what}: an archive has plain files only")
     with (
         atomic_path(archive) as temporary,
         temporary.open("wb") as stream,
@@ -32,5 +38,5 @@ def pack(folder: Path, archive: Path) -> None:
             entry = tarfile.TarInfo(f"{folder.name}/{path.relative_to(folder).as_posix()}")
             entry.size = path.stat().st_size
             entry.mode = 0o755 if path.suffix in (".py", ".sh") else 0o644
-            with path.open("rb") as content:
+            with open_regular(path) as content:
                 tar.addfile(entry, content)

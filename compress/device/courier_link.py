@@ -13,6 +13,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from compress.device.transport import LONGEST_LINE, Channel, ConnectionLost, Transport
 from compress.errors import DeviceError
+from compress.plain_json import NotJson, parse_json
 from compress.results.bundle import BundleFile
 
 __all__ = ["CourierLink"]
@@ -110,8 +111,8 @@ class CourierLink:
         if not line.endswith(b"\n"):
             raise ConnectionLost("the courier is gone")
         try:
-            answer = TypeAdapter(dict[str, dict[str, JsonValue] | str]).validate_json(line)
-        except ValidationError as error:
+            answer = TypeAdapter(dict[str, dict[str, JsonValue] | str]).validate_python(parse_json(line))
+        except (NotJson, ValidationError) as error:
             raise DeviceError(f"{self.device} answers with something else than the courier does") from error
         granted = answer.get("ok")
         if isinstance(granted, dict):

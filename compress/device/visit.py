@@ -6,11 +6,13 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 from compress.device.courier_link import CourierLink
 from compress.device.transport import ConnectionLost, Transport
-from compress.errors import DeviceError, Unreachable, one_line
+from compress.errors import ConfigError, DeviceError, Unreachable, nearest, one_line
+from compress.reading import open_regular
 from compress.results.bundle import Bundle
 from compress.results.device import DeviceResult, read_result
 
@@ -197,11 +199,23 @@ def _prepare(link: CourierLink, bundle: Bundle, progress: _Progress) -> str:
     sent = _send(link, bundle, progress)
     if sent:
         progress.say(f"copied {sent / 2**20:.1f} MiB")
-    modules = sorted({module for model in bundle.manifest.models for module in _MODULES[model.runtime]})
+    modules = _needed(bundle)
     python, how = link.setup(bundle.digest, modules)
     progress.move()
     progress.once(f"runs with {python} ({how})")
     return python
+
+
+def _needed(bundle: Bundle) -> list[str]:
+    """What must be importable for the runtimes of a bundle's models.
+
+    Raises:
+        ConfigError: a runtime is not known.
+    """
+    unknown = sorted({model.runtime for model in bundle.manifest.models} - _MODULES.keys())
+    if unknown:
+        raise ConfigError(f"the bundle wants the runtime {unknown[0]!r}: {nearest(unknown[0], _MODULES)}")
+    return sorted({module for model in bundle.manifest.models for module in _MODULES[model.runtime]})
 
 
 def _send(link: CourierLink, bundle: Bundle, progress: _Progress) -> int:
@@ -211,7 +225,7 @@ def _send(link: CourierLink, bundle: Bundle, progress: _Progress) -> int:
     sent, started = 0, time.monotonic()
     for file in bundle.files:
         offset = there.get(file.path, 0)
-        with (bundle.folder / file.path).open("rb") as stream:
+        with _opened(bundle.folder / file.path) as stream:
             stream.seek(offset)
             while offset < file.size_bytes:
                 content = stream.read(_CHUNK_BYTES)
@@ -222,6 +236,14 @@ def _send(link: CourierLink, bundle: Bundle, progress: _Progress) -> int:
                 offset, sent = offset + len(content), sent + len(content)
                 progress.copying(sent, total, time.monotonic() - started)
     return sent
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file that was verified; it may have changed since."""
+    try:
+        return open_regular(path)
+    except OSError as error:
+        raise DeviceError(f"{path} cannot be read any more: {error.strerror}", fix="run the command again") from error
 
 
 def _run(link: CourierLink, bundle: Bundle, python: str, options: BenchOptions, progress: _Progress) -> None:

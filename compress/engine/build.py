@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from compress.child import run_child
 from compress.errors import StageError
+from compress.plain_json import parse_json
+from compress.reading import read_bytes
 
 if TYPE_CHECKING:
     from compress.engine.plan import EnginePlan
@@ -51,8 +52,8 @@ def build_engine(plan: EnginePlan, onnx: Path, engine: Path) -> Built:
     if done.returncode != 0:
         raise StageError(_reason(done.stderr, done.returncode))
     try:
-        return TypeAdapter(Built).validate_python(json.loads(result.read_text()))
-    except (ValueError, ValidationError) as error:
+        return TypeAdapter(Built).validate_python(parse_json(read_bytes(result)))
+    except (OSError, ValueError) as error:
         raise StageError(f"build_engine.py wrote something else than a result: {error}") from error
 
 

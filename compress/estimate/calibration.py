@@ -21,8 +21,9 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from compress.errors import StageError, one_line
 from compress.estimate.roofline import BAND
 from compress.files import write_bytes
+from compress.quantities import Milliseconds
 from compress.reading import read_bytes
-from compress.serialize import Milliseconds, from_json, to_json
+from compress.serialize import from_json, to_json
 from compress.types import Precision
 
 __all__ = ["Calibration", "Point", "add_points", "calibration_file", "read_points", "summarize"]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from compress.formats.base import NotMeasured
 from compress.formats.onnx.layers import Kind, Layer
+from compress.quantities import Amount, Count
 from compress.roofline import ELEMENT_BYTES, Roofline, published
 from compress.target import Target
 from compress.types import Precision
@@ -39,7 +40,7 @@ class LayerTime:
 
     name: str
     operator: str
-    ms: float
+    ms: Amount
     bound: str
 
 
@@ -53,10 +54,10 @@ class Estimate:
     """
 
     stage: str
-    ms: float
-    low_ms: float
-    high_ms: float
-    threads: int
+    ms: Amount
+    low_ms: Amount
+    high_ms: Amount
+    threads: Count
     basis: str
     layers: tuple[LayerTime, ...] = ()
 

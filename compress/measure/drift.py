@@ -23,6 +23,7 @@ from compress.errors import StageError
 from compress.measure.boundary import int8_exact
 from compress.measure.host import describe_host
 from compress.parity import reference_runner
+from compress.quantities import Amount, Count, Magnitude, Share
 from compress.runtimes import load_for_answers
 from compress.stage import Progress, Split, Splits
 from compress.types import Artifact, Format
@@ -58,12 +59,12 @@ class Drift:
     stage: str
     reference: str
     runtime: str
-    lsb: float
+    lsb: Amount
     lsb_from: Literal["output scale", "logit range"]
-    max_lsb: float
-    mean_lsb: float
-    agreement: float
-    samples: int
+    max_lsb: Magnitude
+    mean_lsb: Magnitude
+    agreement: Share
+    samples: Count
 
 
 def measure_drift(

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from compress.quantities import Count
 from compress.runtimes import usable_cores
 
 __all__ = ["Host", "describe_host", "int8_trusted", "isa_levels"]
@@ -46,8 +47,8 @@ class Host:
     cpu: str
     architecture: str
     isa: tuple[str, ...]
-    cores: int
-    memory_bytes: int
+    cores: Count
+    memory_bytes: Count
     os: str
     python: str
 

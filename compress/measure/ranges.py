@@ -14,8 +14,11 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from pydantic import Field
+
+from compress.quantities import Amount, Count, Finite, Known, Share
 from compress.stage import Split
 from compress.types import Artifact
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Histogram", "TensorRange", "measure_ranges"]
 
 _BINS = 64
+_MOST_BINS = 4096  # of a document
 _BATCH = 8
 _KEPT = 12
 """Histograms handed on: those of the tensors with the lowest SQNR. Every tensor has its ranges."""
@@ -37,9 +41,9 @@ _KEPT = 12
 class Histogram:
     """Counts of values: bin i is `[low + i * width, low + (i + 1) * width)`."""
 
-    low: float
-    width: float
-    counts: tuple[int, ...]
+    low: Finite
+    width: Amount
+    counts: Annotated[tuple[Count, ...], Field(min_length=1, max_length=_MOST_BINS)]
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,14 @@ class TensorRange:
     stage: str
     name: str
     kind: Literal["weight", "activation"]
-    channels: int
-    low: float
-    high: float
-    seen_low: float
-    seen_high: float
-    clipped: float | None
-    sqnr_db: float
-    samples: int = 0
+    channels: Count
+    low: Finite
+    high: Finite
+    seen_low: Finite
+    seen_high: Finite
+    clipped: Share | None
+    sqnr_db: Known
+    samples: Count = 0
     histogram: Histogram | None = None
 
 

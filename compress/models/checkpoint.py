@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import tarfile
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -29,6 +30,8 @@ _AVERAGES = ("state_dict_ema", "ema_state_dict", "model_ema", "ema", "params_ema
 """Moving averages over training, as timm and others keep beside the last weights: they are what was validated."""
 _ENOUGH = 0.95
 """Share of the model's values that a checkpoint must fill: below it, what is measured is mostly random."""
+_MOST_WRAPPERS = 8
+"""In one another; trainers' checkpoints have 2, and one that holds itself has no end."""
 _FORBIDDEN_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 _SHOWN = 3
 _FLOATS = frozenset({torch.float32, torch.float16, torch.bfloat16, torch.float64})
@@ -50,7 +53,7 @@ def load_checkpoint(
     """
     expected = module.state_dict()
     state, source = _read(path, key)
-    given = {name: state[original] for name, original in renamed(state, expected).items()}
+    given = {name: _only(name, originals, state, path) for name, originals in renamed(state, expected).items()}
     required = {name: tensor for name, tensor in expected.items() if not _may_be_missing(name, allow_random)}
     missing = [name for name in required if name not in given]
     unexpected = [name for name in given if name not in expected]
@@ -75,6 +78,24 @@ def load_checkpoint(
         if filled < len(expected)
         else ""
     )
+
+
+def _only(name: str, originals: Sequence[str], state: Mapping[str, torch.Tensor], path: Path) -> torch.Tensor:
+    """The tensor of a name; raises `ModelError` where the checkpoint has two that differ."""
+    first, *others = originals
+    if not all(_equal(state[first], state[other]) for other in others):
+        raise ModelError(
+            f"checkpoint {path} has two different tensors for {name}: {_few(list(originals))}",
+            fix="save the state dict of one network, or model.key=<where one of them lies>",
+        )
+    return state[first]
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    try:
+        return torch.equal(one, other)
+    except (RuntimeError, NotImplementedError):  # of kinds that are not compared
+        return one is other
 
 
 def _load(module: nn.Module, given: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -172,10 +193,14 @@ def _read_pickle(path: Path) -> object:
                 content: object = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refused(path, error) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, IndexError, zipfile.BadZipFile, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle calls PyTorch's builders with anything
         if _is_archive_of(path, "constants.pkl"):
             raise ModelError(f"checkpoint {path} is TorchScript, not a state dict", fix="model=file") from error
         reason = first_line(error) if isinstance(error, RuntimeError) else "no readable tensors"
+        if _is_tar(path):
+            reason = "it is of PyTorch 0.1.1 or older (a tar file)"
         raise ModelError(f"checkpoint {path} is truncated or not a checkpoint: {reason}", fix=_COPY) from error
     return content
 
@@ -195,7 +220,15 @@ def _is_archive_of(path: Path, member: str) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.split("/")[1:] == [member] for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # a damaged directory raises anything from BadZipFile to UnicodeDecodeError
+        return False
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        with tarfile.open(path, "r:"):
+            return True
+    except Exception:  # as above
         return False
 
 
@@ -219,14 +252,14 @@ def _at(content: object, key: str, path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _find(content: object, path: Path) -> tuple[dict[str, torch.Tensor], str]:
+def _find(content: object, path: Path, depth: int = 0) -> tuple[dict[str, torch.Tensor], str]:
     """The state dict and its key, at the top or inside the wrappers that training scripts use; an average first."""
-    names = _names(content)
+    names = _names(content) if depth <= _MOST_WRAPPERS else []
     tensors = _tensors(content)
     averages = [name for name in _AVERAGES if name in names]
     for wrapper in (*averages, *(name for name in _WRAPPERS if name in names and not tensors)):
         try:
-            inner, key = _find(cast(Mapping[str, object], content)[wrapper], path)
+            inner, key = _find(cast(Mapping[str, object], content)[wrapper], path, depth + 1)
         except ModelError:
             continue  # a decay, or a list without names
         return inner, f"{wrapper}.{key}".rstrip(".")
@@ -245,7 +278,11 @@ def _names(content: object) -> list[str]:
 def _tensors(content: object) -> dict[str, torch.Tensor]:
     if not isinstance(content, Mapping):
         return {}
-    return {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    tensors = ((name, value) for name, value in content.items() if isinstance(value, torch.Tensor))
+    return {
+        name if isinstance(name, str) else f"<{type(name).__name__} key {number}>": value
+        for number, (name, value) in enumerate(tensors)
+    }
 
 
 def _mismatches(expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> list[tuple[str, list[str]]]:
@@ -253,7 +290,7 @@ def _mismatches(expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.
     shapes = [
         f"{name} is {tuple(given[name].shape)} but the model has {tuple(expected[name].shape)}"
         for name in expected
-        if name in given and given[name].shape != expected[name].shape
+        if name in given and not given[name].is_nested and given[name].shape != expected[name].shape
     ]
     types = [
         f"{name} is {_kind(given[name])} but the model has {_kind(expected[name])}"
@@ -265,7 +302,7 @@ def _mismatches(expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.
 
 def _converts(given: torch.Tensor, expected: torch.Tensor) -> bool:
     """Whether copying keeps what the numbers mean: real numbers stay real, counters and indices whole."""
-    if given.layout is not torch.strided or given.is_quantized or given.is_meta:
+    if given.is_nested or given.layout is not torch.strided or given.is_quantized or given.is_meta:
         return False
     if expected.dtype in _FLOATS:
         return given.dtype in _FLOATS
@@ -274,6 +311,7 @@ def _converts(given: torch.Tensor, expected: torch.Tensor) -> bool:
 
 def _kind(tensor: torch.Tensor) -> str:
     layout = "" if tensor.layout is torch.strided else f" {str(tensor.layout).removeprefix('torch.')}"
+    layout = " nested" if tensor.is_nested else layout
     return f"{str(tensor.dtype).removeprefix('torch.')}{' without values' if tensor.is_meta else ''}{layout}"
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from compress.models.configs import FileModel, ModelConfig, TorchvisionModel
-from compress.reading import is_file, read_text
+from compress.plain_json import NotJson, parse_json
+from compress.reading import is_file, read_bytes
 
 __all__ = ["class_names"]
 
@@ -46,8 +46,8 @@ def _of_manifest(path: Path) -> tuple[str, ...] | None:
     try:
         if not is_file(path):
             return None
-        content = json.loads(read_text(manifest, _LARGEST_MANIFEST))
-    except (OSError, ValueError, RecursionError):  # somebody else's file of that name
+        content = parse_json(read_bytes(manifest, _LARGEST_MANIFEST))
+    except (OSError, NotJson):  # somebody else's file of that name
         return None
     if not isinstance(content, dict):
         return None
@@ -74,8 +74,8 @@ def _of_onnx(path: Path) -> tuple[str, ...] | None:
 def _literal(text: str) -> object:
     """JSON, or the literal Python prints of a list or dict."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_json(text)
+    except NotJson:
         pass
     try:
         return ast.literal_eval(text)

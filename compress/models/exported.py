@@ -32,11 +32,14 @@ from compress.models.aten_modules import with_modules
 from compress.models.exported_tensors import Json, check_program_tensors, check_records
 from compress.models.operators import computes
 from compress.models.records import LARGEST, Damaged
+from compress.plain_json import parse_json
 from compress.quiet import first_line
 
 __all__ = ["is_tensor_name", "load_exported", "load_graph"]
 
 _MODEL = "models/model.json"
+_MOST_VALUES = 20_000_000
+"""In a program: each of its operators has some hundred."""
 _CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
 _SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 _PAYLOAD = re.compile(r"(weight|tensor)_\d+")
@@ -60,6 +63,7 @@ _STRINGS = {
     "target": _OPERATOR,
     "as_operator": _OPERATOR,
     "expr_str": _SYMBOLIC,
+    "as_float": re.compile(r"-?Infinity|NaN"),
 }
 _TENSOR_NAMES = frozenset({"parameter_name", "buffer_name", "tensor_constant_name"})
 _TREE_TYPES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict"})
@@ -104,7 +108,7 @@ def _rebuilt(reader: PT2ArchiveReader, path: Path) -> io.BytesIO:
     """A new archive holding only what was checked."""
     if sum(map(reader.archive_file.get_record_size, reader.get_file_names())) > LARGEST:
         raise Damaged(f"it unpacks to more than {LARGEST // 2**30} GiB")
-    program = _object(json.loads(reader.read_string(_MODEL)))
+    program = _object(parse_json(reader.read_string(_MODEL), values=_MOST_VALUES))
     _check_program(program, path)
     buffer = io.BytesIO()
     with PT2ArchiveWriter(buffer) as writer:
@@ -114,7 +118,7 @@ def _rebuilt(reader: PT2ArchiveReader, path: Path) -> io.BytesIO:
             text = reader.read_string(config)
             writer.write_string(config, text)
             folder = config.rpartition("/")[0]
-            entries = _entries(json.loads(text), path)
+            entries = _entries(parse_json(text), path)
             records = {str(entry["path_name"]): b"" for entry in entries.values()}
             records = {name: reader.read_bytes(f"{folder}/{name}") for name in records}
             check_program_tensors(program, entries)
@@ -154,7 +158,7 @@ def _check_string(key: str, text: str, path: Path) -> None:
     if key in _FREE_TEXT or key == "torch_version":
         return
     if key in ("in_spec", "out_spec"):
-        _check_tree(json.loads(text)[1], path)
+        _check_tree(cast(list[Json], parse_json(text))[1], path)
         return
     if key in _TENSOR_NAMES and is_tensor_name(text):
         return

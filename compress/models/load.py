@@ -54,12 +54,19 @@ def load_model(
     module = _module(config, trusted=trusted, seed=seed, progress=progress, finetune=finetune, say=told.append).eval()
     for line in told:
         progress.log(line)
-    refuse_unsound(module)
+    refuse_unsound(module, _origin(config))
     dynamic = probe_module(module, spec)
     notes, widest = {"weights": "; ".join(told)} if told else {}, widest_operator(module, spec)
     return Artifact(
         Format.TORCH, module, Precision.FP32, spec, dynamic_batch=dynamic, notes=notes, activation_bytes=widest
     )
+
+
+def _origin(config: ModelConfig) -> str:
+    """Where the weights come from, for messages: a file, if there is one."""
+    if isinstance(config, FileModel):
+        return str(config.path)
+    return str(config.checkpoint or config.factory) if isinstance(config, FactoryModel) else config.kind
 
 
 def _module(

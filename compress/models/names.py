@@ -13,13 +13,18 @@ _PREFIXES = ("model.", "net.", "network.", "encoder.", "student.")
 _BOOKKEEPING = frozenset({"n_averaged", "total_ops", "total_params"})
 """Counters of AveragedModel and of the thop profiler."""
 
+_Names = dict[str, tuple[str, ...]]
+"""Names in the checkpoint by what they were made."""
 
-def renamed(given: Iterable[str], expected: Collection[str]) -> dict[str, str]:
+
+def renamed(given: Iterable[str], expected: Collection[str]) -> _Names:
     """Names in the checkpoint by the names the model knows them under; unknown ones keep their own.
 
-    One prefix is taken off the whole checkpoint at a time, as long as that fits more names to the model.
+    One prefix is taken off the whole checkpoint at a time, as long as that fits more names to the model. Several names
+    may become one.
     """
-    names = {_unwrapped(name, expected): name for name in given if not _is_bookkeeping(name, expected)}
+    kept = (name for name in given if not _is_bookkeeping(name, expected))
+    names = _joined((_unwrapped(name, expected), (name,)) for name in kept)
     while names:
         fitting = len(names.keys() & expected)
         shorter = [_without(prefix, names, expected) for prefix in _PREFIXES]
@@ -34,8 +39,15 @@ def renamed(given: Iterable[str], expected: Collection[str]) -> dict[str, str]:
     return names
 
 
-def _without(prefix: str, names: dict[str, str], expected: Collection[str]) -> dict[str, str]:
-    return {_unwrapped(name.removeprefix(prefix), expected): original for name, original in names.items()}
+def _without(prefix: str, names: _Names, expected: Collection[str]) -> _Names:
+    return _joined((_unwrapped(name.removeprefix(prefix), expected), originals) for name, originals in names.items())
+
+
+def _joined(pairs: Iterable[tuple[str, tuple[str, ...]]]) -> _Names:
+    names: _Names = {}
+    for name, originals in pairs:
+        names[name] = (*names.get(name, ()), *originals)
+    return names
 
 
 def _unwrapped(name: str, expected: Collection[str]) -> str:

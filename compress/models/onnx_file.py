@@ -34,7 +34,7 @@ def load_onnx(path: Path, input: InputSpec) -> Artifact:
     """
     model = _read(path)
     dynamic = _check_input(model.graph, input, path)
-    refuse_unsound_graph(model.graph)
+    refuse_unsound_graph(model.graph, str(path))
     dynamic = _probe(path, input) and dynamic
     precision, widest = graph_precision(model.graph), widest_node(model)
     return Artifact(Format.ONNX, path, precision, input, dynamic_batch=dynamic, activation_bytes=widest)

@@ -56,6 +56,11 @@ def probe(run: Callable[[_Images], object], input: InputSpec) -> bool:
         ) from error
     require_logits(output, batch=1)
     alone, again = _values(output), _values(run(image))
+    if np.isnan(alone).any():
+        raise ModelError(
+            "the model's answer for an image of noise holds values that are not numbers (NaN)",
+            fix="check the weights, and model.input (mean, std): its values become too large, or are divided by zero",
+        )
     if not _agree(alone, again, _SAME):
         raise ModelError(
             "the model gives two different answers for one image, in eval mode: it draws random numbers or keeps state",

@@ -15,8 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from compress.arguments import ArgumentParser
+from compress.command import run_command
 from compress.edgetpu.table import NEWEST_RUNTIME, OLDEST_RUNTIME
-from compress.errors import CompressError
 from compress.preflight.contents import Contents, examine
 
 __all__ = ["main"]
@@ -26,12 +26,11 @@ _SCHEMA = 1
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code as above."""
-    try:
-        options = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
-        found = [examine(path, options.runtime) for path in options.files]
-    except CompressError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return run_command(lambda: _examined(_parser().parse_args(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _examined(options: argparse.Namespace) -> int:
+    found = [examine(path, options.runtime) for path in options.files]
     print(_json(found) if options.json else "\n\n".join("\n".join(contents.lines()) for contents in found))
     return 0
 

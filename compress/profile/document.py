@@ -8,6 +8,7 @@ from typing import Literal
 
 from compress.errors import ConfigError, StageError
 from compress.profile.bottleneck import Bottleneck
+from compress.quantities import Above, Amount, Count, Finite, Many, Share
 from compress.reading import is_file, read_bytes
 from compress.serialize import from_json
 
@@ -31,11 +32,11 @@ class LayerProfile:
 
     name: str
     op: str
-    median_ms: float
-    share: float
-    operations: int
-    bytes: int
-    intensity: float | None
+    median_ms: Amount
+    share: Share
+    operations: Count
+    bytes: Count
+    intensity: Amount | None
     bottleneck: Bottleneck
     advice: str
 
@@ -51,11 +52,11 @@ class ModelProfile:
         profiling_overhead: how much longer a call takes under the profiler: 0.05 is 5 %.
     """
 
-    measured_ms: float
-    sum_ms: float
-    overhead_ms: float
+    measured_ms: Above
+    sum_ms: Amount
+    overhead_ms: Finite
     bottleneck: Bottleneck
-    profiling_overhead: float
+    profiling_overhead: Finite
     advice: str
 
 
@@ -63,10 +64,10 @@ class ModelProfile:
 class RooflineProfile:
     """Limits that the layers were held against; `peak_gflops` at the precision of most of the arithmetic."""
 
-    peak_gflops: float
-    bandwidth_gb_s: float
+    peak_gflops: Above
+    bandwidth_gb_s: Above
     source: Literal["measured", "published"]
-    launch_us: float
+    launch_us: Amount
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,11 @@ class Profile:
     file: str
     runtime: str
     device: str
-    threads: int
-    batch: int
+    threads: Count
+    batch: Count
     model: ModelProfile
     roofline: RooflineProfile
-    layers: tuple[LayerProfile, ...]
+    layers: Many[LayerProfile]
 
 
 def read_profile(path: Path) -> Profile:

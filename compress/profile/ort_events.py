@@ -6,7 +6,6 @@ microseconds cut to integers.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +14,13 @@ from pathlib import Path
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from compress.errors import StageError
+from compress.plain_json import parse_json
 
 __all__ = ["Call", "Event", "median_us", "read_calls"]
 
 _SUFFIX = "_kernel_time"
+_MOST_VALUES = 100_000_000
+"""The profiler keeps a million events at most (onnxruntime/core/common/profiler.h), with up to some dozen values."""
 
 
 class Arguments(BaseModel):
@@ -75,7 +77,7 @@ def read_calls(path: Path) -> list[Call]:
         StageError: it is no such file.
     """
     try:
-        events = TypeAdapter(list[Event]).validate_python(json.loads(path.read_text(encoding="utf-8")))
+        events = TypeAdapter(list[Event]).validate_python(parse_json(path.read_bytes(), values=_MOST_VALUES))
     except (OSError, ValueError, ValidationError) as error:
         raise StageError(f"ONNX Runtime's profile cannot be read: {str(error).splitlines()[0]}") from error
     runs = sorted((event for event in events if event.name == "model_run"), key=lambda event: event.ts)

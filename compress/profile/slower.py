@@ -17,6 +17,7 @@ import onnx
 from compress.profile.diff import matched, plain_name
 from compress.profile.layer import LayerTime, Settings, Source
 from compress.profile.onnx_work import named_model
+from compress.quantities import Above, Amount
 from compress.scratch import scratch_folder
 from compress.types import Artifact, Format, Precision
 
@@ -59,8 +60,8 @@ class Slowdown:
 
     name: str
     operators: str
-    int8_ms: float
-    fp32_ms: float
+    int8_ms: Amount
+    fp32_ms: Amount
     cause: str
     float_layers: tuple[str, ...] = ()
 
@@ -83,7 +84,7 @@ class Slower:
 
     stage: str
     against: str
-    ratio: float
+    ratio: Above
     parts: tuple[Slowdown, ...]
     advice: tuple[str, ...]
 

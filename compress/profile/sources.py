@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from compress.errors import ConfigError
 from compress.files import inside, sha256_file
 from compress.formats.registry import by_suffix, supports
+from compress.plain_json import parse_json
 from compress.profile.layer import Source
 from compress.profile.readers import profiled
 from compress.reading import is_file, read_bytes, unreadable
+from compress.serialize import misfit
 from compress.types import Format, InputSpec, Precision
 
 __all__ = ["from_file", "from_run"]
@@ -78,13 +80,14 @@ def from_run(folder: Path) -> tuple[Source, str]:
 
 def _read(path: Path) -> _Manifest:
     try:
-        return _Manifest.model_validate_json(read_bytes(path))
+        return _Manifest.model_validate(parse_json(read_bytes(path)))
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path.parent} is no run folder: it has no {path.name}", fix="name outputs/<target>/<run>, or a model file"
         ) from error
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is damaged", fix="run the pipeline again, or name a model file") from error
+        reason = misfit(error) if isinstance(error, ValidationError) else getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path} is damaged: {reason}", fix="run the pipeline again, or name a model file") from error
 
 
 def _module(path: Path, shape: Sequence[int]) -> Source:

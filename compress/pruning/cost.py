@@ -5,13 +5,13 @@ A cost function is anything that takes a `LayerShape` and gives a number; the co
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from compress.errors import ConfigError
+from compress.plain_json import NotJson, parse_json
 from compress.pruning.shapes import LayerShape
 from compress.reading import read_text
 from compress.roofline import ELEMENT_BYTES, Roofline, published
@@ -107,9 +107,10 @@ def read_layer_times(path: Path, layers: Iterable[str]) -> dict[str, float]:
         ConfigError: not such a file, or no layer of the network in it.
     """
     try:
-        read: object = json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"layer_times={path} cannot be read: {error}", fix='write {"<layer>": <ms>, ...}') from error
+        read: object = parse_json(read_text(path))
+    except (OSError, NotJson) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"layer_times={path} cannot be read: {reason}", fix='write {"<layer>": <ms>, ...}') from error
     if not isinstance(read, dict) or not all(_is_time(value) for value in read.values()):
         raise ConfigError(f"layer_times={path} is not an object of milliseconds", fix='write {"<layer>": <ms>, ...}')
     names = list(layers)

@@ -223,7 +223,8 @@ def _figures(row: DeviceRow) -> tuple[Cell, Cell, Cell, Cell]:
     if row.latency is None or row.golden is None:
         return Cell(DASH), Cell(DASH), Cell(DASH), Cell("", mark=row.problem or "not measured")
     time = f"{ms_text(row.latency.median_ms)} ({ms_text(row.latency.p90_ms)})"
-    close = "identical" if row.golden.identical else f"within tolerance, {row.golden.max_abs_error:.2g} off"
+    off = "" if row.golden.max_abs_error is None else f", {row.golden.max_abs_error:.2g} off"
+    close = "identical" if row.golden.identical else f"within tolerance{off}"
     return Cell(time), Cell(str(row.latency.runs)), Cell(bytes_text(row.peak_rss_bytes)), Cell(close)
 
 

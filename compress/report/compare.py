@@ -48,7 +48,7 @@ def final_row(rows: Sequence[Measurement]) -> Measurement:
     """What the run delivers: its last exported file, or the last module if nothing was exported."""
     made = [row for row in rows if not row.handed_on]
     exported = [row for row in made if row.format.value != "torch" and row.size_bytes is not None]
-    return (exported or made)[-1]
+    return (exported or made or rows)[-1]
 
 
 def measured_on(report: Report) -> str:

@@ -93,7 +93,7 @@ def points_text(new: float | None, old: float | None) -> str:
 
 def factor_text(large: float, small: float) -> str:
     """How many times `large` is `small`: `3.9x`, or `8 %` where a factor would read as 1.0x or 1.1x."""
-    factor = large / small
+    factor = large / small if small else math.inf
     return f"{factor:.1f}x" if factor >= 1.15 else f"{100 * (factor - 1):.0f} %"
 
 

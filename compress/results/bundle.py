@@ -7,12 +7,15 @@ added here may be missing there: give it a default on both sides, or raise `SCHE
 from __future__ import annotations
 
 import hashlib
+import importlib.machinery
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from compress.errors import ConfigError, StageError
 from compress.files import inside, sha256_file
+from compress.quantities import Count, Few, Finite, Many, Positive
 from compress.reading import is_file, read_bytes
 from compress.serialize import from_json
 from compress.types import Format, InputSpec, Precision, Scaling
@@ -22,6 +25,9 @@ __all__ += ["read_bundle"]
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
+_PROGRAMS = frozenset({"benchmark.py", "build_engine.py", "agent"})
+"""What runs on the device; `agent` is a folder."""
+_MODULES = (*importlib.machinery.all_suffixes(), ".pth")
 _COPY_AGAIN = "make the bundle again, or copy it again"
 
 
@@ -31,7 +37,7 @@ class BundleFile:
 
     path: str
     sha256: str
-    size_bytes: int
+    size_bytes: Count
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,9 @@ class BundleModel:
     precision: Precision
     runtime: str
     dynamic_batch: bool
-    sample_shape: tuple[int, int, int]
-    tolerance: Mapping[str, Mapping[str, float]]
-    opset: int | None = None
+    sample_shape: tuple[Positive, Positive, Positive]
+    tolerance: Mapping[str, Mapping[str, Finite]]
+    opset: Positive | None = None
     compiled: str | None = None
     runner: str | None = None
     needs: Mapping[str, str] = field(default_factory=dict)
@@ -74,7 +80,7 @@ class Golden:
     """The file of golden inputs `[n, C, H, W]` and outputs `[n, classes]` by stage, all float32."""
 
     path: str
-    samples: int
+    samples: Positive
 
 
 @dataclass(frozen=True)
@@ -104,10 +110,10 @@ class Manifest:
     device: Expected
     layout: str
     input: InputSpec
-    classes: tuple[str, ...]
+    classes: Many[str]
     golden: Golden
-    models: tuple[BundleModel, ...]
-    files: tuple[BundleFile, ...]
+    models: Few[BundleModel]
+    files: Few[BundleFile]
     scaling: Scaling | None = None
 
 
@@ -127,7 +133,7 @@ class Bundle:
 
     def _compiled(self) -> Iterator[BundleFile]:
         names = (model.compiled for model in self.manifest.models if model.compiled)
-        for path in (inside(self.folder, name) for name in names):
+        for path in (_plain(self.folder, name) for name in names):
             if path.is_file():
                 yield BundleFile(path.name, sha256_file(path), path.stat().st_size)
 
@@ -136,15 +142,14 @@ def read_bundle(folder: Path) -> Bundle:
     """Read and verify a bundle.
 
     Raises:
-        ConfigError: there is none, its manifest is damaged or names a path outside, or a file is not what it says.
+        ConfigError: there is none, its manifest is damaged or names a path outside or a link, a file is not what it
+            says, or there are programs that no bundle has.
     """
     try:
         content = read_bytes(folder / MANIFEST)
         manifest = from_json(Manifest, content)
-        for name in (*(file.path for file in manifest.files), *(model.path for model in manifest.models)):
-            inside(folder, name)
-        for name in (manifest.golden.path, *(model.compiled for model in manifest.models if model.compiled)):
-            inside(folder, name)
+        for name in _names(manifest):
+            _plain(folder, name)
     except OSError as error:
         reason = f"no bundle in {folder}: {error.strerror}"
         raise ConfigError(reason, fix="give the folder that holds manifest.json") from error
@@ -152,8 +157,57 @@ def read_bundle(folder: Path) -> Bundle:
         raise ConfigError(f"{folder / MANIFEST}: {error.problem}", fix=_COPY_AGAIN) from error
     if manifest.schema_version != SCHEMA_VERSION:
         raise ConfigError(f"the bundle has schema {manifest.schema_version}, this program reads {SCHEMA_VERSION}")
+    _refuse_programs(folder, manifest)
     _verify(folder, manifest)
     return Bundle(folder, manifest, hashlib.sha256(content).hexdigest())
+
+
+def _names(manifest: Manifest) -> Iterator[str]:
+    """Every path in a manifest."""
+    yield from (file.path for file in manifest.files)
+    yield from (model.path for model in manifest.models)
+    yield from (model.compiled for model in manifest.models if model.compiled)
+    yield manifest.golden.path
+
+
+def _plain(folder: Path, name: str) -> Path:
+    """`folder / name`, refused where it leaves the folder, is the folder, or a part of it is a link.
+
+    Raises:
+        StageError: it is.
+    """
+    path = inside(folder, name)
+    if not Path(name).parts:
+        raise StageError(f"the path {name!r} names no file")
+    above = [part for part in Path(name).parents if part.parts]
+    link = next((part for part in (*reversed(above), Path(name)) if (folder / part).is_symlink()), None)
+    if link is not None:
+        raise StageError(f"{link} is a link: a bundle has plain files only")
+    return path
+
+
+def _refuse_programs(folder: Path, manifest: Manifest) -> None:
+    """Nothing lies where Python would import it when a program starts in the bundle's folder.
+
+    Nothing of a bundle is run here; but who works in its folder types `python3`, and a file `json.py` there would be
+    taken for the library. What a user put there (results, engines, a virtual environment) is left alone.
+    """
+    try:
+        names = [entry.name for entry in os.scandir(folder) if _importable(entry)]
+    except OSError as error:
+        raise ConfigError(f"no bundle in {folder}: {error.strerror}") from error
+    listed = {Path(file.path).parts[0] for file in manifest.files}
+    for name in sorted({*names, *(name for name in listed if name.endswith(_MODULES))} - _PROGRAMS):
+        raise ConfigError(
+            f"{name} in {folder} is a program that no bundle has: Python would import it for a library of its name",
+            fix=_COPY_AGAIN,
+        )
+
+
+def _importable(entry: os.DirEntry[str]) -> bool:
+    if entry.is_dir(follow_symlinks=True):
+        return is_file(Path(entry.path) / "__init__.py")
+    return entry.name.endswith(_MODULES)
 
 
 def _verify(folder: Path, manifest: Manifest) -> None:
@@ -165,7 +219,8 @@ def _verify(folder: Path, manifest: Manifest) -> None:
         path = inside(folder, file.path)
         if not is_file(path):
             raise ConfigError(f"{file.path} is missing from the bundle {folder}", fix=_COPY_AGAIN)
-        if sha256_file(path) != file.sha256:
+        if path.stat().st_size != file.size_bytes or sha256_file(path) != file.sha256:
             raise ConfigError(
-                f"{file.path} in {folder} is not the file its manifest names: its SHA-256 differs", fix=_COPY_AGAIN
+                f"{file.path} in {folder} is not the file its manifest names: its size or SHA-256 differs",
+                fix=_COPY_AGAIN,
             )

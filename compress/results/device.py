@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Annotated
 
-from pydantic import Field, JsonValue
+from pydantic import JsonValue
 
 from compress.errors import DeviceError, StageError, one_line
+from compress.quantities import Amount, Count, Few, Finite, Milliseconds, Positive, Share
 from compress.results.bundle import Bundle
-from compress.serialize import Milliseconds, from_json
+from compress.serialize import from_json
 
 __all__ = ["DeviceFacts", "DeviceLatency", "DeviceResult", "DeviceRow", "DeviceRun", "DeviceState", "GoldenCheck"]
 __all__ += ["read_result"]
@@ -21,12 +20,6 @@ SCHEMA_VERSION = 1
 
 _ROUNDING = 1e-9
 _LONGEST_TEXT = 1000  # characters: a problem is a sentence, a name less
-
-Count = Annotated[int, Field(ge=0, le=2**53)]  # what every reader of JSON keeps exactly
-Positive = Annotated[int, Field(ge=1, le=2**53)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -38,7 +31,7 @@ class DeviceFacts:
     cores: Positive
     system: str
     python: str
-    cpu_flags: tuple[str, ...] = ()
+    cpu_flags: Few[str] = ()
     emulated: str | None = None
     virtual_machine: bool = False
     memory_bytes: Count | None = None
@@ -50,7 +43,7 @@ class DeviceState:
     """Clocks, temperature, power and throttling at one moment; None where the device does not tell."""
 
     governor: str | None = None
-    clocks_mhz: tuple[Amount | None, ...] = ()
+    clocks_mhz: Few[Amount | None] = ()
     celsius: Finite | None = None
     throttled: tuple[str, ...] | None = None
     watts: Mapping[str, Finite | None] | None = None
@@ -128,7 +121,7 @@ class DeviceResult:
     target: str
     started: str
     device: DeviceFacts
-    results: tuple[DeviceRow, ...]
+    results: Few[DeviceRow]
     finished: bool
 
 
@@ -152,9 +145,8 @@ def read_result(content: bytes, bundle: Bundle, device: str) -> DeviceResult:
         DeviceError: it is not a result, it is about another bundle, or it breaks its own rules.
     """
     try:
-        document = json.loads(content, parse_constant=_refuse_constant)
-        result = from_json(DeviceResult, json.dumps(_shown(document), allow_nan=False).encode())
-    except (StageError, ValueError, RecursionError) as error:
+        result = from_json(DeviceResult, content, _shown)
+    except StageError as error:
         raise DeviceError(f"{device} sent something that is not a result: {error}") from error
     if result.schema_version != SCHEMA_VERSION:
         raise DeviceError(f"{device} sent schema {result.schema_version}, this program reads {SCHEMA_VERSION}")
@@ -172,10 +164,6 @@ def read_result(content: bytes, bundle: Bundle, device: str) -> DeviceResult:
         if (row.problem is None) != (row.latency is not None and row.golden is not None and row.golden.passed):
             raise DeviceError(f"{device} gave a number for {row.stage!r} without matching golden outputs")
     return result
-
-
-def _refuse_constant(name: str) -> JsonValue:
-    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _shown(value: JsonValue) -> JsonValue:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compress.files import sha256_file, write_in_order
+from compress.quantities import Count, Many
 from compress.reading import is_file, read_bytes
 from compress.scratch import locked, unfinished
 from compress.serialize import from_json, to_json
@@ -29,7 +30,7 @@ class FileRecord:
 
     path: str
     sha256: str
-    size_bytes: int
+    size_bytes: Count
     stage: str | None = None
     format: Format | None = None
     precision: Precision | None = None
@@ -54,14 +55,15 @@ class Manifest:
     target: str
     layout: str
     input: InputSpec
-    classes: tuple[str, ...]
-    files: tuple[FileRecord, ...]
+    classes: Many[str]
+    files: Many[FileRecord]
     scaling: Scaling | None = None
 
 
 def delivered_files(folder: Path) -> list[Path]:
-    """Every file of a run folder but its manifest, in order."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    """Every file of a run folder but its manifest, in order; no links, which may lead out of it."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    paths = (path for path in paths if path != folder / MANIFEST)
     return sorted(path for path in paths if not unfinished(path.relative_to(folder)))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from compress.errors import ConfigError, StageError
 from compress.files import assemble, inside, write_in_order
+from compress.quantities import Few
 from compress.reading import read_bytes
 from compress.serialize import from_json, to_json
 
@@ -36,8 +37,8 @@ class Multirun:
     """One command with `-m`; `runs` are folders below the output folder."""
 
     created: str
-    runs: tuple[str, ...]
-    failures: tuple[Failure, ...]
+    runs: Few[str]
+    failures: Few[Failure]
     schema_version: int = SCHEMA_VERSION
 
 
@@ -84,7 +85,7 @@ def read_multirun(folder: Path) -> tuple[Multirun, tuple[Path, ...]]:
         if record.schema_version != SCHEMA_VERSION:
             raise StageError(f"schema version {record.schema_version}, this program reads {SCHEMA_VERSION}")
         root = folder.resolve().parent.parent
-        return record, tuple(inside(root, name) for name in record.runs)
+        return record, tuple(inside(root, name) for name in dict.fromkeys(record.runs))
     except (OSError, StageError) as error:
         reason = error.problem if isinstance(error, StageError) else error.strerror
         raise ConfigError(f"{path}: {reason}", fix="name the run folders instead") from error

@@ -7,7 +7,6 @@ field changes meaning or goes away; added fields keep it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -20,7 +19,9 @@ from compress.estimate.roofline import Estimate
 from compress.measure.drift import Drift
 from compress.measure.host import Host
 from compress.measure.ranges import TensorRange
+from compress.plain_json import NotJson, parse_json
 from compress.profile.slower import Slower
+from compress.quantities import Amount, Count, Few, Many
 from compress.results.device import DeviceRun
 from compress.results.worded import with_caveats
 from compress.serialize import from_json, to_json
@@ -39,7 +40,7 @@ SCHEMA_VERSION = 2
 class SplitSummary:
     """Which samples a split holds."""
 
-    samples: int
+    samples: Count
     sha256: str
 
 
@@ -48,7 +49,7 @@ class ReportFile:
     """A file the run delivered; `path` is relative to the run folder."""
 
     path: str
-    size_bytes: int
+    size_bytes: Count
     sha256: str
 
 
@@ -81,25 +82,25 @@ class Report:
     created: str
     target: str
     target_title: str
-    overrides: tuple[str, ...]
+    overrides: Few[str]
     config: Mapping[str, JsonValue]
     seed: int
     commit: str | None
     host: Host
     versions: Mapping[str, str]
-    classes: int
+    classes: Count
     splits: Mapping[str, SplitSummary]
-    measurements: tuple[Measurement, ...]
-    files: tuple[ReportFile, ...]
-    wall_seconds: float
-    drift: tuple[Drift, ...] = ()
-    devices: tuple[DeviceRun, ...] = ()
-    estimates: tuple[Estimate, ...] = ()
-    ranges: tuple[TensorRange, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
+    measurements: Few[Measurement]
+    files: Many[ReportFile]
+    wall_seconds: Amount
+    drift: Few[Drift] = ()
+    devices: Few[DeviceRun] = ()
+    estimates: Few[Estimate] = ()
+    ranges: Many[TensorRange] = ()
+    left_out: Few[LeftOut] = ()
     at_chance: AtChance | None = None
-    budget: tuple[Outcome, ...] = ()
-    slower: tuple[Slower, ...] = ()
+    budget: Few[Outcome] = ()
+    slower: Few[Slower] = ()
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def to_json(self) -> bytes:
@@ -123,6 +124,8 @@ class Report:
             report = from_json(Report, content)
         except StageError as error:
             raise ConfigError(error.problem) from error
+        if not report.measurements:
+            raise ConfigError("not a report of a run: measurements is empty, and its first is that of the source")
         return report if b'"caveats"' in content else _typed(report)
 
 
@@ -133,8 +136,8 @@ def _typed(report: Report) -> Report:
 
 def _schema_version(content: bytes) -> object:
     try:
-        document = json.loads(content)
-    except ValueError as error:
+        document = parse_json(content)
+    except NotJson as error:
         raise ConfigError(f"not a report: {error}") from error
     if not isinstance(document, dict) or "schema_version" not in document:
         raise ConfigError("not a report: it has no schema_version", fix="give the report.json of a run")

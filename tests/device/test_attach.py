@@ -3,12 +3,15 @@ import os
 from dataclasses import replace
 
 import pytest
-from bundle_factory import make_bundle
+from bundle_factory import edit_manifest, make_bundle
+from report_rows import run_report
 
 from compress.attach import attach
 from compress.estimate.calibration import read_points
 from compress.results.bundle import read_bundle
 from compress.results.device import DeviceFacts, DeviceLatency, DeviceResult, DeviceRow, DeviceRun, GoldenCheck
+from compress.results.manifest import delivered_files
+from compress.results.report import Report
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +69,38 @@ def test_devices_whose_names_differ_in_odd_characters_have_files_of_their_own(bu
     assert "device-.._.._x.json" in files
     assert len({name.casefold() for name in files}) == len(files)
     assert max(map(len, files)) < 130
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+def test_what_is_no_plain_file_beside_the_bundle_is_left_alone(bundle, tmp_path, kind):
+    odd, secret = tmp_path / "device-odd.json", tmp_path.parent / f"{tmp_path.name}-secret"
+    secret.write_text("secret")
+    {"link": lambda: odd.symlink_to(secret), "fifo": lambda: os.mkfifo(odd), "folder": odd.mkdir}[kind]()
+    (tmp_path / "report.json").write_bytes(run_report().to_json())
+    list(attach(bundle, [run(bundle)]))
+    report = Report.from_json((tmp_path / "report.json").read_bytes())
+    assert [file.path for file in report.files] == ["device-pi_kitchen.json"]
+    assert secret.read_text() == "secret"
+
+
+def test_links_of_a_run_folder_are_in_no_manifest(tmp_path):
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "b").symlink_to("/etc/passwd")
+    (tmp_path / "c").symlink_to(tmp_path)
+    assert delivered_files(tmp_path) == [tmp_path / "a"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"noise", b"\x08\xff" * 50])
+def test_a_file_that_is_no_graph_calibrates_nothing(tmp_path, damage):
+    folder = make_bundle(tmp_path)
+    (folder / "net.onnx").unlink()
+    (folder / "net.onnx").write_bytes(damage)
+
+    def resized(document):
+        for record in document["files"]:
+            record["size_bytes"] = (folder / record["path"]).stat().st_size
+
+    edit_manifest(folder, resized)
+    bundle = read_bundle(folder)
+    assert len(list(attach(bundle, [run(bundle)]))) == 1
+    assert read_points("raspberry_pi_4") == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -121,9 +122,35 @@ def test_a_device_cannot_forge_lines(capsys, impatient, monkeypatch):
     with CourierLink(StandIn(answering(hello=answer))) as link, pytest.raises(DeviceError) as caught:
         link.hello()
     assert str(caught.value) == r"board: no\nerror: forged\x1b[2J\u202e | fix: a\rb"
-    greeting = {"ok": {**HELLO["ok"], "architecture": "arm\nerror: forged\x1b[2J", "free_bytes": 10**400}}
+    greeting = {"ok": {**HELLO["ok"], "architecture": "arm\nerror: forged\x1b[2J", "free_bytes": 2**64 - 1}}
     assert "\n" not in check_device(StandIn(answering(hello=greeting)))
     assert "\x1b" not in check_device(StandIn(answering(hello=greeting)))
+
+
+@pytest.mark.parametrize("free", ["1" + "0" * 400, "NaN", "[" * 100, '1, "free_bytes": 2'])
+def test_an_answer_that_is_not_plain_json_is_one_line(free):
+    hello = json.dumps({"ok": {**HELLO["ok"], "free_bytes": "HERE"}}).replace('"HERE"', free)
+    with pytest.raises(DeviceError, match="answers with something else than the courier does") as caught:
+        check_device(Answering(hello.encode() + b"\n"))
+    assert "\n" not in str(caught.value)
+
+
+class Answering:
+    """A device that says one line, whatever it is asked."""
+
+    name = "board"
+
+    def __init__(self, line: bytes) -> None:
+        self.line = line
+
+    def open(self):
+        return self
+
+    def ask(self, request, seconds):
+        return self.line
+
+    def close(self):
+        pass
 
 
 @pytest.mark.parametrize("size", [-1, 10**9, "x", None])

@@ -50,7 +50,7 @@ def test_a_damaged_file_is_no_calibration():
     assert read_points("raspberry_pi_4") == ()
 
 
-BAD = [0, -1, float("nan"), float("inf"), -float("inf"), 1e308, 1e-320, "x", None, [1.0], {}]
+BAD = [0, -1, "NaN", "Infinity", "-Infinity", 1e308, 1e-320, "x", None, [1.0], {}]
 
 
 def write(points, **more):
@@ -68,6 +68,15 @@ def test_a_bad_point_of_a_shared_file_is_left_out_and_told(name, value, caplog):
     assert [p.measured_ms for p in points] == [12]
     assert summarize(points, Precision.FP32).factor == pytest.approx(1.2)
     assert caplog.messages == [f"{path}: 1 unusable points are left out"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_file_that_is_no_json_is_not_used_and_told(value, caplog):
+    path = write([{**asdict(point(10, 15)), "measured_ms": value}, asdict(point(10, 12))])
+    assert read_points("raspberry_pi_4") == ()
+    (told,) = caplog.messages
+    assert told.startswith(f"{path} is not used: ")
+    assert told.endswith("is not a number in JSON")
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 1e308])

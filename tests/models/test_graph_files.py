@@ -274,3 +274,51 @@ def test_names_of_tensors_that_could_become_code(net, tmp_path, monkeypatch, nam
     with pytest.raises(ModelError, match=r"holds parameter_name .*which could run code"):
         load_exported(path)
     assert not (tmp_path / "executed").exists()
+
+
+class Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return y.masked_fill(y < 0, float("-inf")).clamp(max=float("inf")).amax((2, 3))
+
+
+def test_infinite_constants_are_numbers(tmp_path):
+    """PyTorch writes them as the texts `Infinity` and `-Infinity`."""
+    torch.manual_seed(0)
+    net, images = Masked().eval(), torch.randn(2, *SPEC.shape)
+    loaded = load_exported(save_exported(net, tmp_path / "a.pt2"))
+    torch.testing.assert_close(loaded(images), net(images), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("text", ["inf", "os.system('true')", "-Infinity()", "1e5"])
+def test_no_other_text_is_a_number(tmp_path, text):
+    def change(program):
+        written = json.dumps(program).replace('"-Infinity"', json.dumps(text))
+        program.clear()
+        program.update(json.loads(written))
+
+    path = edit_program(save_exported(Masked().eval(), tmp_path / "a.pt2"), change)
+    with pytest.raises(ModelError, match=r"as_float .*could run code"):
+        load_exported(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace(b"{", b'{"a": NaN, ', 1), "NaN is not a number in JSON"),
+        (lambda text: text.replace(b"{", b'{"graph_module": {}, ', 1), "the key 'graph_module' comes twice"),
+        (lambda text: b"[" * 100_000, "nested more than 64 deep"),
+        (lambda text: text.replace(b"{", b'{"a": "\\ud800", ', 1), "half of a surrogate pair"),
+    ],
+)
+def test_programs_are_plain_json(net, tmp_path, change, message):
+    path = edited(
+        save_exported(net, tmp_path / "a.pt2"),
+        lambda name, content: change(content) if name.endswith("models/model.json") else content,
+    )
+    with pytest.raises(ModelError, match=message):
+        load_exported(path)

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto
 from torch import nn
 
 from compress.errors import ModelError
@@ -82,3 +83,69 @@ def test_initializers_of_a_graph(position, value, message):
         return
     with pytest.raises(ModelError, match=message):
         refuse_unsound_graph(graph)
+
+
+def one_node(kind, *inputs, **attributes):
+    return onnx.helper.make_node(kind, list(inputs), ["out"], **attributes)
+
+
+def tensor(name, *values, kind=TensorProto.FLOAT):
+    return onnx.helper.make_tensor(name, kind, [len(values)], values)
+
+
+INNER = onnx.helper.make_graph([one_node("Conv", "x", "w")], "inner", [], [], [tensor("w", np.nan)])
+GRAPHS = {
+    "constant": ([one_node("Constant", value=tensor("", 1.0, np.nan))], [], "out holds 1 values that are not numbers"),
+    "inner graph": ([one_node("If", "c", then_branch=INNER, else_branch=INNER)], [], "w holds 1 values that are not"),
+    "inner infinity": (
+        [
+            one_node(
+                "Loop",
+                "n",
+                body=onnx.helper.make_graph([one_node("MatMul", "x", "w")], "b", [], [], [tensor("w", np.inf)]),
+            )
+        ],
+        [],
+        "w holds 1 infinite values",
+    ),
+    "bfloat16": (
+        [one_node("Conv", "x", "w")],
+        [tensor("w", np.nan, kind=onnx.TensorProto.BFLOAT16)],
+        "w holds 1 values",
+    ),
+    "half": ([one_node("Conv", "x", "w")], [tensor("w", np.inf, kind=onnx.TensorProto.FLOAT16)], "w holds 1 infinite"),
+    "double": ([one_node("Conv", "x", "w")], [tensor("w", np.nan, kind=onnx.TensorProto.DOUBLE)], "w holds 1 values"),
+    "scale": ([one_node("DequantizeLinear", "q", "s")], [tensor("s", np.inf)], "s holds 1 infinite values"),
+}
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_constants_inner_graphs_and_scales_are_looked_at_too(kind):
+    nodes, stored, message = GRAPHS[kind]
+    with pytest.raises(ModelError, match=f"net.onnx: the model's tensor {message}"):
+        refuse_unsound_graph(onnx.helper.make_graph(nodes, "g", [], [], stored), "net.onnx")
+
+
+def test_an_initializer_of_another_length_is_one_line():
+    damaged = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[2], raw_data=b"\0" * 7)
+    graph = onnx.helper.make_graph([one_node("Conv", "x", "w")], "g", [], [], [damaged])
+    with pytest.raises(ModelError, match="the model's tensor w is damaged: "):
+        refuse_unsound_graph(graph)
+
+
+def test_tensors_that_are_plain_attributes_and_files_are_named():
+    net = network()
+    net.table = torch.tensor([1.0, float("nan")])
+    with pytest.raises(ModelError, match=r"^net\.pt2: the model's tensor .table holds 1 values"):
+        refuse_unsound(net, "net.pt2")
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [(nn.LazyLinear(2), "weight has no shape yet"), (nn.Linear(2, 2), "weight has no dense values")],
+)
+def test_tensors_without_dense_values_are_named(part, message):
+    if isinstance(part, nn.Linear) and not isinstance(part, nn.LazyLinear):
+        part.weight = nn.Parameter(part.weight.detach().to_sparse())
+    with pytest.raises(ModelError, match=message):
+        refuse_unsound(part)

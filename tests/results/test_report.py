@@ -22,6 +22,7 @@ counts = st.integers(0, 2**53)
 shares = st.floats(0, 1)
 names = st.text(max_size=8)
 positive = st.floats(0, 1e9)
+milliseconds = st.floats(1e-6, 1e9)
 measurements = st.builds(
     Measurement,
     stage=names,
@@ -32,7 +33,7 @@ measurements = st.builds(
     macs=st.none() | counts,
     sparsity=st.none() | st.builds(Sparsity, counts, counts, st.dictionaries(names, shares, max_size=3)),
     latency=st.none()
-    | st.builds(Latency, positive, positive, positive, positive, counts, counts, counts, counts, names),
+    | st.builds(Latency, milliseconds, milliseconds, milliseconds, milliseconds, counts, counts, counts, counts, names),
     accuracy=st.none() | st.builds(Accuracy, shares, shares, shares, counts),
     fidelity=st.none() | st.builds(Fidelity, shares, st.floats(allow_nan=False), positive, counts),
     seconds=st.none() | positive,
@@ -44,7 +45,7 @@ measurements = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=st.lists(measurements, max_size=3).map(tuple),
+    rows=st.lists(measurements, min_size=1, max_size=3).map(tuple),
     commit=st.none() | names,
     config=st.dictionaries(
         names, st.none() | st.booleans() | counts | names | st.lists(shares, max_size=2), max_size=3

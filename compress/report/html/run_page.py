@@ -64,6 +64,7 @@ __all__ = ["RunData", "read_run", "reproduce", "run_page", "stage_table"]
 
 _SHOWN = 6
 """Histograms that are seen without asking."""
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml where PyYAML was built with it: ten times faster
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def reproduce(report: Report) -> list[Block]:
     if files:
         heads = [Head("file", words=True), Head("size"), digest]
         blocks.append(Table(f"{len(files)} files", heads, files, folded=True))
-    config = yaml.safe_dump(dict(report.config), sort_keys=False, allow_unicode=True)
+    config = yaml.dump(dict(report.config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return [*blocks, Source("Configuration", config, folded=True)]
 
 
