@@ -7,10 +7,18 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["CsvData", "DataConfig", "DigitsData", "ImageFolderData", "NamedClasses", "NpzData"]
+__all__ = ["MOST_CLASSES", "CsvData", "DataConfig", "DigitsData", "ImageFolderData", "NamedClasses", "NpzData"]
 __all__ += ["SplitOptions", "TorchvisionData"]
 
 Count = Annotated[int, Field(ge=0)]
+
+MOST_CLASSES = 1 << 20
+"""Far above any classifier's outputs; a number beyond it is a mistake that would take the memory of so many names."""
+
+_Classes = Annotated[int, Field(ge=1, le=MOST_CLASSES)]
+
+_LONGEST_SIDE = 1 << 14
+"""Pixels that a short side may be scaled to: twice that of the largest pictures that networks take."""
 
 
 class SplitOptions(BaseModel):
@@ -45,7 +53,7 @@ class ImageOptions(SplitOptions):
             leaves the size.
     """
 
-    resize: Annotated[int, Field(ge=1)] | None = None
+    resize: Annotated[int, Field(ge=1, le=_LONGEST_SIDE)] | None = None
 
 
 class NamedClasses(ImageOptions):
@@ -99,7 +107,7 @@ class CsvData(ImageOptions):
     root: Path | None = None
     path_column: str = "path"
     label_column: str = "label"
-    classes: Annotated[int, Field(ge=1)] | None = None
+    classes: _Classes | None = None
 
 
 class NpzData(ImageOptions):
@@ -117,7 +125,7 @@ class NpzData(ImageOptions):
     kind: Literal["npz"]
     file: Path
     test: Path | None = None
-    classes: Annotated[int, Field(ge=1)] | None = None
+    classes: _Classes | None = None
 
 
 class TorchvisionData(NamedClasses):

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from compress.errors import ModelError
+from compress.models.probe import does_not_take
 from compress.models.records import LARGEST
+from compress.quiet import quiet
 from compress.reading import unreadable
 from compress.types import InputSpec
 
-__all__ = ["load_graph_file"]
+__all__ = ["load_graph_file", "run_once"]
 
 
 def load_graph_file(path: Path, input: InputSpec) -> nn.Module:
@@ -37,6 +39,21 @@ def load_graph_file(path: Path, input: InputSpec) -> nn.Module:
             fix="model=factory model.factory=<package.module:function> model.checkpoint=<file>",
         )
     raise ModelError(f"model file {path} is neither .pt2, TorchScript nor .onnx", fix="save it with torch.export.save")
+
+
+def run_once(path: Path, input: InputSpec) -> None:
+    """Load a file and run it on a blank image, with one thread.
+
+    Raises:
+        ModelError: as `load_graph_file`, or it fails on the image.
+    """
+    torch.set_num_threads(1)
+    module = load_graph_file(path, input)
+    try:
+        with quiet(), torch.inference_mode():
+            module(torch.zeros(1, *input.shape))
+    except Exception as error:  # operators raise what they like
+        raise does_not_take(input, error) from error
 
 
 def _members(path: Path) -> set[str]:

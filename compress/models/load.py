@@ -39,7 +39,8 @@ def load_model(
         a batch of one only; its notes say how much of it a checkpoint filled.
 
     Raises:
-        ModelError: missing, truncated, unsafe, or not a classifier of the declared input.
+        ModelError: missing, truncated, unsafe, not a classifier of the declared input, or a file that takes more time
+            or memory than its configuration allows.
     """
     from compress.models.activation_bytes import widest_operator
     from compress.models.probe import probe_module
@@ -47,6 +48,10 @@ def load_model(
     from compress.types import Artifact, Format, Precision
 
     spec = config.input.spec()
+    if isinstance(config, FileModel):
+        from compress.models.trial import try_graph
+
+        try_graph(config.path, spec, config)
     if _is_onnx(config):
         from compress.models.onnx_file import load_onnx
 
