@@ -100,10 +100,12 @@ def _check_table(stream: BinaryIO) -> None:
     place = tail.rfind(b"PK\5\6")
     if place < 0 or place + _END.size > len(tail):
         raise UnsafeArchive("it is no archive, or a truncated one")
-    length = _END.unpack_from(tail, place)[5]
+    *_, length, offset, _ = _END.unpack_from(tail, place)
     place_64 = place - _LOCATOR_BYTES - _END_64.size
     if place_64 >= 0 and tail.startswith(b"PK\6\6", place_64):
-        length = max(length if length != 0xFFFFFFFF else 0, _END_64.unpack_from(tail, place_64)[8])
-    if length > min(_LARGEST_TABLE, size):
-        raise UnsafeArchive(f"its table of contents has {length} bytes, more than {_LARGEST_TABLE >> 20} MiB or the file")
+        place, (*_, length, offset) = place_64, _END_64.unpack_from(tail, place_64)
+    if length > _LARGEST_TABLE:
+        raise UnsafeArchive(f"its table of contents has {length} bytes, more than {_LARGEST_TABLE >> 20} MiB")
+    if offset + length != size - len(tail) + place:  # readers disagree about what they find then
+        raise UnsafeArchive("its table of contents is not where it says")
     stream.seek(0, os.SEEK_SET)

@@ -59,11 +59,13 @@ class Failure:
         kind: an error that was raised, or what ended the copy.
         detail: text of the error, or the name of the signal.
         fix: of the error, where it had one.
+        exit_code: of the error, where it is one of this package's.
     """
 
     kind: Literal["error", "time", "memory", "crash"]
     detail: str = ""
     fix: str | None = None
+    exit_code: int = 2
 
 
 def tried(work: Callable[[], object], limits: Limits) -> Failure | None:
@@ -110,13 +112,13 @@ def _run_and_exit(work: Callable[[], object], limits: Limits, writing: int) -> N
     code = 70
     try:
         _settle(limits, writing)
-        told: tuple[str, str | None] | None = None
+        told: tuple[str, str | None, int] | None = None
         try:
             work()
         except CompressError as error:
-            code, told = _code_of(error), (error.problem, error.fix)
+            code, told = _code_of(error), (error.problem, error.fix, error.exit_code)
         except Exception as error:
-            code, told = _code_of(error), (f"{type(error).__name__}: {error}", None)
+            code, told = _code_of(error), (f"{type(error).__name__}: {error}", None, 2)
         else:
             code = 0
         with os.fdopen(writing, "wb") as answers:

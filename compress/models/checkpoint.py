@@ -17,10 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from compress.archives import UnsafeArchive, checked_members
 from compress.errors import ModelError, nearest
 from compress.models.names import renamed
+from compress.models.records import LARGEST
 from compress.quiet import first_line
-from compress.reading import unreadable
+from compress.reading import open_regular, unreadable
 
 __all__ = ["load_checkpoint", "read_state_dict"]
 
@@ -165,6 +167,7 @@ _IGNORED = tuple(
 
 
 def _read_pickle(path: Path) -> object:
+    _check_archive(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read safely is refused below
@@ -172,12 +175,22 @@ def _read_pickle(path: Path) -> object:
                 content: object = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refused(path, error) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, IndexError, zipfile.BadZipFile, OSError) as error:
+    except (RuntimeError, EOFError, LookupError, ValueError, MemoryError, zipfile.BadZipFile, OSError) as error:
         if _is_archive_of(path, "constants.pkl"):
             raise ModelError(f"checkpoint {path} is TorchScript, not a state dict", fix="model=file") from error
         reason = first_line(error) if isinstance(error, RuntimeError) else "no readable tensors"
         raise ModelError(f"checkpoint {path} is truncated or not a checkpoint: {reason}", fix=_COPY) from error
     return content
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive for what it says that it unpacks to; older checkpoints are none."""
+    try:
+        with open_regular(path) as stream:
+            if stream.read(4) == b"PK\3\4":
+                checked_members(stream, LARGEST)
+    except (UnsafeArchive, OSError) as error:
+        raise ModelError(f"checkpoint {path} is truncated or not a checkpoint: {error}", fix=_COPY) from error
 
 
 def _refused(path: Path, error: pickle.UnpicklingError) -> ModelError:

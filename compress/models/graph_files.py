@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from compress.archives import UnsafeArchive, checked_members
 from compress.errors import ModelError
 from compress.models.probe import does_not_take
 from compress.models.records import LARGEST
@@ -63,7 +64,12 @@ def _members(path: Path) -> set[str]:
     try:
         if path.stat().st_size > LARGEST:
             raise ModelError(f"model file {path} has more than {LARGEST // 2**30} GiB", fix="use a smaller model")
-        return set(torch._C.PyTorchFileReader(io.BytesIO(path.read_bytes())).get_all_records())
+        content = io.BytesIO(path.read_bytes())
+        checked_members(content, LARGEST)
+        content.seek(0)
+        return set(torch._C.PyTorchFileReader(content).get_all_records())
+    except UnsafeArchive as error:
+        raise ModelError(f"model file {path} is no .pt2, TorchScript or .onnx: {error}", fix="save it again") from error
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"model file {path} is truncated or not .pt2, TorchScript or .onnx",

@@ -16,6 +16,7 @@ from compress.models.activation_bytes import widest_node
 from compress.models.probe import does_not_take, probe
 from compress.models.sound import refuse_unsound_graph
 from compress.onnxfile.external_data import check_external_data
+from compress.onnxfile.sizes import check_stored_tensors, require_small_values
 from compress.quiet import first_line
 from compress.reading import unreadable
 from compress.types import Artifact, Format, InputSpec, Precision
@@ -26,6 +27,9 @@ import onnxruntime
 onnxruntime.set_default_logger_severity(3)
 
 __all__ = ["graph_precision", "load_onnx", "run_once"]
+
+_LARGEST = 2**31
+"""Bytes of a protobuf message, whose length has 32 bits and a sign."""
 
 _QUANTIZED = frozenset({"QuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"})
 _COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -49,7 +53,11 @@ def _read(path: Path) -> onnx.ModelProto:
     if (reason := unreadable(path)) is not None:
         raise ModelError(f"model file {path} cannot be read: {reason}", fix="model.path=<file>")
     try:
-        check_external_data(onnx.load(path, load_external_data=False), path)
+        if path.stat().st_size > _LARGEST:
+            raise ModelError(f"model file {path} has more than 2 GiB", fix="use a smaller model")
+        stored = onnx.load(path, load_external_data=False)
+        check_external_data(stored, path)
+        check_stored_tensors(stored, path)
         model = onnx.load(path)
         onnx.checker.check_model(path, full_check=True)
     except (
@@ -89,13 +97,15 @@ def _check_input(graph: onnx.GraphProto, input: InputSpec, path: Path) -> bool:
     return shape[0] is None
 
 
-def run_once(path: Path, input: InputSpec) -> None:
+def run_once(path: Path, input: InputSpec, most_bytes: int) -> None:
     """Read a file and run it on a blank image, with one thread.
 
     Raises:
-        ModelError: as `load_onnx`, or it fails on the image.
+        ModelError: as `load_onnx`, it fails on the image, or a value in it takes more than `most_bytes`.
     """
-    _check_input(_read(path).graph, input, path)
+    model = _read(path)
+    _check_input(model.graph, input, path)
+    require_small_values(model, path, most_bytes)
     session = _session(path, threads=1)
     try:
         session.run(None, {session.get_inputs()[0].name: np.zeros((1, *input.shape), np.float32)})

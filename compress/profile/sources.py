@@ -97,15 +97,21 @@ def _read(path: Path) -> _Manifest:
 
 def _precision(path: Path) -> Precision:
     from compress.models.onnx_file import graph_precision
+    from compress.models.trial import try_work
+    from compress.profile.onnx_feeds import run_once
     from compress.profile.onnx_work import read_graph
 
-    return graph_precision(read_graph(path).graph)
+    precision = graph_precision(read_graph(path).graph)
+    try_work(path, lambda: run_once(path, half=precision is Precision.FP16), None)
+    return precision
 
 
 def _module(path: Path, shape: Sequence[int]) -> Source:
     from compress.models.graph_files import load_graph_file
+    from compress.models.trial import try_graph
 
     channels, height, width = shape
     order = {1: "gray", 3: "rgb"}.get(channels, "planes")
     spec = InputSpec((channels, height, width), order, (0.5,) * channels, (0.5,) * channels)
+    try_graph(path, spec, None)
     return Source(Format.TORCH, load_graph_file(path, spec).eval(), Precision.FP32, spec, path.name)
