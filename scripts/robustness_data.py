@@ -149,9 +149,34 @@ def _stored(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-_TYPES = ("|u1", "<f4", ">f2", "<i8", "|b1", "<c8", "<U1000000000", "|V1000000000", "|S9", "|O", "<M8[D]", "|V0", "x", "")
+_TYPES = (
+    "|u1",
+    "<f4",
+    ">f2",
+    "<i8",
+    "|b1",
+    "<c8",
+    "<U1000000000",
+    "|V1000000000",
+    "|S9",
+    "|O",
+    "<M8[D]",
+    "|V0",
+    "x",
+    "",
+)
 _SHAPES = ("(12, 8, 8, 3)", "(10**9,)", "(1000000000, 8, 8, 3)", "(9223372036854775807, 2)", "(-12, 8, -8, 3)", "()")
-_SHAPES += ("(12,", "((((", "(" * 3000, "(12, 0, 8, 3)", "(True, 8)", "(1.5,)", "[12]", "(" + "9" * 4000 + ",)", "-" * 9000)
+_SHAPES += (
+    "(12,",
+    "((((",
+    "(" * 3000,
+    "(12, 0, 8, 3)",
+    "(True, 8)",
+    "(1.5,)",
+    "[12]",
+    "(" + "9" * 4000 + ",)",
+    "-" * 9000,
+)
 
 
 def _header(rng: random.Random) -> bytes:
@@ -178,7 +203,9 @@ def _arrays(rng: random.Random) -> Case:
         wrong = np.full(12, number, np.int64).astype(rng.choice((np.int64, np.uint64, np.float64, object)))
         content = archived({**members, "labels.npy": _stored(wrong)})
     elif kind == "values":
-        other = np.full((12, 8, 8, 3), rng.choice((np.nan, np.inf, 2.0, -1.0, 0.5)), rng.choice((np.float16, np.float64)))
+        other = np.full(
+            (12, 8, 8, 3), rng.choice((np.nan, np.inf, 2.0, -1.0, 0.5)), rng.choice((np.float16, np.float64))
+        )
         content = archived({**members, "images.npy": _stored(other)})
     elif kind == "bytes":
         content = mutated(content, rng, (b"PK\1\2", b"PK\5\6", b"\xff" * 8, b"\0" * 8))

@@ -120,7 +120,7 @@ def _long_table(members: Members, rng: random.Random) -> bytes:
 
 def _names(members: Members, rng: random.Random) -> bytes:
     old = _one(members, rng)
-    new = rng.choice(("../x", "/etc/passwd", "a\nb", "\x1b[31m", "x" * 60_000, "", old.upper(), old + "/"))
+    new = rng.choice(("../x", "/etc/passwd", "a\nb", "\x1b[31m", "x" * 60_000, "/", old.upper(), old + "/"))
     return archived({(new if name == old else name): content for name, content in members.items()})
 
 
