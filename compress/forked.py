@@ -28,7 +28,7 @@ from compress.errors import CompressError
 __all__ = ["Failure", "Limits", "tried"]
 
 _OUT_OF_MEMORY = 71  # exit code of the copy
-_PATIENCE = 4
+_PATIENCE = 10
 """Times the processor time after which a copy that waits is ended: on a busy machine one that works waits, too."""
 _STACK_SHARE = 0.75
 """Of this process's stack: what fits there fits here, where a few more calls lie below it."""

@@ -36,7 +36,7 @@ class _Silent(Progress):
     def log(self, message: str) -> None: ...
 
 
-def loaded(name: str, time_limit: int = 10) -> Callable[[], object]:
+def loaded(name: str, time_limit: int = 5) -> Callable[[], object]:
     """What a run does with a model file, and importing it into torch where it is ONNX."""
 
     def run() -> int:

@@ -110,7 +110,8 @@ class _Storage:
 class _Pickle(pickle._Unpickler):
     """Reads the pickle with objects that do nothing in the place of those it names.
 
-    In Python, not in C: that one makes an array of any length for a memo entry of any number, in six bytes.
+    In Python, not in C: that one makes an array as long as the largest number that an object is given, and so does
+    PyTorch's.
     """
 
     def __init__(self, records: dict[str, bytes], name: str) -> None:
@@ -127,6 +128,8 @@ class _Pickle(pickle._Unpickler):
             raise
         except Exception as error:  # a damaged pickle raises anything
             raise Damaged(f"{self._folder}.pkl cannot be read") from error
+        if max(self.memo, default=0) > len(self._records[f"{self._folder}.pkl"]):
+            raise Damaged(f"{self._folder}.pkl numbers more objects than it has")
 
     def find_class(self, module: str, name: str) -> object:
         path = f"{module}.{name}"

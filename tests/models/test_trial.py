@@ -199,7 +199,7 @@ def test_an_ordinary_script_loads(script):
 
 
 SCRIPTS = {
-    "endless": ("while True:\n      x = torch.add(x, 1)", "does not end its first run within 3 s"),
+    "endless": ("while True:\n      x = torch.add(x, 1)", "does not end its first run within 1 s"),
     "large": ("z = torch.zeros([40000, 40000])\n    x = torch.add(x, torch.max(z))", "more than 0.5 GiB"),
     "deep": (f"z = {' + '.join(['1'] * 900)}", "nested too deep|cannot be read|ends the process"),
     "long": (f"z = \"{'a' * (17 << 20)}\"", "its code has more than 16 MiB"),
@@ -211,7 +211,7 @@ def test_scripts_that_run_away(script, tmp_path, kind):
     line, reason = SCRIPTS[kind]
     path = with_line(script, tmp_path / "m.pt", line)
     with pytest.raises(ModelError, match=reason):
-        load(path, time_limit=3, memory_limit=0.5)
+        load(path, time_limit=1 if kind == "endless" else 5, memory_limit=0.5)
 
 
 def test_methods_that_call_one_another_twice_each(script, tmp_path):
@@ -229,11 +229,11 @@ def test_methods_that_call_one_another_twice_each(script, tmp_path):
     assert time.monotonic() - started < 60
 
 
-def test_a_memo_entry_of_a_large_number_takes_no_memory(script, tmp_path):
+def test_an_object_of_a_large_number_takes_no_memory(script, tmp_path):
     path = tmp_path / "m.pt"
     path.write_bytes(script.read_bytes())
     edited(path, lambda name, text: b"\x80\x02Nr\xff\xff\xff\xff." if name.endswith("data.pkl") else text)
-    with pytest.raises(ModelError, match="damaged or not TorchScript"):
+    with pytest.raises(ModelError, match=r"damaged or not TorchScript: data\.pkl numbers more objects"):
         load(path, memory_limit=0.5)
 
 
@@ -310,15 +310,29 @@ def valid_onnx(folder):
     return write_onnx(folder / "valid.onnx", [helper.make_node("Relu", ["x"], ["big"])]).read_bytes()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_any_bytes_load_or_are_one_line(tmp_path, data):
-    content = bytearray(valid_onnx(tmp_path))
+def changed_bytes_load_or_are_one_line(folder, data):
+    content = bytearray(valid_onnx(folder))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    path = tmp_path / "m.onnx"
+    path = folder / "m.onnx"
     path.write_bytes(content)
     try:
         load(path, time_limit=5, memory_limit=0.5)
     except ConfigError as error:
         assert "\n" not in str(error)  # noqa: PT017
+
+
+FEW = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FEW
+@given(data=st.data())
+def test_any_bytes_load_or_are_one_line(tmp_path, data):
+    changed_bytes_load_or_are_one_line(tmp_path, data)
+
+
+@pytest.mark.slow
+@settings(FEW, max_examples=300)
+@given(data=st.data())
+def test_many_bytes_load_or_are_one_line(tmp_path, data):
+    changed_bytes_load_or_are_one_line(tmp_path, data)
