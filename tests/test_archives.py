@@ -106,7 +106,7 @@ def test_a_table_of_contents_that_is_too_long():
 VALID = archive([("images.npy", b"x" * 300), ("labels.npy", bytes(300))])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), max_size=6), st.binary(max_size=40))
 def test_any_bytes_are_an_archive_within_the_limit_or_refused(changes, tail):
     content = bytearray(VALID)
