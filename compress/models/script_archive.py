@@ -114,6 +114,8 @@ class _Pickle(pickle._Unpickler):
     PyTorch's.
     """
 
+    memo: dict[int, object]
+
     def __init__(self, records: dict[str, bytes], name: str) -> None:
         if name not in records:
             raise Damaged(f"{name} is missing")
