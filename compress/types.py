@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -85,6 +86,10 @@ _CHANNELS = {"rgb": 3, "bgr": 3, "gray": 1, "planes": None}
 """Channels of each order; None: any number."""
 
 
+_MOST_VALUES = 1 << 26
+"""Of one image, 256 MiB: 4,700 x 4,700 pixels in three colours."""
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """One image as the network takes it: float32 NCHW, `(pixel / 255 - mean) / std`.
@@ -105,6 +110,8 @@ class InputSpec:
         channels = self.shape[0]
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise ValueError(f"input shape {self.shape} must be three positive sizes (channels, height, width)")
+        if math.prod(self.shape) > _MOST_VALUES:
+            raise ValueError(f"input shape {self.shape} has more than {_MOST_VALUES:,} values")
         if self.channel_order not in _CHANNELS:
             raise ValueError(f"channel_order {self.channel_order!r} must be one of {', '.join(_CHANNELS)}")
         if _CHANNELS[self.channel_order] not in (None, channels):

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "compress"
 LAYERS = [
     {"device.agent", "quantities"},
     {"allocator", "chance", "intervals", "errors", "types", "quiet", "garbage", "observe", "child", "signals"},
-    {"arguments", "reading", "command", "torch_internals"},
+    {"arguments", "reading", "command", "torch_internals", "archives", "forked"},
     {"reserved_names", "scratch", "files", "plain_yaml", "plain_json"},
     {"serialize", "resources", "versions", "target", "stage", "budget", "roofline"},
     {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.data.configs import NamedClasses
+from compress.data.configs import MOST_CLASSES, NamedClasses
 from compress.errors import ConfigError, DataError, nearest
 from compress.plain_json import parse_json
 from compress.plain_yaml import parse_yaml
@@ -25,8 +25,6 @@ ClassNames = Callable[[], tuple[str, ...] | None]
 """Gives the names of the model's outputs, in order, where the model carries them."""
 
 _LARGEST_FILE = 16 << 20
-_MOST_CLASSES = 1 << 20
-"""Far above any classifier's outputs; a number beyond it is a mistake that would take the memory of so many names."""
 
 _SHAPES = "a JSON, YAML or CSV table of class folder to output number (or to the model's name of it)"
 
@@ -90,8 +88,8 @@ def _by_table(found: tuple[str, ...], config: NamedClasses, carried: ClassNames)
 def _number(entry: str, folder: str, names: Sequence[str], where: str) -> int:
     if not entry.isdecimal():
         return _output(entry, names, where)
-    number = int(entry) if len(entry) <= len(str(_MOST_CLASSES)) else _MOST_CLASSES
-    if number >= _MOST_CLASSES:
+    number = int(entry) if len(entry) <= len(str(MOST_CLASSES)) else MOST_CLASSES
+    if number >= MOST_CLASSES:
         raise DataError(f"{where}: {folder!r} is output {entry}, more than any model has", fix="number outputs from 0")
     return number
 
@@ -118,7 +116,7 @@ def _read_names(path: Path) -> tuple[str, ...]:
     names = tuple(line.strip() for line in _text(path, "data.class_names").splitlines())
     while names and not names[-1]:
         names = names[:-1]
-    if not names or not all(names) or len(names) > _MOST_CLASSES:
+    if not names or not all(names) or len(names) > MOST_CLASSES:
         raise DataError(
             f"data.class_names: {path} is not a list of names", fix="write one name per line, from output 0"
         )

@@ -9,10 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from compress.types import Interpolation
 
-__all__ = ["CsvData", "DataConfig", "DigitsData", "ImageFolderData", "NamedClasses", "NpzData"]
+__all__ = ["MOST_CLASSES", "CsvData", "DataConfig", "DigitsData", "ImageFolderData", "NamedClasses", "NpzData"]
 __all__ += ["SplitOptions", "TorchvisionData"]
 
 Count = Annotated[int, Field(ge=0)]
+
+MOST_CLASSES = 1 << 20
+"""Far above any classifier's outputs; a number beyond it is a mistake that would take the memory of so many names."""
+
+_Classes = Annotated[int, Field(ge=1, le=MOST_CLASSES)]
+
+_LONGEST_SIDE = 1 << 14
+"""Pixels that a short side may be scaled to: twice that of the largest pictures that networks take."""
 
 
 class SplitOptions(BaseModel):
@@ -48,7 +56,7 @@ class ImageOptions(SplitOptions):
         interpolation: how that computes pixels between pixels: as it was when the weights were evaluated.
     """
 
-    resize: Annotated[int, Field(ge=1)] | None = None
+    resize: Annotated[int, Field(ge=1, le=_LONGEST_SIDE)] | None = None
     interpolation: Interpolation = "bilinear"
 
 
@@ -103,7 +111,7 @@ class CsvData(ImageOptions):
     root: Path | None = None
     path_column: str = "path"
     label_column: str = "label"
-    classes: Annotated[int, Field(ge=1)] | None = None
+    classes: _Classes | None = None
 
 
 class NpzData(ImageOptions):
@@ -121,7 +129,7 @@ class NpzData(ImageOptions):
     kind: Literal["npz"]
     file: Path
     test: Path | None = None
-    classes: Annotated[int, Field(ge=1)] | None = None
+    classes: _Classes | None = None
 
 
 class TorchvisionData(NamedClasses):

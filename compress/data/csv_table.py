@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from compress.data.configs import CsvData
+from compress.data.configs import MOST_CLASSES, CsvData
 from compress.data.source import FileSource, distinct
 from compress.errors import DataError, StageError, nearest
 from compress.files import inside
 from compress.reading import is_file, is_folder, open_regular
 
 __all__ = ["read_csv"]
+
+_LARGEST_TABLE = 256 << 20
+"""Bytes of a table: of the 1.3 million images of ImageNet it has 50 MB."""
 
 
 def read_csv(config: CsvData) -> tuple[FileSource, FileSource | None]:
@@ -51,6 +56,8 @@ def _rows(config: CsvData, file: Path, option: str) -> Iterator[tuple[int, str, 
     try:
         # utf-8-sig: spreadsheets write a byte order mark that would become part of the first column's name
         with open_regular(file) as content, io.TextIOWrapper(content, "utf-8-sig", newline="") as stream:
+            if os.fstat(content.fileno()).st_size > _LARGEST_TABLE:
+                raise OSError(errno.EFBIG, f"it is larger than {_LARGEST_TABLE >> 20} MiB")
             reader = csv.DictReader(stream, restkey="", restval="")
             columns = reader.fieldnames or ()
             for column in ("path_column", "label_column"):
@@ -85,8 +92,11 @@ def _label(text: str, where: str, config: CsvData) -> int:
     try:
         label = int(text)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: label {text!r} is not an integer", fix="number the classes from 0") from error
-    if label < 0 or (config.classes is not None and label >= config.classes):
-        allowed = f"0 to {config.classes - 1}" if config.classes else "0 or more"
-        raise DataError(f"{where}: label {label} is out of range, allowed: {allowed}", fix="correct it or data.classes")
+        raise DataError(f"{where}: label {text[:40]!r} is not an integer", fix="number the classes from 0") from error
+    classes = config.classes or MOST_CLASSES
+    if not 0 <= label < classes:
+        shown = text.strip()[:40]  # as it was written: a number of thousands of digits is not written again
+        raise DataError(
+            f"{where}: label {shown} is out of range, allowed: 0 to {classes - 1}", fix="correct it or data.classes"
+        )
     return label

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 
-from compress.data.configs import NpzData
+from compress.archives import checked_members
+from compress.data.configs import MOST_CLASSES, NpzData
 from compress.data.source import ArraySource
 from compress.errors import DataError, nearest
 from compress.reading import open_regular
@@ -18,6 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["read_npz"]
 
+_MOST_BYTES = 4 << 30
+"""Of an archive, unpacked: all its images are in memory during a run. 27,000 in colour of 224 x 224 pixels."""
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+"""Readers of what precedes an array, by version; both bound its length. Version 3 is for names of fields."""
+_CHUNK_BYTES = 1 << 20
 _CHECKED_AT_ONCE = 256
 """Samples whose values are looked at in one go: bounds the temporary memory."""
 
@@ -44,25 +54,51 @@ def _source(
 
 def _read(path: Path, classes: int | None, channels: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     try:
-        with open_regular(path) as stream, np.load(stream, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
+        with open_regular(path) as stream:
+            if stream.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
                 raise DataError(
                     f"{path} is a single array, not an .npz archive", fix="np.savez(file, images=, labels=)"
                 )
-            images, labels = (_array(archive, name, path) for name in ("images", "labels"))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a readable .npz archive: {error}", fix="write it with np.savez") from error
+            sizes = checked_members(stream, _MOST_BYTES)
+            with zipfile.ZipFile(stream) as archive:
+                images, labels = (_array(archive, sizes, name, path) for name in ("images", "labels"))
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path} is not a readable .npz archive: {error}",
+            fix="write it with np.savez; data=image_folder reads any number of images, one at a time",
+        ) from error
     images = _channels_last(images, path, channels)
-    _check_labels(labels, len(images), path, classes)
+    _check_labels(labels, len(images), path, classes or MOST_CLASSES)
     _check_values(images, path)
     return images, labels.astype(np.int64)
 
 
-def _array(archive: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray[np.uint8]:
-    if name not in archive.files:
-        raise DataError(f"{path} has no array {name!r}; {nearest(name, archive.files)}", fix=f"save it as {name}=")
-    array: NDArray[np.uint8] = archive[name]
-    return array
+def _array(archive: zipfile.ZipFile, sizes: Mapping[str, int], name: str, path: Path) -> NDArray[np.uint8]:
+    """An array, whose memory is asked for only once the archive has as many bytes as its header says."""
+    member = next((member for member in (f"{name}.npy", name) if member in sizes), None)
+    if member is None:
+        names = [other.removesuffix(".npy") for other in sizes]
+        raise DataError(f"{path} has no array {name!r}; {nearest(name, names)}", fix=f"save it as {name}=")
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        read = _HEADERS.get(version)
+        if read is None:
+            raise ValueError(f"{name} is of version {version} of NumPy's format")
+        try:
+            shape, by_columns, dtype = read(stream)
+        except Exception as error:  # Python's own parser, and what it makes of types, raise anything
+            raise ValueError(f"the header of {name} is damaged") from error
+        if dtype.kind not in "biuf":
+            raise ValueError(f"{name} holds {dtype}, no numbers")
+        if min(shape, default=0) < 0 or stream.tell() + math.prod(shape) * dtype.itemsize != sizes[member]:
+            raise ValueError(f"{name} has {sizes[member]} bytes, not those of {list(shape)} {dtype}")
+        values: NDArray[np.uint8] = np.empty(math.prod(shape), dtype)
+        place = memoryview(values.view(np.uint8))
+        while content := stream.read(_CHUNK_BYTES):
+            place[: len(content)], place = content, place[len(content) :]
+        if place:
+            raise ValueError(f"{name} is truncated")
+    return values.reshape(shape, order="F" if by_columns else "C")
 
 
 def _channels_last(images: NDArray[np.uint8], path: Path, wanted: int) -> NDArray[np.uint8]:
@@ -81,17 +117,16 @@ def _channels_last(images: NDArray[np.uint8], path: Path, wanted: int) -> NDArra
     )
 
 
-def _check_labels(labels: NDArray[np.uint8], images: int, path: Path, classes: int | None) -> None:
+def _check_labels(labels: NDArray[np.uint8], images: int, path: Path, classes: int) -> None:
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{path}: labels are {labels.dtype} {labels.shape}", fix="store integers [N]")
     if len(labels) != images or images == 0:
         raise DataError(f"{path}: {images} images but {len(labels)} labels", fix="store one label per image")
-    wrong = (labels < 0) | (labels >= (classes or int(labels.max()) + 1))
+    wrong = (labels < 0) | (labels >= classes)
     if wrong.any():
         index = int(wrong.argmax())
         raise DataError(
-            f"{path}, sample {index}: label {labels[index]} is out of range, allowed: "
-            + (f"0 to {classes - 1}" if classes else "0 or more"),
+            f"{path}, sample {index}: label {labels[index]} is out of range, allowed: 0 to {classes - 1}",
             fix="correct it or data.classes",
         )
 

@@ -14,7 +14,10 @@ from compress.types import InputSpec, Interpolation, Scaling
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Preprocess"]
+__all__ = ["MOST_PIXELS", "Preprocess"]
+
+MOST_PIXELS = 89_478_485
+"""Pillow's own `MAX_IMAGE_PIXELS`: 256 MiB of RGB. Pillow itself decodes up to twice that, with a warning."""
 
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"})
 
@@ -57,7 +60,7 @@ class Preprocess:
             DataError: the picture does not fit; names it.
         """
         planes = self._planes(picture, name)
-        return self._crop(np.stack([np.asarray(self._scale(plane)) for plane in planes]), name)
+        return self._crop(np.stack([np.asarray(self._scale(plane, name)) for plane in planes]), name)
 
     def normalise(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         """What the network takes, of `pixels`; float32 of the same shape."""
@@ -96,7 +99,7 @@ class Preprocess:
             raise DataError(f"{name} has no planes as they are (mode {image.mode})", fix="store it as RGB, or data=npz")
         return image.convert("L" if self.input.channel_order == "gray" else "RGB")
 
-    def _scale(self, plane: Image.Image) -> Image.Image:
+    def _scale(self, plane: Image.Image, name: str) -> Image.Image:
         width, height = plane.size
         if self.stretch:
             target = (self.input.shape[2], self.input.shape[1])
@@ -105,6 +108,12 @@ class Preprocess:
         else:  # the long side is cut down to an integer, as torchvision.transforms.Resize does
             short = min(width, height)
             target = (int(self.resize * width / short), int(self.resize * height / short))
+        if target[0] * target[1] > MOST_PIXELS:
+            raise DataError(
+                f"{name} is {width}x{height} pixels and would be {target[0]}x{target[1]}, "
+                f"more than {MOST_PIXELS / 1e6:.0f} million",
+                fix="remove it from the data set, or lower data.resize",
+            )
         return plane if target == plane.size else plane.resize(target, _RESAMPLING[self.interpolation])
 
     def _crop(

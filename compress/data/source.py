@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from PIL import Image
 
+from compress.data.preprocess import MOST_PIXELS
 from compress.errors import DataError
 from compress.files import sha256_file
 from compress.reading import open_regular
@@ -62,8 +63,6 @@ _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP", "TIFF", "GIF")
 """Decoded by Pillow itself. By content Pillow would also take PostScript, whatever a file is called, and start
 Ghostscript on it."""
 
-_MOST_PIXELS = 89_478_485
-"""Pillow's own `MAX_IMAGE_PIXELS`: 256 MiB of RGB. Pillow itself decodes up to twice that, with a warning."""
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # refused here, in one line
 
 
@@ -91,9 +90,9 @@ class FileSource:
 
     def _require_size(self, path: Path, image: Image.Image) -> None:
         """Before anything is decoded: a few kilobytes may unpack to gigabytes."""
-        if image.width * image.height > _MOST_PIXELS:
+        if image.width * image.height > MOST_PIXELS:
             raise DataError(
-                f"image {path} has {image.width} x {image.height} pixels, more than {_MOST_PIXELS / 1e6:.0f} million",
+                f"image {path} has {image.width} x {image.height} pixels, more than {MOST_PIXELS / 1e6:.0f} million",
                 fix="make it smaller, or remove it from the data set",
             )
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import EpsImagePlugin, Image
 
 from compress.data.class_map import ClassNames, number_classes
-from compress.data.configs import TorchvisionData
+from compress.data.configs import MOST_CLASSES, TorchvisionData
 from compress.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -154,11 +154,15 @@ def _labels(dataset: _DataSet, config: TorchvisionData) -> NDArray[np.int64]:
 
 def _integers(labels: Sequence[object], config: TorchvisionData) -> NDArray[np.int64]:
     values = np.asarray(labels)
-    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer) or (values.size and values.min() < 0):
+    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer) or not _within_range(values):
         raise DataError(
             f"torchvision data set {config.name} has no class labels", fix="choose a classification data set"
         )
     return values.astype(np.int64)
+
+
+def _within_range(labels: NDArray[np.integer]) -> bool:
+    return not labels.size or (labels.min() >= 0 and labels.max() < MOST_CLASSES)
 
 
 def _classes(dataset: _DataSet, train: NDArray[np.int64], test: NDArray[np.int64]) -> tuple[str, ...]:

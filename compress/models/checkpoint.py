@@ -18,10 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from compress.archives import UnsafeArchive, checked_members
 from compress.errors import ModelError, nearest
 from compress.models.names import renamed
+from compress.models.records import LARGEST
 from compress.quiet import first_line
-from compress.reading import unreadable
+from compress.reading import open_regular, unreadable
 
 __all__ = ["load_checkpoint", "read_state_dict"]
 
@@ -186,6 +188,7 @@ _IGNORED = tuple(
 
 
 def _read_pickle(path: Path) -> object:
+    _check_archive(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read safely is refused below
@@ -203,6 +206,16 @@ def _read_pickle(path: Path) -> object:
             reason = "it is of PyTorch 0.1.1 or older (a tar file)"
         raise ModelError(f"checkpoint {path} is truncated or not a checkpoint: {reason}", fix=_COPY) from error
     return content
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive for what it says that it unpacks to; older checkpoints are none."""
+    try:
+        with open_regular(path) as stream:
+            if stream.read(4) == b"PK\3\4":
+                checked_members(stream, LARGEST)
+    except (UnsafeArchive, OSError) as error:
+        raise ModelError(f"checkpoint {path} is truncated or not a checkpoint: {error}", fix=_COPY) from error
 
 
 def _refused(path: Path, error: pickle.UnpicklingError) -> ModelError:

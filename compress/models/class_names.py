@@ -16,6 +16,9 @@ _KEYS = ("classes", "labels", "names")
 """Of an ONNX file's metadata; `names` is what Ultralytics writes: a dict of number to name."""
 
 _LARGEST_MANIFEST = 16 << 20
+_LARGEST_ONNX = 1 << 31  # bytes of a protobuf message; what is larger is refused when the model is loaded
+_LONGEST_LITERAL = 1 << 20
+"""Characters of names as Python prints them: 20,000 names of 50."""
 
 
 def class_names(config: ModelConfig) -> tuple[str, ...] | None:
@@ -63,6 +66,8 @@ def _of_onnx(path: Path) -> tuple[str, ...] | None:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
+        if path.stat().st_size > _LARGEST_ONNX:
+            return None
         model = onnx.load(path, load_external_data=False)
     except (OSError, ValueError, DecodeError):  # loading the model says what is wrong with the file
         return None
@@ -78,8 +83,8 @@ def _literal(text: str) -> object:
     except NotJson:
         pass
     try:
-        return ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return ast.literal_eval(text) if len(text) <= _LONGEST_LITERAL else None
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, SystemError):
         return None
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from compress.archives import UnsafeArchive, checked_members
 from compress.errors import ModelError
+from compress.models.probe import does_not_take
 from compress.models.records import LARGEST
+from compress.quiet import quiet
 from compress.reading import unreadable
 from compress.types import InputSpec
 
-__all__ = ["load_graph_file"]
+__all__ = ["load_graph_file", "run_once"]
 
 
 def load_graph_file(path: Path, input: InputSpec) -> nn.Module:
@@ -39,6 +42,21 @@ def load_graph_file(path: Path, input: InputSpec) -> nn.Module:
     raise ModelError(f"model file {path} is neither .pt2, TorchScript nor .onnx", fix="save it with torch.export.save")
 
 
+def run_once(path: Path, input: InputSpec) -> None:
+    """Load a file and run it on a blank image, with one thread.
+
+    Raises:
+        ModelError: as `load_graph_file`, or it fails on the image.
+    """
+    torch.set_num_threads(1)
+    module = load_graph_file(path, input)
+    try:
+        with quiet(), torch.inference_mode():
+            module(torch.zeros(1, *input.shape))
+    except Exception as error:  # operators raise what they like
+        raise does_not_take(input, error) from error
+
+
 def _members(path: Path) -> set[str]:
     """Names in the archive, as the reader that will load it sees them: Python's finds archives inside archives."""
     if (reason := unreadable(path)) is not None:
@@ -46,7 +64,12 @@ def _members(path: Path) -> set[str]:
     try:
         if path.stat().st_size > LARGEST:
             raise ModelError(f"model file {path} has more than {LARGEST // 2**30} GiB", fix="use a smaller model")
-        return set(torch._C.PyTorchFileReader(io.BytesIO(path.read_bytes())).get_all_records())
+        content = io.BytesIO(path.read_bytes())
+        checked_members(content, LARGEST)
+        content.seek(0)
+        return set(torch._C.PyTorchFileReader(content).get_all_records())
+    except UnsafeArchive as error:
+        raise ModelError(f"model file {path} is no .pt2, TorchScript or .onnx: {error}", fix="save it again") from error
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"model file {path} is truncated or not .pt2, TorchScript or .onnx",

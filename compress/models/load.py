@@ -40,7 +40,8 @@ def load_model(
         a batch of one only; its notes say how much of it a checkpoint filled.
 
     Raises:
-        ModelError: missing, truncated, unsafe, or not a classifier of the declared input.
+        ModelError: missing, truncated, unsafe, not a classifier of the declared input, or a file that takes more time
+            or memory than its configuration allows.
     """
     from compress.models.activation_bytes import widest_operator
     from compress.models.probe import probe_module
@@ -48,8 +49,12 @@ def load_model(
     from compress.types import Artifact, Format, Precision
 
     spec = config.input.spec()
-    if isinstance(config, FileModel) and (support := _as_it_is(config)) is not None:
-        return support.load_source(config.path, spec)
+    if isinstance(config, FileModel):
+        from compress.models.trial import try_graph
+
+        try_graph(config.path, spec, config)
+        if (support := _as_it_is(config)) is not None:
+            return support.load_source(config.path, spec)
     told: list[str] = []
     module = _module(config, trusted=trusted, seed=seed, progress=progress, finetune=finetune, say=told.append).eval()
     for line in told:

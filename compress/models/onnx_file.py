@@ -13,14 +13,23 @@ from numpy.typing import NDArray
 
 from compress.errors import ModelError
 from compress.models.activation_bytes import widest_node
-from compress.models.probe import probe
+from compress.models.probe import does_not_take, probe
 from compress.models.sound import refuse_unsound_graph
 from compress.onnxfile.external_data import check_external_data
+from compress.onnxfile.sizes import check_stored_tensors, require_small_values
 from compress.quiet import first_line
 from compress.reading import unreadable
 from compress.types import Artifact, Format, InputSpec, Precision
 
-__all__ = ["graph_precision", "load_onnx"]
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # on by default in Linux wheels since 1.29
+import onnxruntime
+
+onnxruntime.set_default_logger_severity(3)
+
+__all__ = ["graph_precision", "load_onnx", "run_once"]
+
+_LARGEST = 2**31
+"""Bytes of a protobuf message, whose length has 32 bits and a sign."""
 
 _QUANTIZED = frozenset({"QuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"})
 _COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -44,7 +53,11 @@ def _read(path: Path) -> onnx.ModelProto:
     if (reason := unreadable(path)) is not None:
         raise ModelError(f"model file {path} cannot be read: {reason}", fix="model.path=<file>")
     try:
-        check_external_data(onnx.load(path, load_external_data=False), path)
+        if path.stat().st_size > _LARGEST:
+            raise ModelError(f"model file {path} has more than 2 GiB", fix="use a smaller model")
+        stored = onnx.load(path, load_external_data=False)
+        check_external_data(stored, path)
+        check_stored_tensors(stored, path)
         model = onnx.load(path)
         onnx.checker.check_model(path, full_check=True)
     except (
@@ -84,16 +97,36 @@ def _check_input(graph: onnx.GraphProto, input: InputSpec, path: Path) -> bool:
     return shape[0] is None
 
 
-def _probe(path: Path, input: InputSpec) -> bool:
-    """Whether batches give what their images give alone; raises `ModelError` unless the file computes logits."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # on by default in Linux wheels since 1.29
-    import onnxruntime
+def run_once(path: Path, input: InputSpec, most_bytes: int) -> None:
+    """Read a file and run it on a blank image, with one thread.
 
-    onnxruntime.set_default_logger_severity(3)
+    Raises:
+        ModelError: as `load_onnx`, it fails on the image, or a value in it takes more than `most_bytes`.
+    """
+    model = _read(path)
+    _check_input(model.graph, input, path)
+    require_small_values(model, path, most_bytes)
+    session = _session(path, threads=1)
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session.run(None, {session.get_inputs()[0].name: np.zeros((1, *input.shape), np.float32)})
+    except Exception as error:  # onnxruntime's errors share no public base class
+        failure = does_not_take(input, error)
+        raise ModelError(f"{path}: {failure.problem}", fix=failure.fix) from error
+
+
+def _session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.enable_cpu_mem_arena = threads == 0  # it takes twice what is needed, for speed
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no public base class
         raise ModelError(f"{path} is not run by ONNX Runtime: {first_line(error)}", fix="export it again") from error
+
+
+def _probe(path: Path, input: InputSpec) -> bool:
+    """Whether batches give what their images give alone; raises `ModelError` unless the file computes logits."""
+    session = _session(path)
     name = session.get_inputs()[0].name
 
     def run(images: NDArray[np.float32]) -> object:

@@ -13,7 +13,7 @@ from compress.errors import ModelError
 from compress.quiet import first_line
 from compress.types import InputSpec
 
-__all__ = ["probe", "probe_module", "require_logits"]
+__all__ = ["does_not_take", "probe", "probe_module", "require_logits"]
 
 _Images = NDArray[np.float32]
 
@@ -50,10 +50,7 @@ def probe(run: Callable[[_Images], object], input: InputSpec) -> bool:
     except ModelError:
         raise
     except Exception as error:  # whatever the user's forward raises
-        raise ModelError(
-            f"the model fails on the declared input {(1, *input.shape)}: {first_line(error)}",
-            fix="model.input.shape=[channels,height,width] as the model takes it",
-        ) from error
+        raise does_not_take(input, error) from error
     require_logits(output, batch=1)
     alone, again = _values(output), _values(run(image))
     if np.isnan(alone).any():
@@ -75,6 +72,14 @@ def probe(run: Callable[[_Images], object], input: InputSpec) -> bool:
             fix="BatchNorm with track_running_stats=True, and statistics per image only: x.mean(dim=(1, 2, 3))",
         )
     return _agree(first, alone, _ALIKE)
+
+
+def does_not_take(input: InputSpec, error: Exception) -> ModelError:
+    """The one line for a model that raises `error` on one image."""
+    return ModelError(
+        f"the model fails on the declared input {(1, *input.shape)}: {first_line(error)}",
+        fix="model.input.shape=[channels,height,width] as the model takes it",
+    )
 
 
 def require_logits(output: object, *, batch: int) -> int:

@@ -24,6 +24,8 @@ __all__ = ["rebuilt"]
 _PICKLES = ("data.pkl", "constants.pkl")
 _TENSOR = re.compile(r"(data|constants)/\d+")
 _SOURCE = re.compile(r"code/[\w./]+\.py", re.ASCII)
+_LONGEST_SOURCE = 16 << 20
+"""Bytes of all code: ResNet-152 has 0.3 MB. A hundred times as much memory is needed to read it."""
 _PLAIN = frozenset({"version", "byteorder"})
 _CLASS = re.compile(r"__torch__(?!\.torch\.classes\b)(\.\w+)+", re.ASCII)
 """A class whose code is in the archive; `torch.classes` are native ones, whose state is rebuilt by native code."""
@@ -66,6 +68,8 @@ def rebuilt(content: bytes) -> io.BytesIO:
     names = [name for name in reader.get_all_records() if _is_kept(name)]
     if sum(reader.get_record_size(name) for name in names) > LARGEST:
         raise Damaged(f"it unpacks to more than {LARGEST // 2**30} GiB")
+    if sum(reader.get_record_size(name) for name in names if _SOURCE.fullmatch(name)) > _LONGEST_SOURCE:
+        raise Damaged(f"its code has more than {_LONGEST_SOURCE >> 20} MiB")
     records = {name: reader.get_record(name) for name in names}
     for name in _PICKLES:
         _Pickle(records, name).check()
@@ -103,8 +107,14 @@ class _Storage:
         self.length = length
 
 
-class _Pickle(pickle.Unpickler):
-    """Reads the pickle with objects that do nothing in the place of those it names."""
+class _Pickle(pickle._Unpickler):
+    """Reads the pickle with objects that do nothing in the place of those it names.
+
+    In Python, not in C: that one makes an array as long as the largest number that an object is given, and so does
+    PyTorch's.
+    """
+
+    memo: dict[int, object]
 
     def __init__(self, records: dict[str, bytes], name: str) -> None:
         if name not in records:
@@ -120,6 +130,8 @@ class _Pickle(pickle.Unpickler):
             raise
         except Exception as error:  # a damaged pickle raises anything
             raise Damaged(f"{self._folder}.pkl cannot be read") from error
+        if max(self.memo, default=0) > len(self._records[f"{self._folder}.pkl"]):
+            raise Damaged(f"{self._folder}.pkl numbers more objects than it has")
 
     def find_class(self, module: str, name: str) -> object:
         path = f"{module}.{name}"

@@ -50,9 +50,13 @@ def rewritten(text: bytes) -> bytes:
     for node in ast.walk(tree):
         if not isinstance(node, _CONSTRUCTS):
             raise Forbidden(f"the statement {type(node).__name__}")
-        _check_definition(node)
-    _Names().visit(tree)
-    return ast.unparse(_Literals().visit(tree)).encode("ascii") + b"\n"
+    try:
+        for node in ast.walk(tree):
+            _check_definition(node)
+        _Names().visit(tree)
+        return ast.unparse(_Literals().visit(tree)).encode("ascii") + b"\n"
+    except RecursionError as error:
+        raise Forbidden("code that is nested too deep") from error
 
 
 def _parsed(text: bytes) -> ast.Module:
@@ -61,7 +65,7 @@ def _parsed(text: bytes) -> ast.Module:
             warnings.simplefilter("ignore")  # about unknown escapes; strings are written anew
             # one character per byte: a string's bytes are kept whatever their encoding
             return ast.parse(text.decode("latin-1"))
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError, SystemError) as error:
         raise Forbidden("code that cannot be read") from error
 
 

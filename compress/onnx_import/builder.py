@@ -16,10 +16,22 @@ from torch import fx, nn
 from compress.errors import ModelError
 from compress.reserved_names import quote_reserved_names
 
-__all__ = ["Attribute", "Builder", "Handler", "Operation", "Value", "WeightGrid", "attributes_of", "to_tensor"]
+__all__ = [
+    "Attribute",
+    "Builder",
+    "Handler",
+    "Operation",
+    "Value",
+    "WeightGrid",
+    "attributes_of",
+    "to_tensor",
+]
 
 Value = fx.Node | torch.Tensor | None
 """Computed at run time, a constant of the file, or an optional operand that was left out."""
+
+_MOST_SIZES = 4096
+"""Numbers that are read as sizes, axes and the like, each an object of Python: there is one for a dimension."""
 
 _FREE = (2, 3)
 
@@ -107,7 +119,7 @@ class Operation:
     def constant_ints(self, index: int, attribute: str) -> tuple[int, ...] | None:
         """Axes and the like: an attribute in old operator sets, an operand in new ones."""
         stored = self.constant(index)
-        return tuple(stored.reshape(-1).tolist()) if stored is not None else self.ints(attribute)
+        return tuple(numbers_of(stored)) if stored is not None else self.ints(attribute)
 
     def shape(self, index: int = 0) -> Shape | None:
         """Static shape of an operand, as far as it is known."""
@@ -243,6 +255,18 @@ class Builder:
 
 Handler = Callable[[Builder, Operation], Value | list[Value]]
 """Adds one operation to the graph and returns its results."""
+
+
+def numbers_of(sizes: torch.Tensor) -> list[int]:
+    """A stored vector of sizes, axes or the like.
+
+    Raises:
+        ValueError: it is longer than any of them.
+    """
+    if sizes.numel() > _MOST_SIZES:
+        raise ValueError(f"{sizes.numel()} numbers are taken as sizes")
+    numbers: list[int] = sizes.reshape(-1).tolist()
+    return numbers
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, Attribute]:

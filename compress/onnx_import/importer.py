@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import fx
 
 from compress.errors import CompressError, ModelError
+from compress.onnx_import.bounded import BoundedTensors
 from compress.onnx_import.builder import Attribute, Builder, Handler, Operation, Value, attributes_of, to_tensor
 from compress.onnx_import.elementwise import ELEMENTWISE, TYPES
 from compress.onnx_import.layers import LAYERS
@@ -86,8 +87,9 @@ class _Import:
                     raise _unreadable_part(f"the input {value.name!r}, which is no tensor", "export tensors only")
                 name = f"input_{len(self.builder.graph.nodes)}"
                 self.values[value.name] = self.builder.graph.placeholder(name)
-        for number, node in enumerate(graph.node):
-            self._add(node, number)
+        with BoundedTensors():
+            for number, node in enumerate(graph.node):
+                self._add(node, number)
         outputs = [self.values[output.name] for output in graph.output]
         if any(isinstance(value, fx.Node) and value in self.builder.codes for value in outputs):
             raise _unreadable_part("an operator QuantizeLinear whose codes are an output", "end in DequantizeLinear")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
-from compress.onnx_import.builder import Builder, Handler, Operation, Value, WeightGrid
+from compress.onnx_import.builder import Builder, Handler, Operation, Value, WeightGrid, numbers_of
 from compress.onnx_import.sizes import shape_of
 
 __all__ = ["LAYOUT"]
@@ -21,7 +21,7 @@ def _reshape(builder: Builder, operation: Operation) -> Value:
     target = operation.ints("shape") if "shape" in operation.attributes else operation.data(1)  # until opset 4
     if isinstance(target, fx.Node):
         return builder.call(_reshape_to, operation.data(), _given_sizes(builder, operation, 1), zero_copies)
-    sizes = target.tolist() if isinstance(target, torch.Tensor) else list(target or ())
+    sizes = numbers_of(target) if isinstance(target, torch.Tensor) else list(target or ())
     known = operation.shape()
     wanted = [None if size == 0 and zero_copies else size for size in sizes]
     if sizes and sizes[0] == 1 and known and known[0] == 1:
@@ -229,7 +229,7 @@ def _given_sizes(builder: Builder, operation: Operation, index: int) -> fx.Node 
     """Sizes of the file or computed from sizes."""
     value = operation.data(index)
     if isinstance(value, torch.Tensor):
-        return tuple(int(size) for size in value.reshape(-1).tolist())
+        return tuple(int(size) for size in numbers_of(value))
     if value not in builder.sizes:
         raise operation.unsupported(f"with a computed operand {index}")
     return value

@@ -17,12 +17,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import fx
 
-from compress.onnx_import.builder import Builder, Handler, Operation, Value
+from compress.onnx_import.builder import Builder, Handler, Operation, Value, numbers_of
 
 __all__ = ["RESIZE"]
 
 _TOLERANCE = 1e-5  # of a weight; float32 places samples of a few thousand elements to about 1e-4 of one
 _Matrix = NDArray[np.float64]
+_LARGEST_MATRIX = 1 << 26
+"""Weights of all samples along an axis for all others: of 8,192 pixels for as many, half a GiB."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def _axes(builder: Builder, operation: Operation, scales_at: int, sizes_at: int 
     scales, sizes = _scales(operation, scales_at), None if sizes_at is None else operation.operand(sizes_at)
     policy = operation.get("keep_aspect_ratio_policy", "stretch")
     if isinstance(sizes, torch.Tensor) and policy != "stretch":
-        return _kept_in_proportion(operation, axes, sizes.tolist(), policy)
+        return _kept_in_proportion(operation, axes, numbers_of(sizes), policy)
     changed = []
     for index, axis in enumerate(axes):
         if scales is not None and len(scales):
@@ -95,6 +97,8 @@ def _axes(builder: Builder, operation: Operation, scales_at: int, sizes_at: int 
             size = operation.size(axis)
             if resized != size:
                 changed.append(_Axis(axis, size, resized, resized / size))
+    if any(axis.size * axis.resized > _LARGEST_MATRIX for axis in changed):
+        raise operation.unsupported("of so many samples along one axis")
     return changed
 
 
@@ -103,7 +107,7 @@ def _scales(operation: Operation, index: int) -> list[float] | None:
     if "scales" in operation.attributes:
         return list(operation.floats("scales"))
     stored = operation.constant(index)
-    return None if stored is None else stored.tolist()
+    return None if stored is None else [float(scale) for scale in numbers_of(stored)]
 
 
 def _resized(builder: Builder, operation: Operation, sizes: Value, index: int, axis: int) -> int | None:

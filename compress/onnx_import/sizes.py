@@ -14,7 +14,7 @@ import onnx
 import torch
 from torch import fx
 
-from compress.onnx_import.builder import Builder, Operation, Value
+from compress.onnx_import.builder import Builder, Operation, Value, numbers_of
 
 __all__ = ["SIZES", "TAKES_SIZES", "as_tensor", "shape_of"]
 
@@ -49,7 +49,7 @@ def as_tensor(sizes: _Sizes) -> torch.Tensor:
 def _plain(value: Value) -> fx.Node | _Sizes:
     """An operand as sizes."""
     if isinstance(value, torch.Tensor):
-        numbers = value.reshape(-1).tolist()
+        numbers = numbers_of(value)
         return numbers[0] if value.dim() == 0 else tuple(numbers)
     assert value is not None
     return value

@@ -19,7 +19,7 @@ from onnx.external_data_helper import uses_external_data
 from compress.errors import ModelError
 from compress.files import write_bytes
 
-__all__ = ["check_external_data", "embedded", "external_files"]
+__all__ = ["check_external_data", "embedded", "external_files", "stored_tensors"]
 
 _PROTOBUF_LIMIT_BYTES = 2**31 - 1  # a message has a signed 32-bit length
 
@@ -74,10 +74,14 @@ def _location(tensor: onnx.TensorProto) -> str:
     return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
 
 
+def stored_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a model, those of attributes, subgraphs and functions too."""
+    return itertools.chain(_of_graph(model.graph), *(_of_nodes(function.node) for function in model.functions))
+
+
 def _external(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a model that is stored elsewhere, those of attributes, subgraphs and functions too."""
-    tensors = itertools.chain(_of_graph(model.graph), *(_of_nodes(function.node) for function in model.functions))
-    return (tensor for tensor in tensors if uses_external_data(tensor))
+    """Those that are stored elsewhere."""
+    return filter(uses_external_data, stored_tensors(model))
 
 
 def _of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

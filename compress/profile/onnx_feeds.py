@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compress.errors import ConfigError
+from compress.runtimes.onnx import open_session
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import onnxruntime
     from numpy.typing import NDArray
 
-__all__ = ["make_feeds"]
+__all__ = ["make_feeds", "run_once"]
 
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -50,6 +53,17 @@ def make_feeds(
         raise ConfigError(f"{title} has no input, so nothing of it runs more than once", fix="profile another file")
     first = next(iter(feeds.values()))
     return feeds, batch or (first.shape[0] if first.ndim else 1)
+
+
+def run_once(path: Path, *, half: bool) -> None:
+    """Run a file on one sample, with one thread.
+
+    Raises:
+        ConfigError: as `make_feeds`.
+        StageError: ONNX Runtime refuses the file.
+    """
+    session = open_session(path, threads=1, half=half)
+    session.run(None, make_feeds(session, None, path.name)[0])
 
 
 def _shape(name: str, stated: list[int | str | None], batch: int | None, title: str) -> tuple[int, ...]:

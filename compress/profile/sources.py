@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,6 +17,9 @@ from compress.profile.readers import profiled
 from compress.reading import is_file, read_bytes, unreadable
 from compress.serialize import misfit
 from compress.types import Format, InputSpec, Precision
+
+if TYPE_CHECKING:
+    from compress.formats.base import FormatSupport
 
 __all__ = ["from_file", "from_run"]
 
@@ -53,7 +57,7 @@ def from_file(path: Path, shape: Sequence[int]) -> Source:
         raise ConfigError(f"{path.name} has no suffix of a model: {known}", fix="rename it, or export it")
     if support.format is Format.TORCH:
         return _module(path, shape)
-    return Source(support.format, path, support.precision_of(path))
+    return Source(support.format, path, _tried(path, support))
 
 
 def from_run(folder: Path) -> tuple[Source, str]:
@@ -90,10 +94,23 @@ def _read(path: Path) -> _Manifest:
         raise ConfigError(f"{path} is damaged: {reason}", fix="run the pipeline again, or name a model file") from error
 
 
+def _tried(path: Path, support: FormatSupport) -> Precision:
+    """Precision of a stranger's file, once a copy of this process has run it within limits."""
+    from compress.models.trial import try_work
+    from compress.profile.onnx_feeds import run_once
+
+    precision = support.precision_of(path)
+    if support.is_source:
+        try_work(path, lambda: run_once(path, half=precision is Precision.FP16), None)
+    return precision
+
+
 def _module(path: Path, shape: Sequence[int]) -> Source:
     from compress.models.graph_files import load_graph_file
+    from compress.models.trial import try_graph
 
     channels, height, width = shape
     order = {1: "gray", 3: "rgb"}.get(channels, "planes")
     spec = InputSpec((channels, height, width), order, (0.5,) * channels, (0.5,) * channels)
+    try_graph(path, spec, None)
     return Source(Format.TORCH, load_graph_file(path, spec).eval(), Precision.FP32, spec, path.name)
