@@ -6,13 +6,13 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from robustness_case import Case, generated, mutated, write
+from robustness_case import Case, Generator, generated, mutated, write
 
 from compress.__main__ import main
 from compress.device.inventory import find_devices
 from compress.resources import conf_folder, targets_folder
 
-__all__ = ["overrides", "yaml_files"]
+__all__ = ["DOORS"]
 
 _TOKENS = (
     b"[",
@@ -323,3 +323,6 @@ def _override(rng: random.Random) -> Case:
 def overrides(count: int, seed: int) -> Iterator[Case]:
     """Command lines."""
     return generated(count, seed, _override)
+
+
+DOORS: dict[str, Generator] = {"yaml": yaml_files, "overrides": overrides}

@@ -12,7 +12,8 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
 SCRIPT = """
 import os, signal, sys, time
-from bench_robustness import DOORS, outcomes
+from bench_robustness import doors
+from robustness_runner import outcomes
 from robustness_case import Case
 from compress.errors import ConfigError
 
@@ -35,7 +36,7 @@ runs = {
 }
 cases = (Case(name, lambda folder: (folder / "x").touch(), run) for name, run in runs.items())
 print({one.name: one.kind for one in outcomes(cases, 4, 8.0)})
-for generator in DOORS.values():
+for generator in doors().values():
     names = [[case.name for case in generator(count, seed)] for count, seed in ((20, 1), (20, 1), (10, 1), (20, 2))]
     assert names[0] == names[1] and names[0][:10] == names[2] and names[0] != names[3]
 """
