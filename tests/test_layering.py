@@ -17,7 +17,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "compress"
 
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
-    {"allocator", "chance", "intervals", "errors", "types", "quiet", "garbage", "svg", "observe", "child", "signals"},
+    {"allocator", "chance", "intervals", "errors", "types", "quiet", "garbage", "svg", "observe", "child", "signals"}
+    | {"working_folder"},
     {"reading", "command"},
     {"reserved_names", "scratch", "files", "plain_yaml"},
     {"serialize", "resources", "versions", "target", "stage", "budget"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from pathlib import Path
 
@@ -308,6 +309,25 @@ def test_unwritable_cache_is_only_reported(cache):
     progress = Silent()
     load(kind="digits", epochs=1, finetune=digits_splits(finetune=32).finetune, progress=progress)
     assert progress.lines[-1].startswith("the trained model is not cached: cannot write")
+
+
+def test_a_full_disk_costs_the_cache_and_not_the_model(cache):
+    few = digits_splits(finetune=32).finetune
+    digest = model_digest(load(kind="digits", epochs=1, finetune=few))
+    (file,) = cache.iterdir()
+    file.unlink()
+    progress = Silent()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (10_000, before[1])
+    )  # as a full disk
+    try:
+        again = load(kind="digits", epochs=1, finetune=few, progress=progress)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert model_digest(again) == digest
+    assert progress.lines[-1].startswith("the trained model is not cached: cannot write")
+    assert list(cache.iterdir()) == []
 
 
 def test_another_seed_or_other_data_is_another_model(cache):
