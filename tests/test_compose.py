@@ -267,6 +267,16 @@ def test_interpolations_that_multiply_are_refused(tmp_path):
         compose_tree(["target=jetson_nano", "data=mine"], choice(tmp_path, "\n".join(lines)))
 
 
+@pytest.mark.parametrize("levels", [30, 0])
+def test_lists_of_defaults_that_multiply_or_lead_in_a_circle_are_refused(tmp_path, levels):
+    for level in range(levels + 1):
+        after = min(level + 1, levels)
+        text = f"defaults:\n - /data@data.a: d{after}\n - /data@data.b: d{after}\n"
+        (choice(tmp_path, text) / "data" / "mine.yaml").rename(tmp_path / "data" / f"d{level}.yaml")
+    with pytest.raises(ConfigError, match=r"the lists of defaults multiply: data/d\d+ and others"):
+        compose_tree(["target=jetson_nano", "+data@data.tree=d0"], tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

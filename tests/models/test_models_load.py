@@ -318,9 +318,7 @@ def test_a_full_disk_costs_the_cache_and_not_the_model(cache):
     file.unlink()
     progress = Silent()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(
-        resource.RLIMIT_FSIZE, (10_000, before[1])
-    )  # as a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # as a full disk
     try:
         again = load(kind="digits", epochs=1, finetune=few, progress=progress)
     finally:
