@@ -1,6 +1,10 @@
-"""Whether a malformed input gets one line: thousands of them, each given to the program in a process of its own.
+"""Whether malformed inputs get one line each, thousands of them, and whether killed runs leave nothing wrong behind.
 
-    python scripts/bench_robustness.py [--json PATH] [--inputs N] [--seed N] [--door NAME]... [--jobs N]
+    python scripts/bench_robustness.py [--json PATH] [--section inputs|kills]... [--seed N] [--jobs N]
+                                       [--inputs N] [--door NAME]... [--kills N] [--scenario NAME]...
+
+Section `kills` ends runs at random moments and sees whether the next ones are as if nothing had been: see
+`robustness_kills.py`. Section `inputs` is about doors.
 
 A door is where inputs come in. Those of one subject are a module `robustness_<subject>.py` beside this file, which
 `_SUBJECTS` names and which has
@@ -35,12 +39,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bench_common import Bar, at_most, report
+from bench_common import Bar, at_least, at_most, report
 from rich.console import Console
 from robustness_case import Generator
+from robustness_kills import SCENARIOS, Kill, kills
 from robustness_runner import FAULTS, Outcome, outcomes
 
 _SUBJECTS = ("yaml", "paths", "data", "graphs", "checkpoints", "documents")
@@ -60,28 +65,61 @@ def doors() -> dict[str, Generator]:
 def main() -> int:
     generators = doors()
     options = _arguments(sorted(generators))
-    bars: list[Bar] = []
+    sections = options.section or ["inputs", "kills"]
+    bars = [
+        *(_inputs(generators, options) if "inputs" in sections else ()),
+        *(_kills(options) if "kills" in sections else ()),
+    ]
+    report(bars, options.json)
+    return 0 if all(bar.holds for bar in bars) else 1
+
+
+def _inputs(generators: Mapping[str, Generator], options: argparse.Namespace) -> Iterator[Bar]:
+    """Give every door its inputs."""
     found: dict[str, list[Outcome]] = {}
     for door, count in _shares(options.inputs, options.door or sorted(generators)).items():
         started = time.monotonic()
         found[door] = list(outcomes(generators[door](count, options.seed), options.jobs, options.seconds))
         _show(door, found[door], time.monotonic() - started)
-        bars += [at_most(f"{door}, n={count}: {kind}", _number(found[door], kind), 0, "inputs") for kind in FAULTS]
         if options.outcomes is not None:
             _write_outcomes(options.outcomes, options.seed, found)
-    report(bars, options.json)
-    return 0 if all(bar.holds for bar in bars) else 1
+        for kind in FAULTS:
+            yield at_most(f"{door}, n={count}: {kind}", _number(found[door], kind), 0, "inputs")
+
+
+def _kills(options: argparse.Namespace) -> Iterator[Bar]:
+    """Kill so many runs; a bar for each kind of run, and one for all."""
+    names = tuple(options.scenario or SCENARIOS)
+    done: list[Kill] = []
+    started = time.monotonic()
+    for kill in kills(options.kills, options.seed, options.jobs, names):
+        done.append(kill)
+        faults = "; ".join(kill.faults) or "as if nothing had been"
+        console.print(
+            f"kill {len(done)} of {options.kills}: {kill.scenario}, {kill.signal} after {kill.after} s: {faults}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print(f"{len(done)} kills in {time.monotonic() - started:.0f} s", highlight=False)
+    for name in names:
+        if ours := [kill for kill in done if kill.scenario == name]:
+            yield at_least(f"kills, {name}", sum(not kill.faults for kill in ours), len(ours), "mended")
+    yield at_least("kills, all", sum(not kill.faults for kill in done), options.kills, "mended")
 
 
 def _arguments(names: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the bars as a JSON list")
-    parser.add_argument("--outcomes", type=Path, metavar="PATH", help="also write what came of every input, as JSON")
-    parser.add_argument("--inputs", type=int, default=3000, help="of all doors together; default 3000")
+    parser.add_argument("--section", action="append", choices=("inputs", "kills"), help="only this one")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2, help="at a time; default the cores")
+    parser.add_argument("--inputs", type=int, default=3000, help="of all doors together; default 3000")
     parser.add_argument("--door", action="append", choices=names, help="only this one; may be repeated")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2, help="inputs at a time; default the cores")
     parser.add_argument("--seconds", type=float, default=_SECONDS, help="longest time for one input; default 60")
+    parser.add_argument("--outcomes", type=Path, metavar="PATH", help="also write what came of every input, as JSON")
+    parser.add_argument("--kills", type=int, default=200, help="default 200")
+    parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="only this kind of run; may be repeated")
     return parser.parse_args()
 
 
