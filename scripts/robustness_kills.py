@@ -21,12 +21,11 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -103,6 +102,8 @@ _STARTED_ENDS = 10.0
 _LONGEST_RUN = 600.0
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _ENDED_BY = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130,)}
+_BARE_ENDS = (-signal.SIGINT, -signal.SIGTERM)
+"""How a program ends in the hundredth of a second in which Python itself has no handlers yet."""
 _WORDS = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}
 
 
@@ -212,10 +213,13 @@ def _make_inputs(folder: Path) -> None:
 def _warm(root: Path, names: list[str]) -> None:
     """Do once, in a worker, what its children would do each time: most of a run of so small a network is imports."""
     folder = _folder(root / f"warm-{os.getpid()}", root)
+    before = [os.dup(number) for number in (1, 2)]
     _move_into(folder, folder / "warm.log")
-    for name in names:
-        if main(list(SCENARIOS[name].command)) != 0:
-            raise AssertionError(f"an undisturbed run failed: {(folder / 'warm.log').read_text()}")
+    codes = {name: main(list(SCENARIOS[name].command)) for name in names}
+    for number, kept in zip((1, 2), before, strict=True):
+        os.dup2(kept, number)
+    if any(codes.values()):
+        raise AssertionError(f"undisturbed runs failed: {codes} {(folder / 'warm.log').read_text()}")
 
 
 def _reference(name: str, root: Path) -> _Reference:
@@ -285,7 +289,8 @@ def _after(
     code = processes[0].wait(_ENDS)
     errors = processes[0].errors()
     raced = code == 0  # it was done when the signal came
-    if not raced and code not in _ENDED_BY[with_signal]:
+    bare = scenario.cold and code in _BARE_ENDS and not errors
+    if not raced and not bare and code not in _ENDED_BY[with_signal]:
         yield f"exit code {code}: {errors[-300:]!r}"
     if "Traceback" in errors or (code in (130, 143) and not errors.startswith(_WORDS[with_signal])):
         yield f"told in other words: {errors[-300:]!r}"
@@ -395,20 +400,12 @@ class _Process:
 
 
 def _start(scenario: Scenario, folder: Path, number: int) -> _Process:
-    if not scenario.cold:
-        return _forked(folder, f"run{number}", lambda: main(list(scenario.command)))
-    log = folder / f"run{number}.log"
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "compress", *scenario.command],
-            cwd=folder,
-            env={**os.environ, **_environment(folder), "PYTHONPATH": str(Path(__file__).parents[1])},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            start_new_session=True,
-        )
-    return _Process(process.pid, log)
+    command = list(scenario.command)
+    if scenario.cold:
+        os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+        program = [sys.executable, "-m", "compress", *command]
+        return _forked(folder, f"run{number}", lambda: os.execv(sys.executable, program))
+    return _forked(folder, f"run{number}", lambda: main(command))
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -416,9 +413,8 @@ def _environment(folder: Path) -> dict[str, str]:
     return {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "TMPDIR": str(folder / "tmp")}
 
 
-def _forked(folder: Path, name: str, work: object) -> _Process:
+def _forked(folder: Path, name: str, work: Callable[[], int]) -> _Process:
     """Do work in a child in this folder, as the program itself would."""
-    assert callable(work)
     log = folder / f"{name}.log"
     pid = os.fork()
     if pid:
