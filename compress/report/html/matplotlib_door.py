@@ -30,7 +30,7 @@ def open_matplotlib() -> tuple[type[Figure], Callable[[Mapping[str, object]], Ab
     if "matplotlib" not in sys.modules:
         with _nothing_set():
             import matplotlib  # noqa: F401  reads its settings
-    with quiet():  # it logs that it lists the fonts, and where a home cannot be written that it keeps the list elsewhere
+    with quiet():  # it logs that it lists the fonts, and that a home cannot be written
         from matplotlib.figure import Figure
 
     return Figure, _settings
