@@ -211,11 +211,14 @@ def _make_inputs(folder: Path) -> None:
 
 
 def _warm(root: Path, names: list[str]) -> None:
-    """Do once, in a worker, what its children would do each time: most of a run of so small a network is imports."""
+    """Do once, in a worker, what its children would do each time: most of a run of so small a network is imports.
+
+    Nothing is trained here: PyTorch's threads for gradients would not be in the children, who would wait for them.
+    """
     folder = _folder(root / f"warm-{os.getpid()}", root)
     before = [os.dup(number) for number in (1, 2)]
     _move_into(folder, folder / "warm.log")
-    codes = {name: main(list(SCENARIOS[name].command)) for name in names}
+    codes = {name: main(list(SCENARIOS[name].command)) for name in {"delivery", *names} & {"delivery", "coral"}}
     for number, kept in zip((1, 2), before, strict=True):
         os.dup2(kept, number)
     if any(codes.values()):
