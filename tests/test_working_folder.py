@@ -80,14 +80,13 @@ def test_a_package_that_the_user_names_is_imported_from_there(tmp_path, monkeypa
     assert sys.path == before
 
 
-def test_a_factory_in_the_working_folder_is_found(tmp_path):
-    (tmp_path / "my_own_nets.py").write_text("def tiny():\n    raise ValueError('it ran')\n")
-    request = ["target=jetson_nano", "model=factory", "model.factory=my_own_nets:tiny", "data=digits", "-q"]
-    request += ["model.input.shape=[1,8,8]", "model.input.channel_order=gray", "model.input.mean=[0]"]
-    command = [sys.executable, "-m", "compress", *request, "model.input.std=[1]"]
+def test_a_stage_in_the_working_folder_is_found(tmp_path):
+    (tmp_path / "my_own_stages.py").write_text("class Mine: pass\n")
+    request = ["target=jetson_nano", "trust=[my_own_stages]", "+stage.mine={_target_: my_own_stages.Mine}"]
+    command = [sys.executable, "-m", "compress", *request]
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "model.factory my_own_nets:tiny raised ValueError: it ran" in done.stderr
+    assert done.stderr == "error: stage.mine._target_=my_own_stages.Mine is not a Stage\n"
 
 
 @pytest.mark.parametrize("module", ["compress", "compress.cache", "compress.device"])

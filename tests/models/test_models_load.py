@@ -126,6 +126,14 @@ def test_factory_builds_seeded_weights(package):
     assert model_digest(first) == model_digest(again) != model_digest(other)
 
 
+def test_a_factory_in_the_working_folder_is_found(tmp_path, monkeypatch):
+    layers = "nn.Sequential(nn.Flatten(), nn.Linear(768, 5))"
+    (tmp_path / "nets_of_this_folder.py").write_text(f"from torch import nn\ndef tiny(): return {layers}\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    load(kind="factory", factory="nets_of_this_folder:tiny", input=TINY, trusted=["nets_of_this_folder"])
+
+
 def test_how_much_a_checkpoint_filled_is_said_and_noted(package):
     sys.modules.pop("my_nets", None)
     options = {"kind": "factory", "factory": "my_nets:tiny", "input": TINY, "trusted": ["my_nets"]}
