@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
-import robustness_runner  # noqa: F401  imports what children would import otherwise
+from robustness_runner import die_with_parent  # and imports what children would import otherwise
 
 from compress.__main__ import main
 from compress.cache.__main__ import main as cache
@@ -427,6 +427,7 @@ def _forked(folder: Path, name: str, work: Callable[[], int]) -> _Process:
     code = 70
     try:
         os.setpgid(0, 0)
+        die_with_parent()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _move_into(folder, log)
         code = work()

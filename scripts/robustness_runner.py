@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import shutil
@@ -28,12 +29,13 @@ from compress.errors import CompressError
 from compress.store import StageStore
 from compress.store_size import stored
 
-__all__ = ["FAULTS", "Outcome", "judged", "outcomes"]
+__all__ = ["FAULTS", "Outcome", "die_with_parent", "judged", "outcomes"]
 
 FAULTS = ("traceback", "memory", "time", "crash", "left")
 MEMORY_BYTES = 4 << 30
 """What a child may take besides what it was forked with; the bar of the memory that a file may cost."""
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _ESCAPED = 70  # exit code of a child out of which an exception got
 _NO_MEMORY = ("error: out of memory", "MemoryError", "bad_alloc", "not enough memory", "can't allocate memory")
 """How Python, C++, and PyTorch on Linux say that the limit was reached, also where a line is made of it."""
@@ -153,8 +155,15 @@ def _forked(case: Case, folder: Path) -> int:
         os._exit(code)
 
 
+def die_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends: nobody else would, in a process group of its own."""
+    if hasattr(libc := ctypes.CDLL(None), "prctl"):
+        libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+
+
 def _child(case: Case, folder: Path) -> int:
     os.setpgid(0, 0)
+    die_with_parent()
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
