@@ -102,4 +102,4 @@ def _plain(config: Container) -> object:
 def register() -> None:
     """Make the scheme known to Hydra, and set the limit; again does nothing."""
     Plugins.instance().register(_PlainSource)
-    config_loader_impl.CachingConfigRepository = _BoundedRepository  # type: ignore[misc]
+    setattr(config_loader_impl, "CachingConfigRepository", _BoundedRepository)  # noqa: B010  it exports no such name

@@ -36,6 +36,8 @@ from robustness_runner import die_with_parent  # and imports what children would
 
 from compress.__main__ import main
 from compress.cache.__main__ import main as cache
+from compress.onnxfile.translate import _translator
+from compress.report.html.matplotlib_door import open_matplotlib
 
 __all__ = ["SCENARIOS", "Kill", "kills"]
 
@@ -95,6 +97,8 @@ _TRAINING = (
     "stage.qat.epochs=3",
 )
 
+_OPSET = 18
+"""What ONNX files are written in, before they are converted to what a target takes."""
 _ENDS = 30.0
 """Seconds in which a process that was asked to end has to: it asks itself again after 8 (`compress.signals`)."""
 _STARTED_ENDS = 10.0
@@ -174,7 +178,7 @@ def kills(number: int, seed: int, jobs: int, names: tuple[str, ...] = tuple(SCEN
     root = Path(tempfile.mkdtemp(prefix="robustness-kills-"))
     try:
         _make_inputs(root / "inputs")
-        with ProcessPoolExecutor(jobs, get_context("fork"), _warm, (root, sorted({name for name, _ in plan}))) as pool:
+        with ProcessPoolExecutor(jobs, get_context("fork"), _warm) as pool:
             wanted = sorted({name for name, _ in plan})
             futures = {name: pool.submit(_reference, name, root) for name in wanted}
             references = {name: future.result() for name, future in futures.items()}
@@ -210,19 +214,20 @@ def _make_inputs(folder: Path) -> None:
     np.savez(folder / "images.npz", images=images.astype(np.uint8), labels=labels)
 
 
-def _warm(root: Path, names: list[str]) -> None:
+def _warm() -> None:
     """Do once, in a worker, what its children would do each time: most of a run of so small a network is imports.
 
-    Nothing is trained here: PyTorch's threads for gradients would not be in the children, who would wait for them.
+    No model is run here. A library that has computed has threads and locks, and children that are forked then wait for
+    threads that they do not have.
     """
-    folder = _folder(root / f"warm-{os.getpid()}", root)
-    before = [os.dup(number) for number in (1, 2)]
-    _move_into(folder, folder / "warm.log")
-    codes = {name: main(list(SCENARIOS[name].command)) for name in {"delivery", *names} & {"delivery", "coral"}}
-    for number, kept in zip((1, 2), before, strict=True):
-        os.dup2(kept, number)
-    if any(codes.values()):
-        raise AssertionError(f"undisturbed runs failed: {codes} {(folder / 'warm.log').read_text()}")
+    import torch._dynamo
+    import torch.onnx  # noqa: F401
+
+    open_matplotlib()
+    _translator(_OPSET)
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    if threads != 1:
+        raise AssertionError(f"{threads} threads: children could wait for one of them for ever")
 
 
 def _reference(name: str, root: Path) -> _Reference:
