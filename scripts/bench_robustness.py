@@ -6,10 +6,9 @@
 Section `kills` ends runs at random moments and sees whether the next ones are as if nothing had been: see
 `robustness_kills.py`. Section `inputs` is about doors.
 
-A door is where inputs come in. Those of one subject are a module `robustness_<subject>.py` beside this file, which
-`_SUBJECTS` names and which has
-
-    DOORS: dict[str, Generator]      by its name: from (count, seed) to so many `Case`s (`robustness_case.py`)
+A door is where inputs come in. Those of one subject are a module `robustness_<subject>.py` beside this file, with a
+function for each that `_DOORS` names: from (count, seed) to so many `Case`s (`robustness_case.Generator`). A module
+that is not there is left out.
 
 A `Case` is a name for people, `prepare(folder)` which writes the input's files into an empty folder, and `run()` which
 gives them to the program, as its user would (`compress.__main__.main([...])` or another command), and returns the exit
@@ -48,7 +47,17 @@ from robustness_case import Generator
 from robustness_kills import SCENARIOS, Kill, kills
 from robustness_runner import FAULTS, Outcome, outcomes
 
-_SUBJECTS = ("yaml", "paths", "data", "graphs", "checkpoints", "documents")
+_DOORS = {
+    "yaml_files": "robustness_yaml",
+    "overrides": "robustness_yaml",
+    "paths": "robustness_paths",
+    "data_sets": "robustness_data",
+    "graphs": "robustness_graphs",
+    "programs": "robustness_programs",
+    "checkpoints": "robustness_checkpoints",
+    "documents": "robustness_documents",
+}
+"""Generators, and the modules they are in."""
 _SECONDS = 60.0
 _SHOWN = 8
 
@@ -56,10 +65,9 @@ console = Console(width=140)
 
 
 def doors() -> dict[str, Generator]:
-    """The doors of every subject that has a module."""
-    names = [f"robustness_{subject}" for subject in _SUBJECTS]
-    modules = [importlib.import_module(name) for name in names if importlib.util.find_spec(name)]
-    return {door: generator for module in modules for door, generator in module.DOORS.items()}
+    """The generators whose modules are there, by their names."""
+    there = {door: module for door, module in _DOORS.items() if importlib.util.find_spec(module) is not None}
+    return {door: getattr(importlib.import_module(module), door) for door, module in there.items()}
 
 
 def main() -> int:

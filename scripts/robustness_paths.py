@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from robustness_case import Case, Generator, generated
+from robustness_case import Case, generated
 
 from compress.__main__ import main
 from compress.cache.__main__ import main as cache
@@ -16,7 +16,7 @@ from compress.device.__main__ import main as device
 from compress.profile.__main__ import main as profile
 from compress.report.__main__ import main as report
 
-__all__ = ["DOORS"]
+__all__ = ["paths"]
 
 _NAMES: dict[str, str] = {
     "absent": "absent",
@@ -144,6 +144,3 @@ def _one(rng: random.Random) -> Case:
 def paths(count: int, seed: int) -> Iterator[Case]:
     """Command lines with a path in them."""
     return generated(count, seed, _one)
-
-
-DOORS: dict[str, Generator] = {"paths": paths}

@@ -6,13 +6,13 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from robustness_case import Case, Generator, generated, mutated, write
+from robustness_case import Case, generated, mutated, write
 
 from compress.__main__ import main
 from compress.device.inventory import find_devices
 from compress.resources import conf_folder, targets_folder
 
-__all__ = ["DOORS"]
+__all__ = ["overrides", "yaml_files"]
 
 _TOKENS = (
     b"[",
@@ -338,6 +338,3 @@ def _override(rng: random.Random) -> Case:
 def overrides(count: int, seed: int) -> Iterator[Case]:
     """Command lines."""
     return generated(count, seed, _override)
-
-
-DOORS: dict[str, Generator] = {"yaml": yaml_files, "overrides": overrides}
