@@ -3,11 +3,17 @@
 Importing this package is cheap on purpose: torch and the runtimes are imported where they are used.
 """
 
-import sys as _sys
-
-if _sys.argv[:1] == ["-m"] and _sys.path and not getattr(_sys.flags, "safe_path", False):
-    # `python -m` looks for every module in the working folder first. That may be an unpacked download, and a file
-    # `json.py` in it would be run. Networks of the user's own are still found there, after all libraries.
-    _sys.path.append(_sys.path.pop(0))
+import os
+import sys
 
 __version__ = "0.1.0"
+
+# `python -m compress...` or the script that `pip` makes: the first lines of ours that run
+if os.path.basename(sys.argv[0] if sys.argv else "") in ("-m", "edge-compress"):  # noqa: PTH119
+    from compress.working_folder import leave_working_folder
+
+    leave_working_folder()
+
+    from compress.signals import end_at_once_on_ctrl_c
+
+    end_at_once_on_ctrl_c()

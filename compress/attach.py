@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from compress.calibrate import calibrate
-from compress.errors import ConfigError
+from compress.errors import ConfigError, StageError
 from compress.reading import is_file, read_bytes
 from compress.record import summarize_file
 from compress.report.pages import run_pages
@@ -41,7 +41,11 @@ def attach(bundle: Bundle, runs: Sequence[DeviceRun]) -> Iterator[str]:
         path = home / names[run.name]
         update_files(home, {path.name: to_json(run.result)})
         yield f"{run.name}: {path}"
-        learnt = calibrate(bundle, run)
+        try:
+            learnt = calibrate(bundle, run)
+        except StageError as error:  # a home that is full or read-only costs later estimates, not this result
+            yield f"{run.name}: the estimates are not calibrated: {error.problem}"
+            continue
         if learnt:
             yield f"{run.name}: {learnt} figures calibrate the estimates for {bundle.manifest.target}"
     if runs and is_file(home / REPORT):

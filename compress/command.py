@@ -15,11 +15,10 @@ from pathlib import Path
 
 from compress.child import child_environment
 from compress.errors import CompressError, ConfigError
-from compress.signals import Terminated, interrupted, orderly_exit
+from compress.signals import INTERRUPTED, Terminated, interrupted, orderly_exit
 
 __all__ = ["INTERRUPTED", "fail", "require_memory_for", "run_command"]
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE})
 """What a write fails with when nothing is wrong with what is written."""
 _PROBE_SECONDS = 300.0
@@ -79,9 +78,10 @@ def require_memory_for(*modules: str) -> None:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit == resource.RLIM_INFINITY or all(module in sys.modules for module in modules):
         return
-    # filter: the working folder, which may be an unpacked download, is the empty entry
-    paths = "import sys\nsys.path[:] = filter(None, sys.path)\n"
-    script = f"{paths}import importlib\nfor name in {modules!r}: importlib.import_module(name)"
+    # `-c` puts the working folder first; what is imported there is what we would import
+    script = (
+        f"import sys; sys.path = {sys.path!r}\nimport importlib\nfor name in {modules!r}: importlib.import_module(name)"
+    )
     command = [sys.executable, "-c", script]
     try:
         done = subprocess.run(  # noqa: S603  ourselves

@@ -26,6 +26,7 @@ from compress.resources import targets_folder
 from compress.stage import Stage
 from compress.target import TARGET_NAME, Target
 from compress.types import Precision
+from compress.working_folder import trust_working_folder
 
 __all__ = ["RunConfig", "build_stages", "load_target", "parse_config"]
 
@@ -146,6 +147,7 @@ def _stage_class(name: str, target: object, trusted: Trusted) -> type[Stage]:
             "(a configuration can run code through it)",
             fix=f"add trust=[{package}] on the command line",
         )
+    trust_working_folder(package)
     module_name, _, class_name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), class_name)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from compress.errors import ConfigError
 from compress.plain_yaml import fits
 
-__all__ = ["bounded", "clipped", "require_little_work", "require_shallow"]
+__all__ = ["bounded", "clipped", "require_little_work", "require_shallow", "values_in"]
 
 _LONGEST_OVERRIDE = 1 << 16
 _DEEPEST = 32
@@ -66,6 +66,11 @@ def require_little_work(tree: object) -> None:
             f"configuration: {references} interpolations in {nodes} values could come to more than {_MOST_WORK:,}",
             fix="write values instead of ${...}",
         )
+
+
+def values_in(tree: object) -> int:
+    """Number of values below `tree`, itself included."""
+    return _count(tree, [])
 
 
 def _count(tree: object, texts: list[str]) -> int:

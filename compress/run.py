@@ -96,15 +96,15 @@ def _carried_out(
 
 
 def _trim(store: StageStore, limit_gib: float, progress: Progress) -> None:
-    """Keep the store within its limit, and say so where something is removed."""
+    """Keep what is stored within its limit, and say so where something is removed."""
     try:
         done = store.enforce(int(limit_gib * 2**30))
     except StageError as error:
-        progress.log(f"the finished stages are not pruned: {error.problem}")
+        progress.log(f"what is stored is not pruned: {error.problem}")
         return
     if done.removed or done.left_bytes > limit_gib * 2**30:
         progress.log(
-            f"the finished stages reached cache_gib={limit_gib:g}: {done.removed} that were not used for longest are "
+            f"what is stored reached cache_gib={limit_gib:g}: {done.removed} that were not used for longest are "
             f"removed ({done.removed_bytes / 2**30:.1f} GiB), {done.left_bytes / 2**30:.1f} GiB are left; "
             "python -m compress.cache lists them"
         )
@@ -159,7 +159,9 @@ def _measure_on_devices(
 def _prepare(config: RunConfig, pipeline: Pipeline, trusted: Callable[[str], bool], progress: Progress) -> Run:
     splits = load_splits(config.data, config.model.input.spec(), lambda: class_names(config.model))
     loaded = load_model(config.model, trusted=trusted, seed=config.seed, progress=progress, finetune=splits.finetune)
-    source = self_contained(loaded, config.output / ".cache" / "models")
+    models = config.output / ".cache" / "models"
+    store = StageStore(config.output / ".cache" / "stages", beside=[models])
+    source = _in_one_file(loaded, models, store)
     require_classes(splits, _outputs(source))
     return Run(
         target=pipeline.target,
@@ -167,12 +169,23 @@ def _prepare(config: RunConfig, pipeline: Pipeline, trusted: Callable[[str], boo
         source_digest=model_digest(source),
         splits=splits,
         measure=config.measure,
-        store=StageStore(config.output / ".cache" / "stages"),
+        store=store,
         seed=config.seed,
         resume=config.resume,
         progress=progress,
         budget=config.budget,
     )
+
+
+def _in_one_file(loaded: Artifact, models: Path, store: StageStore) -> Artifact:
+    """The whole model in one file; where that is a copy below `models`, it stays there as long as the store lives."""
+    while True:
+        source = self_contained(loaded, models)
+        if source is loaded or source.path == loaded.path:
+            return source
+        store.keep(models, source.path.parent.name)
+        if source.path.exists():  # nobody removed it before it was held
+            return source
 
 
 def _outputs(source: Artifact) -> int:

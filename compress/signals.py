@@ -6,10 +6,12 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-__all__ = ["Terminated", "interrupted", "orderly_exit", "require_uninterrupted"]
+__all__ = ["INTERRUPTED", "Terminated", "end_at_once_on_ctrl_c", "interrupted", "orderly_exit", "require_uninterrupted"]
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _PATIENCE_SECONDS = 8.0
@@ -21,6 +23,18 @@ _interrupts: list[int] = []
 
 class Terminated(SystemExit):
     """Somebody wants the process to end; `code` is 128 + the signal, as shells report it."""
+
+
+def end_at_once_on_ctrl_c() -> None:
+    """Until `orderly_exit` begins, and after it, there is nothing to close: one line, and no traceback of an import."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+        signal.signal(signal.SIGINT, _end_at_once)
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    with suppress(OSError):
+        os.write(2, b"interrupted\n")
+    os._exit(INTERRUPTED)
 
 
 def interrupted() -> bool:
@@ -35,9 +49,13 @@ def require_uninterrupted() -> None:
     Raises:
         KeyboardInterrupt: it was.
     """
-    watched = signal.getsignal(signal.SIGINT) is not signal.default_int_handler  # inside `orderly_exit`
+    watched = signal.getsignal(signal.SIGINT) not in _UNWATCHED  # inside `orderly_exit`
     if watched and interrupted():
         raise KeyboardInterrupt
+
+
+_UNWATCHED = (signal.default_int_handler, _end_at_once)
+"""What happens on Ctrl-C outside of `orderly_exit`."""
 
 
 @contextmanager
@@ -66,7 +84,8 @@ def orderly_exit() -> Iterator[None]:
     ours = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
     for number in ours:
         signal.signal(number, end)
-    ctrl_c = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.getsignal(signal.SIGINT)
+    ctrl_c = before in _UNWATCHED
     if ctrl_c:
         _interrupts.clear()
         signal.signal(signal.SIGINT, interrupt)
@@ -76,4 +95,4 @@ def orderly_exit() -> Iterator[None]:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
         if ctrl_c:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, before)

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,20 +76,30 @@ def content_key(parts: Mapping[str, object]) -> str:
 
 
 class StageStore:
-    """Finished stages below one folder."""
+    """Finished stages below one folder.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        beside: stores of other things that count towards the same limit.
+    """
+
+    def __init__(self, root: Path, beside: Sequence[Path] = ()) -> None:
         make_folder(root)  # a place that cannot be written is told now, not after the first stage
         self._root = root
+        self._beside = tuple(beside)
         self._held: dict[str, int] = {}
         weakref.finalize(self, _let_go, self._held)
 
     def folder(self, key: str) -> Path:
         """Where the stage with this key writes its files; nobody removes it as long as this store lives."""
-        if key not in self._held:
-            with suppress(OSError):  # a store that can only be read
-                self._held[key] = hold(self._root, key)
+        self.keep(self._root, key)
         return self._root / key
+
+    def keep(self, root: Path, key: str) -> None:
+        """Let nobody remove an entry, of this store or of one beside it, as long as this store lives."""
+        name = str(root / key)
+        if name not in self._held:
+            with suppress(OSError):  # a store that can only be read
+                self._held[name] = hold(root, key)
 
     def enforce(self, most_bytes: int) -> Trimmed:
         """Remove what was not used for longest until no more than `most_bytes` is left; nothing that is in use.
@@ -98,7 +108,7 @@ class StageStore:
             StageError: the file system refuses.
         """
         try:
-            return trim(self._root, most_bytes=most_bytes)
+            return trim(self._root, *self._beside, most_bytes=most_bytes)
         except OSError as error:
             raise cannot_write(self._root, error) from error
 

@@ -1,4 +1,4 @@
-"""How large the stage store is, what of it is in use, and what leaves it when it is too large.
+"""How large a store is (of finished stages, of models in one file), what is in use, and what leaves it beyond a limit.
 
     <root>/.in-use/<key>     empty; whoever uses the entry holds a shared lock on it, its time is that of the last use
 
@@ -26,8 +26,9 @@ _SURELY_IDLE_SECONDS = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Stored:
-    """An entry of the store: its size on disk, and when it was last used (seconds since 1970)."""
+    """An entry of a store: its size on disk, and when it was last used (seconds since 1970)."""
 
+    root: Path
     key: str
     size_bytes: int
     used: float
@@ -35,7 +36,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Trimmed:
-    """What was removed from a store, and what is left in it; `in_use` entries would have been removed, too."""
+    """What was removed from stores, and what is left in them; `in_use` entries would have been removed, too."""
 
     removed: int
     removed_bytes: int
@@ -43,18 +44,14 @@ class Trimmed:
     in_use: int = 0
 
 
-def stored(root: Path) -> list[Stored]:
+def stored(*roots: Path) -> list[Stored]:
     """All entries, the one that was not used for longest first; none where there is no such folder.
 
     Raises:
-        OSError: the folder cannot be read.
+        OSError: a folder cannot be read.
     """
-    try:
-        with os.scandir(root) as entries:
-            keys = [entry.name for entry in entries if entry.name[0] != "." and entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
-    return sorted((_stored(root, key) for key in keys), key=lambda one: (one.used, one.key))
+    entries = [_stored(root, key) for root in roots for key in _keys(root)]
+    return sorted(entries, key=lambda one: (one.used, one.key))
 
 
 def hold(root: Path, key: str) -> int:
@@ -75,13 +72,13 @@ def hold(root: Path, key: str) -> int:
         os.close(descriptor)  # removed together with its entry, just now
 
 
-def remove(root: Path, entry: Stored) -> bool:
+def remove(entry: Stored) -> bool:
     """Remove an entry unless it is in use; whether it was removed.
 
     Raises:
         OSError: the file system refuses.
     """
-    path = root / _IN_USE / entry.key
+    root, path = entry.root, entry.root / _IN_USE / entry.key
     path.parent.mkdir(exist_ok=True)
     descriptor = _lock_file(path)
     try:
@@ -102,7 +99,7 @@ def remove(root: Path, entry: Stored) -> bool:
         os.close(descriptor)
 
 
-def trim(root: Path, *, most_bytes: int | None = None, oldest: float | None = None) -> Trimmed:
+def trim(*roots: Path, most_bytes: int | None = None, oldest: float | None = None) -> Trimmed:
     """Remove entries, the one that was not used for longest first.
 
     Args:
@@ -112,17 +109,25 @@ def trim(root: Path, *, most_bytes: int | None = None, oldest: float | None = No
     Raises:
         OSError: the file system refuses.
     """
-    entries = stored(root)
+    entries = stored(*roots)
     left = sum(entry.size_bytes for entry in entries)
     removed = removed_bytes = in_use = 0
     for entry in entries:
         if not ((most_bytes is not None and left > most_bytes) or (oldest is not None and entry.used < oldest)):
             continue
-        if remove(root, entry):
+        if remove(entry):
             removed, removed_bytes, left = removed + 1, removed_bytes + entry.size_bytes, left - entry.size_bytes
         else:
             in_use += 1
     return Trimmed(removed, removed_bytes, left, in_use)
+
+
+def _keys(root: Path) -> list[str]:
+    try:
+        with os.scandir(root) as entries:
+            return [entry.name for entry in entries if entry.name[0] != "." and entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
 
 
 def _stored(root: Path, key: str) -> Stored:
@@ -132,7 +137,7 @@ def _stored(root: Path, key: str) -> Stored:
         times.append(status.st_mtime)
     with suppress(OSError):
         times.append((root / _IN_USE / key).stat().st_mtime)
-    return Stored(key, size, max(times))
+    return Stored(root, key, size, max(times))
 
 
 def _statuses(folder: Path) -> Iterable[os.stat_result]:

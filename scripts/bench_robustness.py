@@ -1,15 +1,30 @@
-"""Whether a malformed input gets one line: thousands of them, each given to the program in a process of its own.
+"""Whether malformed inputs get one line each, thousands of them, and whether killed runs leave nothing wrong behind.
 
-    python scripts/bench_robustness.py [--json PATH] [--inputs N] [--seed N] [--doors yaml paths ...] [--jobs N]
+    python scripts/bench_robustness.py [--json PATH] [--section inputs|kills]... [--seed N] [--jobs N]
+                                       [--inputs N] [--door NAME]... [--kills N] [--scenario NAME]...
 
-Every door has a generator of inputs (`robustness_*.py`), which a seed decides. A child that was forked after all
-imports prepares an input in an empty folder and runs it with limits of time and memory. What comes of it is
+Section `kills` ends runs at random moments and sees whether the next ones are as if nothing had been: see
+`robustness_kills.py`. Section `inputs` is about doors.
+
+A door is where inputs come in. Those of one subject are a module `robustness_<subject>.py` beside this file, with a
+function for each that `_DOORS` names: from (count, seed) to so many `Case`s (`robustness_case.Generator`). A module
+that is not there is left out.
+
+A `Case` is a name for people, `prepare(folder)` which writes the input's files into an empty folder, and `run()` which
+gives them to the program, as its user would (`compress.__main__.main([...])` or another command), and returns the exit
+code. The same count and seed give the same cases; a larger count begins with those of a smaller one (`generated` sees
+to both). Making a case must be cheap, as all are made in one process: what takes time or memory belongs into `prepare`.
+Both `prepare` and `run` are called in a child that was forked after all imports, with `folder` as its working folder;
+what the module imports at its top is therefore loaded once. Limits of time and memory are set after `prepare`.
+
+What comes of an input is
 
     clean        exit code 0; or 1 or 2 and on standard error only lines that begin with `error: `, one for each run
     traceback    an exception got out, or there is another line
-    memory       the process was about to take more than the limit
+    memory       it took 4 GiB, or was about to
     time         it had not ended in time
     crash        a signal ended it
+    left         it ended well, and left unfinished work or a damaged stored stage
 
 The bar is 0 of everything but clean. Exit code 1 where it is missed.
 """
@@ -17,214 +32,130 @@ The bar is 0 of everything but clean. Exit code 1 where it is missed.
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import json
 import os
-import resource
-import shutil
-import signal
 import sys
-import tempfile
 import time
-import traceback
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # a forked child has no other threads
-
-from bench_common import Bar, report
+from bench_common import Bar, at_least, at_most, report
 from rich.console import Console
-from robustness_case import Case, Generator
-from robustness_paths import paths
-from robustness_yaml import overrides, yaml_files
+from robustness_case import Generator
+from robustness_kills import SCENARIOS, Kill, kills
+from robustness_runner import FAULTS, Outcome, outcomes
 
-import compress.report.terminal
-import compress.run  # what a child would import otherwise, thousands of times
-import compress.runtimes.onnx
-import compress.runtimes.torch  # noqa: F401
-from compress.errors import CompressError
-
-DOORS: dict[str, Generator] = {"yaml": yaml_files, "overrides": overrides, "paths": paths}
-"""Where inputs come in. A new door is a generator, and a line here."""
-
-FAULTS = ("traceback", "memory", "time", "crash")
-_MEMORY_BYTES = 4 << 30  # that a child may take besides what it was forked with
+_DOORS = {
+    "yaml_files": "robustness_yaml",
+    "overrides": "robustness_yaml",
+    "paths": "robustness_paths",
+    "data_sets": "robustness_data",
+    "graphs": "robustness_graphs",
+    "programs": "robustness_programs",
+    "checkpoints": "robustness_checkpoints",
+    "documents": "robustness_documents",
+}
+"""Generators, and the modules they are in."""
 _SECONDS = 60.0
-_ESCAPED = 70  # exit code of a child out of which an exception got
-_OUT_OF_MEMORY = 71
 _SHOWN = 8
 
 console = Console(width=140)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one input; `detail` is the last line it wrote to standard error."""
-
-    name: str
-    kind: str
-    code: int
-    seconds: float
-    peak_mib: float
-    detail: str
-
-
-@dataclass
-class _Child:
-    case: Case
-    folder: Path
-    started: float
-    killed: bool = field(default=False)
-
-
-def judged(code: int, errors: str, killed: bool) -> str:
-    """The kind of an outcome, from the exit code (negative: a signal) and what was written to standard error."""
-    lines = errors.splitlines()
-    if killed:
-        return "time"
-    if code < 0:
-        return "crash"
-    if code == _OUT_OF_MEMORY:
-        return "memory"
-    told = code in (1, 2) and bool(lines) and all(line.startswith("error: ") for line in lines)
-    return "clean" if (code == 0 and "Traceback" not in errors) or told else "traceback"
-
-
-def outcomes(cases: Iterator[Case], jobs: int, seconds: float) -> Iterator[Outcome]:
-    """Run every case, `jobs` at a time, in the order in which they end."""
-    root = Path(tempfile.mkdtemp(prefix="robustness-"))
-    running: dict[int, _Child] = {}
-    try:
-        for number, case in enumerate(cases):
-            while len(running) >= jobs:
-                yield from _ended(running, seconds)
-            folder = root / str(number)
-            (folder / "here").mkdir(parents=True)
-            running[_forked(case, folder)] = _Child(case, folder, time.monotonic())
-        while running:
-            yield from _ended(running, seconds)
-    finally:
-        for process in running:
-            os.kill(process, signal.SIGKILL)
-        shutil.rmtree(root, ignore_errors=True)
-
-
-def _ended(running: dict[int, _Child], seconds: float) -> Iterator[Outcome]:
-    """Those that have ended since; kills who is late."""
-    time.sleep(0.002)
-    for process, child in list(running.items()):
-        if time.monotonic() - child.started > seconds and not child.killed:
-            child.killed = True
-            os.kill(process, signal.SIGKILL)
-        done, status, usage = os.wait4(process, os.WNOHANG)
-        if done:
-            del running[process]
-            yield _outcome(child, os.waitstatus_to_exitcode(status), usage.ru_maxrss / 1024)
-
-
-def _outcome(child: _Child, code: int, peak_mib: float) -> Outcome:
-    errors = (child.folder / "stderr").read_text(errors="replace") if (child.folder / "stderr").exists() else ""
-    shutil.rmtree(child.folder, ignore_errors=True)
-    detail = errors.splitlines()[-1][:300] if errors.strip() else ""
-    took = time.monotonic() - child.started
-    return Outcome(child.case.name, judged(code, errors, child.killed), code, took, peak_mib, detail)
-
-
-def _forked(case: Case, folder: Path) -> int:
-    """Start a child that prepares and runs a case; its number."""
-    process = os.fork()
-    if process:
-        return process
-    code = _ESCAPED
-    try:
-        code = _child(case, folder)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _child(case: Case, folder: Path) -> int:
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.setpgid(0, 0)
-    os.chdir(folder / "here")
-    case.prepare(Path.cwd())
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + _MEMORY_BYTES, now + _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        code = case.run()
-        return code if isinstance(code, int) else 0
-    except CompressError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except MemoryError:
-        traceback.print_exc()
-        return _OUT_OF_MEMORY
+def doors() -> dict[str, Generator]:
+    """The generators whose modules are there, by their names."""
+    there = {door: module for door, module in _DOORS.items() if importlib.util.find_spec(module) is not None}
+    return {door: getattr(importlib.import_module(module), door) for door, module in there.items()}
 
 
 def main() -> int:
-    options = _arguments()
-    bars: list[Bar] = []
-    sections: dict[str, object] = {}
-    counts = _shares(options.inputs, options.doors)
-    for door, count in counts.items():
-        started = time.monotonic()
-        found = list(outcomes(DOORS[door](count, options.seed), options.jobs, options.seconds))
-        section = _section(found, time.monotonic() - started)
-        sections[door] = section
-        bars += [
-            Bar(f"{door}: {kind}", float(_number(found, kind)), "", "<= 0", not _number(found, kind)) for kind in FAULTS
-        ]
-        _show(door, found)
-        if options.json is not None:
-            document = {"schema": 1, "seed": options.seed, "seconds": options.seconds, "doors": sections}
-            options.json.write_text(json.dumps(document, indent=2, ensure_ascii=True) + "\n")
-    report(bars, None)
+    generators = doors()
+    options = _arguments(sorted(generators))
+    sections = options.section or ["inputs", "kills"]
+    bars = [
+        *(_inputs(generators, options) if "inputs" in sections else ()),
+        *(_kills(options) if "kills" in sections else ()),
+    ]
+    report(bars, options.json)
     return 0 if all(bar.holds for bar in bars) else 1
 
 
-def _arguments() -> argparse.Namespace:
+def _inputs(generators: Mapping[str, Generator], options: argparse.Namespace) -> Iterator[Bar]:
+    """Give every door its inputs."""
+    found: dict[str, list[Outcome]] = {}
+    for door, count in _shares(options.inputs, options.door or sorted(generators)).items():
+        started = time.monotonic()
+        found[door] = list(outcomes(generators[door](count, options.seed), options.jobs, options.seconds))
+        _show(door, found[door], time.monotonic() - started)
+        if options.outcomes is not None:
+            _write_outcomes(options.outcomes, options.seed, found)
+        for kind in FAULTS:
+            yield at_most(f"{door}, n={count}: {kind}", _number(found[door], kind), 0, "inputs")
+
+
+def _kills(options: argparse.Namespace) -> Iterator[Bar]:
+    """Kill so many runs; a bar for each kind of run, and one for all."""
+    names = tuple(options.scenario or SCENARIOS)
+    done: list[Kill] = []
+    started = time.monotonic()
+    for kill in kills(options.kills, options.seed, options.jobs, names):
+        done.append(kill)
+        faults = "; ".join(kill.faults) or "as if nothing had been"
+        console.print(
+            f"kill {len(done)} of {options.kills}: {kill.scenario}, {kill.signal} after {kill.after} s: {faults}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print(f"{len(done)} kills in {time.monotonic() - started:.0f} s", highlight=False)
+    for name in names:
+        if ours := [kill for kill in done if kill.scenario == name]:
+            yield at_least(f"kills, {name}", sum(not kill.faults for kill in ours), len(ours), "mended")
+    yield at_least("kills, all", sum(not kill.faults for kill in done), options.kills, "mended")
+
+
+def _arguments(names: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write counts and faults as JSON")
-    parser.add_argument("--inputs", type=int, default=3000, help="of all doors together; default 3000")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the bars as a JSON list")
+    parser.add_argument("--section", action="append", choices=("inputs", "kills"), help="only this one")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--doors", nargs="+", choices=sorted(DOORS), default=sorted(DOORS))
-    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2, help="at a time; default the cores")
+    parser.add_argument("--inputs", type=int, default=3000, help="of all doors together; default 3000")
+    parser.add_argument("--door", action="append", choices=names, help="only this one; may be repeated")
     parser.add_argument("--seconds", type=float, default=_SECONDS, help="longest time for one input; default 60")
+    parser.add_argument("--outcomes", type=Path, metavar="PATH", help="also write what came of every input, as JSON")
+    parser.add_argument("--kills", type=int, default=200, help="default 200")
+    parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="only this kind of run; may be repeated")
     return parser.parse_args()
 
 
-def _shares(inputs: int, doors: Sequence[str]) -> dict[str, int]:
+def _shares(inputs: int, names: Sequence[str]) -> dict[str, int]:
     """So many inputs for each door that they are `inputs` together."""
-    each, left = divmod(inputs, len(doors))
-    return {door: each + (place < left) for place, door in enumerate(doors)}
+    each, left = divmod(inputs, len(names))
+    return {door: each + (place < left) for place, door in enumerate(names)}
 
 
 def _number(found: Sequence[Outcome], kind: str) -> int:
     return sum(outcome.kind == kind for outcome in found)
 
 
-def _section(found: Sequence[Outcome], seconds: float) -> dict[str, object]:
-    faults = [outcome for outcome in found if outcome.kind != "clean"]
-    return {
-        "inputs": len(found),
-        **{kind: _number(found, kind) for kind in ("clean", *FAULTS)},
-        "refused": sum(outcome.kind == "clean" and outcome.code != 0 for outcome in found),
-        "seconds": round(seconds, 1),
-        "slowest_seconds": round(max((outcome.seconds for outcome in found), default=0.0), 2),
-        "largest_mib": round(max((outcome.peak_mib for outcome in found), default=0.0)),
-        "faults": [vars(outcome) for outcome in faults],
-    }
+def _write_outcomes(path: Path, seed: int, found: dict[str, list[Outcome]]) -> None:
+    document = {"seed": seed, "doors": {door: [vars(one) for one in ended] for door, ended in found.items()}}
+    path.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _show(door: str, found: Sequence[Outcome]) -> None:
+def _show(door: str, found: Sequence[Outcome], seconds: float) -> None:
     counts = ", ".join(f"{_number(found, kind)} {kind}" for kind in ("clean", *FAULTS))
-    console.print(f"{door}: {len(found)} inputs: {counts}", highlight=False)
+    slowest = max((outcome.seconds for outcome in found), default=0.0)
+    largest = max((outcome.peak_mib for outcome in found), default=0.0)
+    console.print(
+        f"{door}: {len(found)} inputs in {seconds:.0f} s: {counts}; "
+        f"at most {slowest:.1f} s and {largest:.0f} MiB for one",
+        highlight=False,
+        soft_wrap=True,
+    )
     for outcome in [one for one in found if one.kind != "clean"][:_SHOWN]:
         console.print(f"  {outcome.kind}: {outcome.name}: {outcome.detail}", markup=False, highlight=False)
 

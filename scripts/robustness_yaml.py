@@ -146,6 +146,21 @@ def _recipe(rng: random.Random) -> Case:
     return Case(f"recipe {group}: {kind}", write({f"own/{group}/mutant.yaml": content}), lambda: main(command))
 
 
+def _defaults(rng: random.Random) -> Case:
+    """Files whose lists of defaults name one another: `n` in a row, each of which names the next one `width` times."""
+    levels, width = rng.choice((1, 3, 8, 30, 300)), rng.choice((1, 2, 5, 40))
+    circle = rng.random() < 0.2
+    files = {}
+    for level in range(levels):
+        after = 0 if circle and level == levels - 1 else level + 1
+        names = "".join(f" - /data@data.k{level}_{n}: d{after}\n" for n in range(width))
+        files[f"own/data/d{level}.yaml"] = f"defaults:\n{names}x: 1\n".encode()
+    files[f"own/data/d{levels}.yaml"] = b"x: 1\n"
+    command = ["target=jetson_nano", *_NOTHING_TO_RUN, "data=digits", "+data@data.tree=d0", "--config-dir", "own"]
+    shape = f"{levels} levels of {width}{', a circle' if circle else ''}"
+    return Case(f"defaults: {shape}", write(files), lambda: main(command))
+
+
 _NOTHING_TO_RUN = ("model=file", "model.path=absent.onnx", "output=out", "-q")
 """What is composed, checked and planned well ends at a model that is not there."""
 
@@ -193,7 +208,7 @@ _PIXEL = bytes.fromhex(
 
 def yaml_files(count: int, seed: int) -> Iterator[Case]:
     """Files of YAML."""
-    places = (_recipe, _recipe, _recipe, _target, _help, _inventory, _class_map)
+    places = (*[_recipe] * 9, _defaults, *[_target] * 2, _help, _inventory, _class_map)
     return generated(count, seed, lambda rng: rng.choice(places)(rng))
 
 

@@ -9,13 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from doubles import ROOT, Log
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
 from compress.cache.__main__ import main
-from compress.run import _trim
+from compress.run import _in_one_file, _trim
 from compress.store import StageStore
 from compress.store_size import Trimmed, hold, stored, trim
 from compress.types import Artifact, Format, InputSpec, Precision
@@ -149,7 +152,7 @@ def test_a_wrong_request_is_one_line(tmp_path, monkeypatch, capsys, arguments, m
 
 
 def test_an_output_folder_without_a_store_is_empty(tmp_path, capsys):
-    assert command(capsys, tmp_path)[:2] == (0, f"0 entries, 0 B in {tmp_path}/.cache/stages\n")
+    assert command(capsys, tmp_path)[:2] == (0, f"0 entries, 0 B in {tmp_path}/.cache\n")
 
 
 def test_a_run_says_when_the_limit_was_reached(tmp_path):
@@ -159,7 +162,44 @@ def test_a_run_says_when_the_limit_was_reached(tmp_path):
     assert log.lines == []
     _trim(StageStore(tmp_path), 2 / 1024, log)
     assert log.lines == [
-        "the finished stages reached cache_gib=0.00195312: 1 that were not used for longest are removed (0.0 GiB), "
+        "what is stored reached cache_gib=0.00195312: 1 that were not used for longest are removed (0.0 GiB), "
         "0.0 GiB are left; python -m compress.cache lists them"
     ]
     assert keys(tmp_path) == ["b"]
+
+
+def external(tmp_path: Path) -> Artifact:
+    """An ONNX file whose weights lie beside it."""
+    weight = numpy_helper.from_array(np.ones((64, 64), np.float32), "w")
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 64]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", value[:1], value[1:], [weight])
+    path = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph), path, save_as_external_data=True, location="net.bin", size_threshold=0)
+    return Artifact(Format.ONNX, path, Precision.FP32, INPUT, False, ())
+
+
+def test_models_in_one_file_count_and_leave_unless_a_run_uses_them(tmp_path, capsys):
+    stages, models = (tmp_path / "outputs" / ".cache" / name for name in ("stages", "models"))
+    filled(stages, a=10)
+    store = StageStore(stages, beside=[models])
+    source = _in_one_file(external(tmp_path), models, store)
+    (entry,) = stored(models)
+    assert source.path.parent == models / entry.key
+    assert entry.size_bytes > 64 * 64 * 4
+    code, out, _ = command(capsys, tmp_path / "outputs", "--verify")
+    assert (code, out.count("model in one file, net.onnx"), out.splitlines()[-1][:9]) == (0, 1, "2 entries")
+    assert store.enforce(100).in_use == 1  # a goes first, and is too little
+    assert source.path.is_file()
+    source.path.write_bytes(b"else")
+    assert command(capsys, tmp_path / "outputs", "--verify")[0] == 1
+    del store
+    gc.collect()
+    assert command(capsys, tmp_path / "outputs", "--larger-than", "1")[0] == 0
+    assert stored(stages, models) == []
+
+
+def test_a_model_that_is_one_file_already_stays_where_it_is(tmp_path):
+    whole = external(tmp_path)
+    onnx.save(onnx.load(whole.path), whole.path)
+    assert _in_one_file(whole, tmp_path / "models", StageStore(tmp_path / "stages")).path == whole.path
+    assert not (tmp_path / "models").exists()

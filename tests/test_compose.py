@@ -10,7 +10,7 @@ import typing
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -275,6 +275,16 @@ def test_interpolations_that_multiply_are_refused(tmp_path):
         compose_tree(["target=jetson_nano", "data=mine"], choice(tmp_path, "\n".join(lines)))
 
 
+@pytest.mark.parametrize("levels", [30, 0])
+def test_lists_of_defaults_that_multiply_or_lead_in_a_circle_are_refused(tmp_path, levels):
+    for level in range(levels + 1):
+        after = min(level + 1, levels)
+        text = f"defaults:\n - /data@data.a: d{after}\n - /data@data.b: d{after}\n"
+        (choice(tmp_path, text) / "data" / "mine.yaml").rename(tmp_path / "data" / f"d{level}.yaml")
+    with pytest.raises(ConfigError, match=r"the lists of defaults multiply: data/d\d+ and others"):
+        compose_tree(["target=jetson_nano", "+data@data.tree=d0"], tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -309,12 +319,7 @@ ALPHABET = "[]{}(),:='\"\\${}~+@.-_ \t\n#%*&!0123456789eExyznultrue/\x1b\udcff\u
 KEYS = st.sampled_from(["seed", "output", "stage.x", "+a", "++a.b", "~seed", "+stage@stage.x", "model.input", "", "="])
 
 
-@given(KEYS, st.text(ALPHABET, max_size=30), st.booleans())
-@example("seed", "${oc.decode:'" + "9" * 5000 + "'}", False)
-@example("seed", "int('" + "9" * 5000 + "')", True)
-@example("+a", "shuffle(range(1,9))", True)
-@settings(max_examples=60, deadline=None)
-def test_any_override_is_taken_or_one_line(key, value, sweep):
+def check_override(key: str, value: str, sweep: bool) -> None:
     overrides = ["target=jetson_nano", f"{key}={value}"]
     try:
         combinations = expand_sweep(overrides) if sweep else [overrides]
@@ -322,3 +327,19 @@ def test_any_override_is_taken_or_one_line(key, value, sweep):
     except ConfigError as refusal:
         line = str(refusal)
         assert "\n" not in line
+
+
+@given(KEYS, st.text(ALPHABET, max_size=30), st.booleans())
+@example("seed", "${oc.decode:'" + "9" * 5000 + "'}", False)
+@example("seed", "int('" + "9" * 5000 + "')", True)
+@example("+a", "shuffle(range(1,9))", True)
+@settings(max_examples=60, deadline=None)
+def test_any_override_is_taken_or_one_line(key, value, sweep):
+    check_override(key, value, sweep)
+
+
+@pytest.mark.slow
+@given(KEYS, st.text(ALPHABET, max_size=60), st.booleans())
+@settings(max_examples=5_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_many_overrides_are_taken_or_one_line(key, value, sweep):
+    check_override(key, value, sweep)

@@ -19,7 +19,8 @@ PACKAGE = ROOT / "compress"
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
     {"device.agent", "quantities"},
-    {"allocator", "chance", "intervals", "errors", "types", "quiet", "garbage", "observe", "child", "signals"},
+    {"allocator", "chance", "intervals", "errors", "types", "quiet", "garbage", "observe", "child", "signals"}
+    | {"working_folder"},
     {"arguments", "reading", "command", "torch_internals", "archives", "forked"},
     {"reserved_names", "scratch", "files", "plain_yaml", "plain_json"},
     {"serialize", "resources", "versions", "target", "stage", "budget", "roofline"},

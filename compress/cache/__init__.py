@@ -1,1 +1,1 @@
-"""`python -m compress.cache`: what finished stages take, and what may go."""
+"""`python -m compress.cache`: what finished stages and models take, and what may go."""

@@ -1,4 +1,4 @@
-"""`python -m compress.cache [OUTPUT]`: list, verify and prune the finished stages that an output folder keeps."""
+"""`python -m compress.cache [OUTPUT]`: list, verify and prune the stages and models that an output folder keeps."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compress.arguments import ArgumentParser
 from compress.command import run_command
 from compress.errors import ConfigError, StageError, one_line
+from compress.files import sha256_file
 from compress.reading import is_folder
+from compress.scratch import unfinished
+
+if TYPE_CHECKING:
+    from compress.store_size import Stored
 
 __all__ = ["main"]
+
+_MODELS = "models"
+"""Where models are that came in several files, in one file each (`compress.run`)."""
 
 _SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _BYTES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
@@ -46,39 +55,63 @@ def _carry_out(options: argparse.Namespace) -> int:
     from compress.store_size import stored, trim
 
     output: Path = options.output or _default_output()
-    root = output / ".cache" / "stages"
+    roots = [output / ".cache" / name for name in ("stages", _MODELS)]
     if not is_folder(output):
         raise ConfigError(f"{output} is not a folder", fix="name the output folder of the runs")
     oldest = None if options.older_than is None else time.time() - _age(options.older_than)
     most = None if options.larger_than is None else _size(options.larger_than)
     try:
         if oldest is not None or most is not None:
-            done = trim(root, most_bytes=most, oldest=oldest)
+            done = trim(*roots, most_bytes=most, oldest=oldest)
             busy = f"; {done.in_use} stay, a run uses them" if done.in_use else ""
             print(f"removed {done.removed} entries, {_shown(done.removed_bytes)}{busy}")
-        entries = stored(root)
+        entries = stored(*roots)
     except OSError as error:
-        raise StageError(f"{root}: {error.strerror or error}") from error
-    damaged = _list(root, [(entry.key, entry.size_bytes, entry.used) for entry in entries], options.verify)
+        raise StageError(f"{output / '.cache'}: {error.strerror or error}") from error
+    damaged = sum([_listed(entry, options.verify) for entry in entries])
+    total = _shown(sum(entry.size_bytes for entry in entries))
+    print(one_line(f"{len(entries)} entries, {total} in {output / '.cache'}"))
     if damaged:
         raise StageError(f"{damaged} of {len(entries)} entries are damaged", fix="run again: it makes them anew")
     return 0
 
 
-def _list(root: Path, entries: Sequence[tuple[str, int, float]], verify: bool) -> int:
-    """Print a line for each entry, and the sum; how many are damaged."""
+def _listed(entry: Stored, verify: bool) -> bool:
+    """Print a line for an entry; whether it is damaged, if that was to be found out."""
+    described, whole = (_model, _model_whole) if entry.root.name == _MODELS else (_stage, _stage_whole)
+    damaged = verify and not whole(entry)
+    when = datetime.fromtimestamp(entry.used).astimezone().strftime("%Y-%m-%d %H:%M")
+    size, mark = _shown(entry.size_bytes), "  DAMAGED" if damaged else ""
+    print(one_line(f"{entry.key[:16]:<16}  {size:>10}  {when}  {described(entry)}{mark}"))
+    return damaged
+
+
+def _stage(entry: Stored) -> str:
     from compress.store import StageStore
 
-    damaged = 0
-    for key, size, used in entries:
-        state = StageStore.described(root, key)
-        whole = not verify or StageStore.whole(root, key)
-        damaged += not whole
-        when = datetime.fromtimestamp(used).astimezone().strftime("%Y-%m-%d %H:%M")
-        print(one_line(f"{key[:16]:<16}  {_shown(size):>10}  {when}  {state}{'' if whole else '  DAMAGED'}"))
-    total = _shown(sum(size for _, size, _ in entries))
-    print(one_line(f"{len(entries)} entries, {total} in {root}"))
-    return damaged
+    return StageStore.described(entry.root, entry.key)
+
+
+def _stage_whole(entry: Stored) -> bool:
+    from compress.store import StageStore
+
+    return StageStore.whole(entry.root, entry.key)
+
+
+def _model(entry: Stored) -> str:
+    """The file, whose folder is called after its content."""
+    return f"model in one file, {', '.join(sorted(path.name for path in _files(entry))) or 'unfinished'}"
+
+
+def _model_whole(entry: Stored) -> bool:
+    try:
+        return all(sha256_file(path) == entry.key for path in _files(entry))
+    except OSError:
+        return False
+
+
+def _files(entry: Stored) -> list[Path]:
+    return [path for path in (entry.root / entry.key).iterdir() if not unfinished(Path(path.name))]
 
 
 def _default_output() -> Path:

@@ -93,7 +93,7 @@ def _array(archive: zipfile.ZipFile, sizes: Mapping[str, int], name: str, path: 
         if min(shape, default=0) < 0 or stream.tell() + math.prod(shape) * dtype.itemsize != sizes[member]:
             raise ValueError(f"{name} has {sizes[member]} bytes, not those of {list(shape)} {dtype}")
         values: NDArray[np.uint8] = np.empty(math.prod(shape), dtype)
-        place = memoryview(values.view(np.uint8))
+        place = memoryview(values.view(np.uint8).data)
         while content := stream.read(_CHUNK_BYTES):
             place[: len(content)], place = content, place[len(content) :]
         if place:

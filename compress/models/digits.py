@@ -17,11 +17,11 @@ import platformdirs
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from compress.errors import ModelError, StageError
-from compress.files import atomic_path, sha256_file
+from compress.files import sha256_file, write_bytes
 from compress.models.configs import DigitsModel
 from compress.models.digest import tensors_digest
 from compress.stage import Progress, Split
@@ -127,8 +127,8 @@ def _restore(model: nn.Module, path: Path) -> bool:
 
 def _store(model: nn.Module, path: Path) -> None:
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"sha256": tensors_digest(state)})
+    # into memory first: the writer of safetensors makes an error of its own of a full disk
+    write_bytes(path, save(state, metadata={"sha256": tensors_digest(state)}))
 
 
 def _train(model: DigitsNet, config: DigitsModel, finetune: Split, seed: int, progress: Progress) -> None:

@@ -13,6 +13,7 @@ from compress.errors import ModelError, nearest
 from compress.models.checkpoint import load_checkpoint
 from compress.models.configs import FactoryModel
 from compress.quiet import first_line
+from compress.working_folder import trust_working_folder
 
 __all__ = ["build_from_factory"]
 
@@ -33,6 +34,7 @@ def build_from_factory(
             "(a configuration can run code through it)",
             fix=f"add trust=[{package}] on the command line",
         )
+    trust_working_folder(package)
     model = _call(_attribute(_import(module_name), name), config.factory, seed)
     if config.checkpoint is not None:
         say(

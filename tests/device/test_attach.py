@@ -7,6 +7,7 @@ from bundle_factory import edit_manifest, make_bundle
 from report_rows import run_report
 
 from compress.attach import attach
+from compress.errors import ConfigError
 from compress.estimate.calibration import read_points
 from compress.results.bundle import read_bundle
 from compress.results.device import DeviceFacts, DeviceLatency, DeviceResult, DeviceRow, DeviceRun, GoldenCheck
@@ -43,6 +44,16 @@ def test_a_real_board_calibrates_its_kind(bundle):
     assert (point.stage, point.device, point.measured_ms) == ("net", "Pi", 2.0)
     assert 0 < point.estimate_ms < 2
     assert "1 figures calibrate the estimates for raspberry_pi_4" in lines[1]
+
+
+def test_a_home_that_cannot_be_written_costs_no_result(bundle, tmp_path):
+    (tmp_path / "data").write_text("a file where the folder should be")
+    (tmp_path / "report.json").write_text("{}")  # which comes after the calibration
+    lines = attach(bundle, [run(bundle)])
+    assert next(lines).startswith("pi@kitchen: ")
+    assert next(lines).startswith("pi@kitchen: the estimates are not calibrated: cannot write")
+    with pytest.raises(ConfigError):
+        next(lines)
 
 
 @pytest.mark.parametrize("facts", [{"emulated": "qemu"}, {"virtual_machine": True}])

@@ -165,6 +165,7 @@ def test_integer_tensors_are_those_of_the_host(differences):
     assert differences["u8u8"] == differences["u8s8_reduce_range"] == 0, differences
 
 
+@pytest.mark.slow  # tests/device/test_visit.py cuts the line at several places, to a board that is this machine
 def test_a_server_killed_halfway_loses_nothing(server, tmp_path):
     """The board loses power in the middle of the benchmark and comes back."""
     bundle = read_bundle(make_bundle(tmp_path, dynamic=True))

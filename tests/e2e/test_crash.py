@@ -16,7 +16,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from command import checked_manifest, compress, rows, run_folders
 
-COMMAND = [sys.executable, "-m", "compress", "target=raspberry_pi_4", "measure.latency_seconds=0.2"]
+COMMAND = [
+    sys.executable,
+    "-m",
+    "compress",
+    "target=raspberry_pi_4",
+    "measure.latency_seconds=0.2",
+    "data.evaluation=100",
+]
 
 
 def start(cwd: Path) -> subprocess.Popen:

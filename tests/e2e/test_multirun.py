@@ -21,7 +21,10 @@ def test_every_combination_and_one_comparison(tmp_path, capsys, monkeypatch):
             "stage.magnitude.amount=0.3,0.5",
             "budget=off",  # the amounts as typed
             "~stage.to_onnx_fp32",
+            "measure=quick",
             "measure.latency_seconds=0.1",
+            "data.evaluation=64",
+            "data.calibration=32",
             f"output={tmp_path}",
         ]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 
 import numpy as np
@@ -123,6 +124,14 @@ def test_factory_builds_seeded_weights(package):
     assert first.dynamic_batch
     assert not first.module.training
     assert model_digest(first) == model_digest(again) != model_digest(other)
+
+
+def test_a_factory_in_the_working_folder_is_found(tmp_path, monkeypatch):
+    layers = "nn.Sequential(nn.Flatten(), nn.Linear(768, 5))"
+    (tmp_path / "nets_of_this_folder.py").write_text(f"from torch import nn\ndef tiny(): return {layers}\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    load(kind="factory", factory="nets_of_this_folder:tiny", input=TINY, trusted=["nets_of_this_folder"])
 
 
 def test_how_much_a_checkpoint_filled_is_said_and_noted(package):
@@ -308,6 +317,23 @@ def test_unwritable_cache_is_only_reported(cache):
     progress = Silent()
     load(kind="digits", epochs=1, finetune=digits_splits(finetune=32).finetune, progress=progress)
     assert progress.lines[-1].startswith("the trained model is not cached: cannot write")
+
+
+def test_a_full_disk_costs_the_cache_and_not_the_model(cache):
+    few = digits_splits(finetune=32).finetune
+    digest = model_digest(load(kind="digits", epochs=1, finetune=few))
+    (file,) = cache.iterdir()
+    file.unlink()
+    progress = Silent()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # as a full disk
+    try:
+        again = load(kind="digits", epochs=1, finetune=few, progress=progress)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert model_digest(again) == digest
+    assert progress.lines[-1].startswith("the trained model is not cached: cannot write")
+    assert list(cache.iterdir()) == []
 
 
 def test_another_seed_or_other_data_is_another_model(cache):

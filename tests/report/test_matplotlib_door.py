@@ -57,6 +57,11 @@ def test_the_users_own_file_and_backend_change_nothing(tmp_path, plain):
     assert drawn(tmp_path, MATPLOTLIBRC=str(tmp_path / "own"), MPLBACKEND="nonsense") == plain
 
 
+def test_a_home_that_cannot_be_written_is_not_worth_a_word(tmp_path, plain):
+    nowhere = {"HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null/x", "XDG_CONFIG_HOME": "/dev/null/y"}
+    assert drawn(tmp_path, **nowhere) == plain
+
+
 def test_settings_of_a_program_around_us_change_nothing_and_stay(monkeypatch):
     import matplotlib
 

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.quiet import quiet
 from compress.scratch import scratch_folder
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def open_matplotlib() -> tuple[type[Figure], Callable[[Mapping[str, object]], Ab
     if "matplotlib" not in sys.modules:
         with _nothing_set():
             import matplotlib  # noqa: F401  reads its settings
-    from matplotlib.figure import Figure
+    with quiet():  # it logs that it lists the fonts, and that a home cannot be written
+        from matplotlib.figure import Figure
 
     return Figure, _settings
 
