@@ -26,6 +26,7 @@ LAYERS = [
     {
         "formats",
         "graph",
+        "captures",
         "unlift",
         "weights",
         "parity",
