@@ -1,4 +1,4 @@
-"""A captured graph as a program again, without tracing it: what translating it to ONNX starts from."""
+"""A captured graph as a program again, without tracing it: what translating it to ONNX, and storing it, start from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import fx, nn
+from torch._dynamo.source import ConstantSource
 from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
 from torch.export.graph_signature import (
@@ -18,17 +20,24 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 from torch.export.graph_signature import InputSpec as Input
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.fx.node import Argument, Target
 from torch.utils._pytree import tree_structure
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from compress.graph import constant
 from compress.onnxfile.dequantize import OPERATOR
 from compress.quiet import quiet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sympy import Expr, Symbol
+
     from compress.types import InputSpec
 
-__all__ = ["program_of"]
+__all__ = ["program_for_storing", "program_of"]
 
 
 def program_of(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | None:
@@ -44,17 +53,49 @@ def program_of(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | N
         None for a graph with several inputs or outputs, with submodules, or that does not take such an image.
     """
     lifted = _lift(captured)
-    if lifted is None or not _find_shapes(lifted, spec):
+    if lifted is None or _find_shapes(lifted, lambda _: torch.empty(1, *spec.shape)) is None:
         return None
     _insert_known_sizes(lifted.graph)
     _narrow_zero_points(lifted)
-    inputs = [Input(InputKind.BUFFER, TensorArgument(node.name), name, True) for name, node in lifted.constants.items()]
+    return _program(lifted, frozenset(), {})
+
+
+def program_for_storing(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | None:
+    """What `torch.export` would make of `captured` with any batch; parameters stay parameters, and all types as they are.
+
+    Returns:
+        None as `program_of`, and for a graph whose shapes do not allow for any batch.
+    """
+    lifted = _lift(captured)
+    image = None if lifted is None else _find_shapes(lifted, lambda mode: _any_batch(mode, spec))
+    batch = None if image is None else image.shape[0]
+    if lifted is None or not isinstance(batch, torch.SymInt) or not batch.node.expr.is_Symbol:
+        return None
+    parameters = {name: value for name, value in captured.named_parameters() if name in lifted.state}
+    lifted.state.update(parameters)
+    return _program(lifted, frozenset(parameters), {batch.node.expr: ValueRanges(0, int_oo)})
+
+
+def _any_batch(mode: FakeTensorMode, spec: InputSpec) -> torch.Tensor:
+    sizes = [DimDynamic.DYNAMIC, *(DimDynamic.STATIC for _ in spec.shape)]
+    with unset_fake_temporarily():
+        images = torch.empty(2, *spec.shape)  # 0 and 1 are special to PyTorch
+    context: StatelessSymbolicContext[..., object] = StatelessSymbolicContext(dynamic_sizes=sizes)
+    return mode.from_tensor(images, source=ConstantSource("image"), symbolic_context=context)
+
+
+def _program(lifted: _Lifted, parameters: frozenset[str], ranges: dict[Symbol, ValueRanges[Expr]]) -> ExportedProgram:
+    inputs = [
+        Input(InputKind.PARAMETER, TensorArgument(node.name), name)
+        if name in parameters
+        else Input(InputKind.BUFFER, TensorArgument(node.name), name, True)
+        for name, node in lifted.constants.items()
+    ]
     inputs.append(Input(InputKind.USER_INPUT, TensorArgument(lifted.input.name), None))
     outputs = [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(lifted.output.name), None)]
-    call = ModuleCallSignature([], [], tree_structure(((0,), {})), tree_structure(0))
-    return ExportedProgram(
-        nn.Module(), lifted.graph, ExportGraphSignature(inputs, outputs), lifted.state, {}, [ModuleCallEntry("", call)]
-    )
+    signature = ExportGraphSignature(inputs, outputs)
+    call = ModuleCallEntry("", ModuleCallSignature([], [], tree_structure(((0,), {})), tree_structure(0)))
+    return ExportedProgram(nn.Module(), lifted.graph, signature, lifted.state, ranges, [call])
 
 
 @dataclass(frozen=True)
@@ -149,15 +190,16 @@ class _Shapes(fx.Interpreter):
         return torch.empty_like(values, dtype=dtype)
 
 
-def _find_shapes(lifted: _Lifted, spec: InputSpec) -> bool:
-    """Type and shape of every value, in its `meta`; whether the shapes fit together."""
+def _find_shapes(lifted: _Lifted, image: Callable[[FakeTensorMode], torch.Tensor]) -> torch.Tensor | None:
+    """Type and shape of every value, in its `meta`; the image, or None where the shapes do not fit together."""
     try:
-        with quiet(), torch.no_grad(), FakeTensorMode():
+        with quiet(), torch.no_grad(), FakeTensorMode(shape_env=ShapeEnv()) as mode:
             constants = [torch.empty(value.shape, dtype=value.dtype) for value in lifted.state.values()]
-            _Shapes(nn.Module(), graph=lifted.graph).run(*constants, torch.empty(1, *spec.shape))
+            images = image(mode)
+            _Shapes(nn.Module(), graph=lifted.graph).run(*constants, images)
     except Exception:  # operators raise what they like; torch.export, asked next, says it in words
-        return False
-    return True
+        return None
+    return images
 
 
 def _insert_known_sizes(graph: fx.Graph) -> None:
