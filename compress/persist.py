@@ -53,8 +53,7 @@ def load_module(path: Path, *, source: nn.Module | None) -> nn.Module:
 def _save_graph(graph: torch.fx.GraphModule, input: InputSpec, path: Path) -> str | None:
     if not all(map(is_tensor_name, graph_tensors(graph))):
         return None  # a name that the reader takes for an attempt to run code
-    program = None if static_batch_reason(graph) else program_for_storing(graph, input)
-    program = program or _exported(graph, input)
+    program = program_for_storing(graph, input) or _exported(graph, input)
     if program is None:
         return None  # it runs, but cannot be exported a second time
     content = io.BytesIO()  # torch's own file writer aborts the process when the disk is full

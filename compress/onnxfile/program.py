@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_structure
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
-from compress.graph import constant
+from compress.graph import constant, static_batch_reason
 from compress.onnxfile.dequantize import OPERATOR
 from compress.quiet import quiet
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from compress.types import InputSpec
 
 __all__ = ["program_for_storing", "program_of"]
+
+aten = torch.ops.aten
 
 
 def program_of(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | None:
@@ -56,6 +58,7 @@ def program_of(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | N
     if lifted is None or _find_shapes(lifted, lambda _: torch.empty(1, *spec.shape)) is None:
         return None
     _insert_known_sizes(lifted.graph)
+    _write_adaptive_poolings(lifted.graph)
     _narrow_zero_points(lifted)
     return _program(lifted, frozenset(), {})
 
@@ -64,9 +67,9 @@ def program_for_storing(captured: fx.GraphModule, spec: InputSpec) -> ExportedPr
     """What `torch.export` would make of `captured` with any batch; parameters stay parameters, and all types as they are.
 
     Returns:
-        None as `program_of`, and for a graph whose shapes do not allow for any batch.
+        None as `program_of`, and for a graph that does not take any batch.
     """
-    lifted = _lift(captured)
+    lifted = None if static_batch_reason(captured) else _lift(captured)
     image = None if lifted is None else _find_shapes(lifted, lambda mode: _any_batch(mode, spec))
     batch = None if image is None else image.shape[0]
     if lifted is None or not isinstance(batch, torch.SymInt) or not batch.node.expr.is_Symbol:
@@ -129,7 +132,7 @@ def _lift(captured: fx.GraphModule) -> _Lifted | None:
             copies[node] = constants[str(node.target)]
         elif node.op == "call_function":
             args, kwargs = fx.map_arg((node.args, node.kwargs), copies.__getitem__)
-            copies[node] = graph.create_node("call_function", node.target, args, kwargs, name=_operator_name(node))
+            copies[node] = graph.create_node("call_function", node.target, args, kwargs, name=_operator_name(node.target))
             copies[node].meta.update(node.meta)
     graph.output((copies[result],))
     return _Lifted(graph, constants, source, copies[result], read)
@@ -155,10 +158,9 @@ def _constants_in_order_of_use(captured: fx.GraphModule) -> dict[str, torch.Tens
     return found
 
 
-def _operator_name(node: fx.Node) -> str:
+def _operator_name(target: Target) -> str:
     """`conv2d` for `aten.conv2d.default`, as `torch.export` names its nodes."""
-    packet = getattr(node.target, "overloadpacket", node.target)
-    return str(getattr(packet, "__name__", packet))
+    return str(getattr(getattr(target, "overloadpacket", target), "__name__", target))
 
 
 def _only_result(graph: fx.Graph) -> fx.Node | None:
@@ -214,6 +216,25 @@ def _replace_by_number(node: fx.Node) -> None:
     for user in tuple(node.users):
         arguments = (user.args, user.kwargs)
         user.args, user.kwargs = fx.map_arg(arguments, lambda other: node.meta["val"] if other is node else other)
+
+
+def _write_adaptive_poolings(graph: fx.Graph) -> None:
+    """An average pooling to a size that divides the image's, as PyTorch decomposes it; the exporter knows none of these
+    operators, and would trace the whole network again to decompose this one."""
+    for node in graph.find_nodes(op="call_function", target=aten.adaptive_avg_pool2d.default):
+        image, sizes = node.meta["val"].shape[-2:], node.args[0].meta["val"].shape[-2:]
+        if tuple(image) == (1, 1):
+            call, args = aten.mean.dim, (node.args[0], [-1, -2], True)
+        elif all(whole % part == 0 for whole, part in zip(sizes, image, strict=True)):
+            steps = [whole // part for whole, part in zip(sizes, image, strict=True)]
+            call, args = aten.avg_pool2d.default, (node.args[0], steps, steps)
+        else:
+            continue
+        with graph.inserting_before(node):
+            written = graph.create_node("call_function", call, args, name=_operator_name(call))
+        written.meta = dict(node.meta)
+        node.replace_all_uses_with(written)
+        graph.erase_node(node)
 
 
 def _narrow_zero_points(lifted: _Lifted) -> None:
