@@ -116,8 +116,7 @@ class BudgetJudge(Protocol):
         images: int | None = None,
         run: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
     ) -> Verdict:
-        """Against the source on the first `images` of them, all by default; `run` executes it, if its runtime does not.
-        """
+        """Against the source on the first `images` of them, all by default; run by `run`, or in its own runtime."""
         ...
 
 

@@ -64,7 +64,7 @@ def program_of(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | N
 
 
 def program_for_storing(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | None:
-    """What `torch.export` would make of `captured` with any batch; parameters stay parameters, and all types as they are.
+    """What `torch.export` would make of `captured` with any batch; parameters stay parameters, and types as they are.
 
     Returns:
         None as `program_of`, and for a graph that does not take any batch.
@@ -132,7 +132,8 @@ def _lift(captured: fx.GraphModule) -> _Lifted | None:
             copies[node] = constants[str(node.target)]
         elif node.op == "call_function":
             args, kwargs = fx.map_arg((node.args, node.kwargs), copies.__getitem__)
-            copies[node] = graph.create_node("call_function", node.target, args, kwargs, name=_operator_name(node.target))
+            name = _operator_name(node.target)
+            copies[node] = graph.create_node("call_function", node.target, args, kwargs, name=name)
             copies[node].meta.update(node.meta)
     graph.output((copies[result],))
     return _Lifted(graph, constants, source, copies[result], read)

@@ -1,7 +1,7 @@
 """Running a network again and again with one layer changed: only from that layer on, the rest is as before.
 
-In the order of the layers' first use, what comes before each is computed once for all of them. On MobileNetV2 the layers
-that are left take a quarter of the time of the whole, averaged over its layers: most of them lie behind the large images.
+In the order of the layers' first use, what comes before each is computed once for all of them. On MobileNetV2 what is
+left takes 35 % of the time of the whole, averaged over its 53 layers: most of them lie behind the large images.
 """
 
 from __future__ import annotations
@@ -76,9 +76,7 @@ class FromLayer(nn.Module):
         assert isinstance(logits, torch.Tensor)
         return logits
 
-    def _ran(
-        self, first: int, stop: int, values: dict[fx.Node, object], images: torch.Tensor
-    ) -> dict[fx.Node, object]:
+    def _ran(self, first: int, stop: int, values: dict[fx.Node, object], images: torch.Tensor) -> dict[fx.Node, object]:
         """`values` and those of the nodes from `first` to before `stop`, without what no node from there on reads."""
         for place in range(first, stop):
             node = self._nodes[place]
