@@ -33,8 +33,6 @@ from compress.quiet import quiet
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sympy import Expr, Symbol
-
     from compress.types import InputSpec
 
 __all__ = ["program_for_storing", "program_of"]
@@ -60,7 +58,7 @@ def program_of(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | N
     _insert_known_sizes(lifted.graph)
     _write_adaptive_poolings(lifted.graph)
     _narrow_zero_points(lifted)
-    return _program(lifted, frozenset(), {})
+    return _program(lifted, frozenset(), None)
 
 
 def program_for_storing(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | None:
@@ -76,7 +74,7 @@ def program_for_storing(captured: fx.GraphModule, spec: InputSpec) -> ExportedPr
         return None
     parameters = {name: value for name, value in captured.named_parameters() if name in lifted.state}
     lifted.state.update(parameters)
-    return _program(lifted, frozenset(parameters), {batch.node.expr: ValueRanges(0, int_oo)})
+    return _program(lifted, frozenset(parameters), batch)
 
 
 def _any_batch(mode: FakeTensorMode, spec: InputSpec) -> torch.Tensor:
@@ -87,7 +85,9 @@ def _any_batch(mode: FakeTensorMode, spec: InputSpec) -> torch.Tensor:
     return mode.from_tensor(images, source=ConstantSource("image"), symbolic_context=context)
 
 
-def _program(lifted: _Lifted, parameters: frozenset[str], ranges: dict[Symbol, ValueRanges[Expr]]) -> ExportedProgram:
+def _program(lifted: _Lifted, parameters: frozenset[str], batch: torch.SymInt | None) -> ExportedProgram:
+    """With `parameters` as such and all other constants as buffers; `batch` is the size that is free, if one is."""
+    ranges = {} if batch is None else {batch.node.expr: ValueRanges(0, int_oo)}
     inputs = [
         Input(InputKind.PARAMETER, TensorArgument(node.name), name)
         if name in parameters
@@ -224,6 +224,8 @@ def _write_adaptive_poolings(graph: fx.Graph) -> None:
     operators, and would trace the whole network again to decompose this one."""
     for node in graph.find_nodes(op="call_function", target=aten.adaptive_avg_pool2d.default):
         image, sizes = node.meta["val"].shape[-2:], node.args[0].meta["val"].shape[-2:]
+        call: Target
+        args: tuple[Argument, ...]
         if tuple(image) == (1, 1):
             call, args = aten.mean.dim, (node.args[0], [-1, -2], True)
         elif all(whole % part == 0 for whole, part in zip(sizes, image, strict=True)):
