@@ -63,9 +63,15 @@ def capture(module: nn.Module, input: InputSpec, *, dynamic_batch: bool = True) 
     """
     if isinstance(module, fx.GraphModule) and _is_captured(module):
         return _without_guards(module)
-    if any(part.training for part in module.modules()):
-        return _captured(copy.deepcopy(module).eval(), input, dynamic_batch)
-    return remembered(module, (input.shape, dynamic_batch), lambda: _captured(module, input, dynamic_batch))
+    return remembered(module, (input.shape, dynamic_batch), lambda: _captured(_in_eval(module), input, dynamic_batch))
+
+
+def _in_eval(module: nn.Module) -> nn.Module:
+    """The module, or where a part of it is in training mode one in eval mode over the same tensors."""
+    if not any(part.training for part in module.modules()):
+        return module
+    tensors = (*module.parameters(), *module.buffers())
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors}).eval()
 
 
 def _captured(module: nn.Module, input: InputSpec, dynamic_batch: bool) -> fx.GraphModule:

@@ -102,10 +102,15 @@ def test_another_shape_or_batch_is_another_graph(traced):
     assert len(traced) == 3
 
 
-def test_a_module_in_training_mode_shares_nothing(traced):
-    module = network().train()
+def test_a_module_of_which_a_part_is_in_training_mode_shares_its_tensors_too(traced):
+    module = network()
+    module[2].train()
     graph = capture(module, INPUT)
-    assert graph.get_parameter("0.weight").data_ptr() != module[0].weight.data_ptr()
+    assert graph.get_parameter("0.weight").data_ptr() == module[0].weight.data_ptr()
+    assert module[2].training
+    assert torch.equal(capture(module, INPUT)(IMAGE), module(IMAGE))
+    assert len(traced) == 1
+    module.train()
     assert torch.equal(capture(module, INPUT)(IMAGE), module.eval()(IMAGE))
 
 

@@ -18,7 +18,7 @@ from compress.graph import capture, constant, static_batch_reason
 from compress.runtimes import usable_cores
 from compress.runtimes.torch import TorchRunner
 from compress.types import Artifact
-from compress.weights import Weight
+from compress.weights import Weight, compute_weights
 
 __all__ = ["FromLayer", "runner_from"]
 
@@ -55,6 +55,10 @@ class FromLayer(nn.Module):
             for user in node.users
         ]
         return min(readers, default=len(self._nodes) - 1)
+
+    def reads(self, weight: Weight) -> bool:
+        """Whether anything computes with `weight`."""
+        return self.place(weight) < len(self._nodes) - 1
 
     def start_at(self, weight: Weight) -> None:
         """Compute from `weight` on in the next calls. Every other layer has to be whole then.
@@ -102,4 +106,6 @@ def runner_from(artifact: Artifact) -> tuple[FromLayer, TorchRunner] | None:
     if not plain or not artifact.dynamic_batch or static_batch_reason(graph) is not None:
         return None
     layers = FromLayer(graph)
+    if not all(layers.reads(weight) for weight in compute_weights(artifact.module)):
+        return None  # a weight that the graph does not see change
     return layers, TorchRunner(layers, threads=usable_cores(), channels_last=True)

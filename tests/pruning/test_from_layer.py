@@ -87,3 +87,16 @@ def test_a_network_without_a_graph_for_batches_is_run_whole():
 
     assert runner_from(replace(artifact(Single()), dynamic_batch=False)) is None
     assert runner_from(artifact(Untraceable())) is None
+
+
+def test_a_folded_network_is_seen_to_change():
+    """Folding leaves parts behind that nobody put into eval mode."""
+    module = Branches().eval()
+    module.body[1] = nn.Identity()
+    model = Artifact(Format.TORCH, module, Precision.FP32, SPEC)
+    layers, run = runner_from(model)
+    exact = run(IMAGES)
+    for weight in compute_weights(module):
+        with Weights(weight).pruned(0.6):
+            layers.start_at(weight)
+            assert not np.allclose(run(IMAGES), exact, atol=1e-4)
