@@ -60,9 +60,13 @@ def analyse(results: list[Result], run: Run) -> Analyses:
     Raises:
         CompressError: the budget cannot be judged.
     """
+    drift = _beside("drift of the exported files", lambda: _drift(results, run), run.progress)
+    ranges = _beside("ranges", lambda: _ranges(results, run), run.progress)
+    for result in filter(_is_int8_graph, results):
+        result.output.release()
     return Analyses(
-        drift=_beside("drift of the exported files", lambda: _drift(results, run), run.progress),
-        ranges=_beside("ranges", lambda: _ranges(results, run), run.progress),
+        drift=drift,
+        ranges=ranges,
         slower=_beside("why INT8 is slower", lambda: _slower(results, run), run.progress),
         estimates=_beside("estimates", lambda: _estimates(results, run), run.progress),
         budget=_budget(results, run),
@@ -190,7 +194,6 @@ def _remembered(graph: Output, name: str, kind: type[T], measure: Callable[[], T
     if found is None:
         found = measure()
         run.store.save_document(graph.digest, name, found)
-        graph.release()
     return found
 
 

@@ -82,17 +82,23 @@ def write_golden(folder: Path, source: Artifact, delivered: dict[str, Artifact],
     arrays: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
         "inputs": batch.images,
         "labels": batch.labels,
-        "reference": runtimes.load(source, threads=1)(batch.images),
+        "reference": _logits(source, batch.images),
     }
     logits = arrays["reference"]
     for stage, artifact in delivered.items():
         if not artifact.deferred:
             with suppress(DeviceMissing):
-                logits = runtimes.load(artifact, threads=1)(batch.images)
+                logits = _logits(artifact, batch.images)
         arrays[stage] = logits  # of what only its device runs: those of the file it is compiled from, the one before
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_bytes(folder / GOLDEN, buffer.getvalue())
+
+
+def _logits(artifact: Artifact, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """As many images at a time as fit: a batch of large ones would be the most memory that a run takes."""
+    run, size = runtimes.load(artifact, threads=1), artifact.fitting(len(images))
+    return np.concatenate([run(images[start : start + size]) for start in range(0, len(images), size)])
 
 
 def write_device_bundle(

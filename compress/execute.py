@@ -153,6 +153,7 @@ def execute(pipeline: Pipeline, run: Run) -> list[Result]:
     outputs = {SOURCE: Output(run.source_digest, lambda: run.source)}
     results = [_measured(SOURCE, outputs[SOURCE], _Cost(), run)]
     _tell(0, results[0].measurement)
+    looked_at = _int8_graphs_of_files(pipeline)
     for position, step in enumerate(pipeline.steps):
         place = f"{step.name} ({position + 1} of {len(pipeline.steps)})"
         output, cost = _finish(step, outputs[step.feed], run, place)
@@ -163,7 +164,7 @@ def execute(pipeline: Pipeline, run: Run) -> list[Result]:
         else:
             results.append(_raced(_measured(step.name, output, cost, run), results, run))
         _tell(position + 1, results[-1].measurement)
-        _release_unused(outputs, pipeline.steps[position + 1 :])
+        _release_unused(outputs, pipeline.steps[position + 1 :], looked_at)
     return results
 
 
@@ -338,9 +339,19 @@ def _announce(what: str, run: Run) -> None:
         run.progress.log(f"{what}, for up to {1.5 * run.measure.latency_seconds:.0f} s")  # a third warms up
 
 
-def _release_unused(outputs: dict[str, Output], later: tuple[Step, ...]) -> None:
-    """Keep in memory only the modules that a later step takes."""
-    needed = {step.feed for step in later}
+def _int8_graphs_of_files(pipeline: Pipeline) -> set[str]:
+    """Steps whose output the analyses look at once more: reading a graph back takes longer than they do."""
+    feeds = {step.feed for step in pipeline.steps if step.format is not Format.TORCH}
+    return {
+        step.name
+        for step in pipeline.steps
+        if step.name in feeds and step.format is Format.TORCH and step.precision is Precision.INT8
+    }
+
+
+def _release_unused(outputs: dict[str, Output], later: tuple[Step, ...], looked_at: set[str]) -> None:
+    """Keep in memory only the modules that a later step takes, or the analyses."""
+    needed = {SOURCE, *looked_at, *(step.feed for step in later)}
     for name, output in outputs.items():
-        if name not in needed and name != SOURCE:
+        if name not in needed:
             output.release()

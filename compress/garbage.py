@@ -1,8 +1,9 @@
-"""Building a graph without looking for garbage in it.
+"""Building a graph, or importing a large library, without looking for garbage in it.
 
-A captured graph is tens of thousands of small objects that refer to each other in circles and all live on. Python's
-cyclic collector walks through them again and again as they grow in number, and finds next to nothing; what is thrown
-away on the way goes by reference count, as always, or with the first collection afterwards.
+A captured graph, or what PyTorch's import makes, is tens of thousands of small objects that refer to each other in
+circles and all live on. Python's cyclic collector walks through them again and again as they grow in number, and finds
+next to nothing; what is thrown away on the way goes by reference count, as always, or with the first collection
+afterwards.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import fx, nn
 
+from compress.captures import remembered
 from compress.errors import ModelError
 from compress.garbage import collector_paused
 from compress.quiet import first_line, quiet
@@ -50,7 +51,8 @@ def capture(module: nn.Module, input: InputSpec, *, dynamic_batch: bool = True) 
     """The module as one functional ATen graph in inference mode; parameters keep their names and their storage.
 
     A module that already is such a graph comes back as it is. When the batch size cannot be left open the graph takes
-    batches of one, and `static_batch_reason` tells why.
+    batches of one, and `static_batch_reason` tells why. Asked again for a module that still is what it was, nothing is
+    traced: every caller gets a graph of its own over the same tensors (`compress.captures`).
 
     Args:
         module: takes one float tensor `[N, C, H, W]`; any training-mode part is captured as in eval mode.
@@ -62,8 +64,18 @@ def capture(module: nn.Module, input: InputSpec, *, dynamic_batch: bool = True) 
     """
     if isinstance(module, fx.GraphModule) and _is_captured(module):
         return _without_guards(module)
-    if any(part.training for part in module.modules()):
-        module = copy.deepcopy(module).eval()
+    return remembered(module, (input.shape, dynamic_batch), lambda: _captured(_in_eval(module), input, dynamic_batch))
+
+
+def _in_eval(module: nn.Module) -> nn.Module:
+    """The module, or where a part of it is in training mode one in eval mode over the same tensors."""
+    if not any(part.training for part in module.modules()):
+        return module
+    tensors = (*module.parameters(), *module.buffers())
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors}).eval()
+
+
+def _captured(module: nn.Module, input: InputSpec, dynamic_batch: bool) -> fx.GraphModule:
     reason: str | None = "not asked for"
     if dynamic_batch:
         program, reason = _export_dynamic(module, input)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from compress.runtimes.base import Runner
     from compress.stage import Batch, Split, Splits
 
+    _Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
 __all__ = ["Judge"]
 
 _BATCH = 64
@@ -59,7 +61,7 @@ class Judge:
         """
         return self._reference.unjudged
 
-    def __call__(self, model: Artifact, *, images: int | None = None, run: Runner | None = None) -> Verdict:
+    def __call__(self, model: Artifact, *, images: int | None = None, run: _Run | None = None) -> Verdict:
         """Run a model over the images, holding one batch at a time.
 
         Args:
@@ -140,9 +142,7 @@ def _batch_size(model: Artifact) -> int:
     return model.fitting(_BATCH) if model.dynamic_batch else 1
 
 
-def _in_batches(
-    run: Callable[[NDArray[np.float32]], NDArray[np.float32]], images: NDArray[np.float32], size: int
-) -> NDArray[np.float32]:
+def _in_batches(run: _Run, images: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     if len(images) <= size:
         return run(images)
     return np.concatenate([run(images[start : start + size]) for start in range(0, len(images), size)])

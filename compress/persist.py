@@ -20,6 +20,7 @@ from torch import nn
 from compress.files import write_bytes
 from compress.graph import static_batch_reason
 from compress.models.exported import is_tensor_name, load_graph
+from compress.onnxfile.program import program_for_storing
 from compress.quiet import quiet
 from compress.types import InputSpec
 from compress.weights import graph_tensors
@@ -52,20 +53,26 @@ def load_module(path: Path, *, source: nn.Module | None) -> nn.Module:
 def _save_graph(graph: torch.fx.GraphModule, input: InputSpec, path: Path) -> str | None:
     if not all(map(is_tensor_name, graph_tensors(graph))):
         return None  # a name that the reader takes for an attempt to run code
-    batch = 1 if static_batch_reason(graph) else 2
-    dimensions = {} if batch == 1 else {0: torch.export.Dim("batch")}
-    try:
-        with quiet():
-            program = torch.export.export(
-                graph, (torch.zeros(batch, *input.shape),), dynamic_shapes=(dimensions,), strict=False
-            )
-    except (RuntimeError, ValueError, AssertionError):
+    program = program_for_storing(graph, input) or _exported(graph, input)
+    if program is None:
         return None  # it runs, but cannot be exported a second time
     content = io.BytesIO()  # torch's own file writer aborts the process when the disk is full
     with quiet():
         torch.export.save(program, content)
     write_bytes(path, content.getvalue())
     return path.name
+
+
+def _exported(graph: torch.fx.GraphModule, input: InputSpec) -> torch.export.ExportedProgram | None:
+    batch = 1 if static_batch_reason(graph) else 2
+    dimensions = {} if batch == 1 else {0: torch.export.Dim("batch")}
+    try:
+        with quiet():
+            return torch.export.export(
+                graph, (torch.zeros(batch, *input.shape),), dynamic_shapes=(dimensions,), strict=False
+            )
+    except (RuntimeError, ValueError, AssertionError):
+        return None
 
 
 def _save_whole(module: nn.Module, path: Path, source: nn.Module | None) -> str | None:

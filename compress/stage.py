@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
@@ -109,8 +109,14 @@ class BudgetJudge(Protocol):
         """Why the labels cannot tell what was lost; None if they can."""
         ...
 
-    def __call__(self, model: Artifact, *, images: int | None = None) -> Verdict:
-        """Against the source on the first `images` of them, all by default."""
+    def __call__(
+        self,
+        model: Artifact,
+        *,
+        images: int | None = None,
+        run: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
+    ) -> Verdict:
+        """Against the source on the first `images` of them, all by default; run by `run`, or in its own runtime."""
         ...
 
 

@@ -27,6 +27,7 @@ LAYERS = [
     {
         "formats",
         "graph",
+        "captures",
         "unlift",
         "weights",
         "parity",

@@ -134,3 +134,36 @@ def test_unusual_layer_names_come_back(tmp_path, image, name):
 def test_a_layer_name_that_could_be_code_is_not_kept(tmp_path):
     graph = capture(Named("a'b").eval(), INPUT)
     assert save_module(graph, INPUT, tmp_path, source=None) is None
+
+
+def test_a_graph_is_stored_without_being_traced_again(tmp_path, image, monkeypatch):
+    class Sized(nn.Module):
+        """Reads its batch, and has a buffer besides its weights."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.register_buffer("offset", torch.arange(4.0))
+
+        def forward(self, x):
+            return self.conv(x).amax((2, 3)).reshape(x.shape[0], 2, 2).flatten(1) + self.offset
+
+    graph = capture(Sized().eval(), INPUT)
+    monkeypatch.setattr(torch.export, "export", lambda *args, **kwargs: pytest.fail("traced again"))
+    name = save_module(graph, INPUT, tmp_path, source=None)
+    again = load_module(tmp_path / name, source=None)
+    for count in (1, 3):
+        assert torch.equal(graph(image[:count]), again(image[:count]))
+    assert dict(again.named_parameters()).keys() == {"conv.weight", "conv.bias"}
+    assert dict(again.named_buffers()).keys() == {"offset"}
+
+
+def test_a_graph_that_takes_one_image_stays_one(tmp_path, image):
+    class One(nn.Module):
+        def forward(self, x):
+            return x.view(1, -1)
+
+    graph = capture(One(), INPUT)
+    name = save_module(graph, INPUT, tmp_path, source=None)
+    again = load_module(tmp_path / name, source=None)
+    assert torch.equal(graph(image[:1]), again(image[:1]))

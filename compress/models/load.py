@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from compress.errors import ModelError
 from compress.formats.registry import by_suffix, open_file
+from compress.garbage import collector_paused
 from compress.models.configs import DigitsModel, FactoryModel, FileModel, ModelConfig, TorchvisionModel
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ def load_model(
         ModelError: missing, truncated, unsafe, not a classifier of the declared input, or a file that takes more time
             or memory than its configuration allows.
     """
-    from compress.models.activation_bytes import widest_operator
-    from compress.models.probe import probe_module
-    from compress.models.sound import refuse_unsound
+    with collector_paused():  # PyTorch's own import: a fifth of it is looking for garbage
+        from compress.models.activation_bytes import widest_operator
+        from compress.models.probe import probe_module
+        from compress.models.sound import refuse_unsound
     from compress.types import Artifact, Format, Precision
 
     spec = config.input.spec()

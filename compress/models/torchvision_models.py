@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from compress.errors import ModelError, nearest
+from compress.garbage import collector_paused
 from compress.models.checkpoint import read_state_dict
 from compress.models.configs import TorchvisionModel
 from compress.quiet import first_line
@@ -18,6 +19,7 @@ from compress.quiet import first_line
 __all__ = ["build_torchvision"]
 
 
+@collector_paused()
 def build_torchvision(config: TorchvisionModel, seed: int) -> nn.Module:
     """Build the model; downloads only when `config.weights` names weights that are not on this machine.
 

@@ -9,7 +9,8 @@ import onnx_ir as ir
 import torch
 from torch import fx, nn
 
-from compress.errors import StageError
+from compress import graph
+from compress.errors import ModelError, StageError
 from compress.onnxfile.program import program_of
 from compress.onnxfile.translate import translate_whole
 from compress.quiet import first_line, quiet
@@ -34,12 +35,20 @@ def capture(module: nn.Module, spec: InputSpec, *, dynamic_batch: bool) -> ir.Mo
     Raises:
         StageError: the module cannot be captured, or has an operator that ONNX lacks.
     """
-    if not isinstance(module, fx.GraphModule):
-        return _decomposed(_exported(module, spec, dynamic_batch=dynamic_batch))
     # What was captured is functional already, and most likely of nothing but operators that ONNX has.
-    known = None if dynamic_batch else program_of(module, spec)
+    graph = module if isinstance(module, fx.GraphModule) else _graph(module, spec)
+    known = None if dynamic_batch or graph is None else program_of(graph, spec)
     program = known or _exported(module, spec, dynamic_batch=dynamic_batch)
-    return translate_whole(program, CAPTURE_OPSET) or _decomposed(program)
+    whole = known is not None or isinstance(module, fx.GraphModule)
+    return (translate_whole(program, CAPTURE_OPSET) if whole else None) or _decomposed(program)
+
+
+def _graph(module: nn.Module, spec: InputSpec) -> fx.GraphModule | None:
+    """What the stages before captured already; None for what the exporter is to refuse in its own words."""
+    try:
+        return graph.capture(module, spec)
+    except ModelError:
+        return None
 
 
 def _decomposed(program: torch.export.ExportedProgram) -> ir.Model:

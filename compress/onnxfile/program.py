@@ -1,4 +1,4 @@
-"""A captured graph as a program again, without tracing it: what translating it to ONNX starts from."""
+"""A captured graph as a program again, without tracing it: what translating it to ONNX, and storing it, start from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import fx, nn
+from torch._dynamo.source import ConstantSource
 from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
 from torch.export.graph_signature import (
@@ -18,18 +20,25 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 from torch.export.graph_signature import InputSpec as Input
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.fx.node import Argument, Target
 from torch.utils._pytree import tree_structure
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.value_ranges import ValueRanges
 
-from compress.graph import constant
+from compress.graph import constant, static_batch_reason
 from compress.onnxfile.dequantize import OPERATOR
 from compress.quiet import quiet
 from compress.torch_internals import known
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from compress.types import InputSpec
 
-__all__ = ["program_of"]
+__all__ = ["program_for_storing", "program_of"]
+
+aten = torch.ops.aten
 
 
 def program_of(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | None:
@@ -46,17 +55,52 @@ def program_of(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | N
         PyTorch that this was not tried with.
     """
     lifted = _lift(captured)
-    if lifted is None or not _find_shapes(lifted, spec):
+    if lifted is None or _find_shapes(lifted, lambda _: torch.empty(1, *spec.shape)) is None:
         return None
     _insert_known_sizes(lifted.graph)
+    _write_adaptive_poolings(lifted.graph)
     _narrow_zero_points(lifted)
-    inputs = [Input(InputKind.BUFFER, TensorArgument(node.name), name, True) for name, node in lifted.constants.items()]
+    return _program(lifted, frozenset(), None)
+
+
+def program_for_storing(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | None:
+    """What `torch.export` would make of `captured` with any batch; parameters stay parameters, and types as they are.
+
+    Returns:
+        None as `program_of`, and for a graph that does not take any batch.
+    """
+    lifted = None if static_batch_reason(captured) else _lift(captured)
+    image = None if lifted is None else _find_shapes(lifted, lambda mode: _any_batch(mode, spec))
+    batch = None if image is None else image.shape[0]
+    if lifted is None or not isinstance(batch, torch.SymInt) or not batch.node.expr.is_Symbol:
+        return None
+    parameters = {name: value for name, value in captured.named_parameters() if name in lifted.state}
+    lifted.state.update(parameters)
+    return _program(lifted, frozenset(parameters), batch)
+
+
+def _any_batch(mode: FakeTensorMode, spec: InputSpec) -> torch.Tensor:
+    sizes = [DimDynamic.DYNAMIC, *(DimDynamic.STATIC for _ in spec.shape)]
+    with unset_fake_temporarily():
+        images = torch.empty(2, *spec.shape)  # 0 and 1 are special to PyTorch
+    context: StatelessSymbolicContext[..., object] = StatelessSymbolicContext(dynamic_sizes=sizes)
+    return mode.from_tensor(images, source=ConstantSource("image"), symbolic_context=context)
+
+
+def _program(lifted: _Lifted, parameters: frozenset[str], batch: torch.SymInt | None) -> ExportedProgram:
+    """With `parameters` as such and all other constants as buffers; `batch` is the size that is free, if one is."""
+    ranges = {} if batch is None else {batch.node.expr: ValueRanges(0, int_oo)}
+    inputs = [
+        Input(InputKind.PARAMETER, TensorArgument(node.name), name)
+        if name in parameters
+        else Input(InputKind.BUFFER, TensorArgument(node.name), name, True)
+        for name, node in lifted.constants.items()
+    ]
     inputs.append(Input(InputKind.USER_INPUT, TensorArgument(lifted.input.name), None))
     outputs = [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(lifted.output.name), None)]
-    call = ModuleCallSignature([], [], tree_structure(((0,), {})), tree_structure(0))
-    return ExportedProgram(
-        nn.Module(), lifted.graph, ExportGraphSignature(inputs, outputs), lifted.state, {}, [ModuleCallEntry("", call)]
-    )
+    signature = ExportGraphSignature(inputs, outputs)
+    call = ModuleCallEntry("", ModuleCallSignature([], [], tree_structure(((0,), {})), tree_structure(0)))
+    return ExportedProgram(nn.Module(), lifted.graph, signature, lifted.state, ranges, [call])
 
 
 @dataclass(frozen=True)
@@ -92,7 +136,8 @@ def _lift(captured: fx.GraphModule) -> _Lifted | None:
             copies[node] = constants[str(node.target)]
         elif node.op == "call_function":
             args, kwargs = fx.map_arg((node.args, node.kwargs), copies.__getitem__)
-            copies[node] = graph.create_node("call_function", node.target, args, kwargs, name=_operator_name(node))
+            name = _operator_name(node.target)
+            copies[node] = graph.create_node("call_function", node.target, args, kwargs, name=name)
             copies[node].meta.update(node.meta)
     graph.output((copies[result],))
     return _Lifted(graph, constants, source, copies[result], read)
@@ -118,10 +163,9 @@ def _constants_in_order_of_use(captured: fx.GraphModule) -> dict[str, torch.Tens
     return found
 
 
-def _operator_name(node: fx.Node) -> str:
+def _operator_name(target: Target) -> str:
     """`conv2d` for `aten.conv2d.default`, as `torch.export` names its nodes."""
-    packet = getattr(node.target, "overloadpacket", node.target)
-    return str(getattr(packet, "__name__", packet))
+    return str(getattr(getattr(target, "overloadpacket", target), "__name__", target))
 
 
 def _only_result(graph: fx.Graph) -> fx.Node | None:
@@ -153,15 +197,16 @@ class _Shapes(fx.Interpreter):
         return torch.empty_like(values, dtype=dtype)
 
 
-def _find_shapes(lifted: _Lifted, spec: InputSpec) -> bool:
-    """Type and shape of every value, in its `meta`; whether the shapes fit together."""
+def _find_shapes(lifted: _Lifted, image: Callable[[FakeTensorMode], torch.Tensor]) -> torch.Tensor | None:
+    """Type and shape of every value, in its `meta`; the image, or None where the shapes do not fit together."""
     try:
-        with quiet(), torch.no_grad(), FakeTensorMode():
+        with quiet(), torch.no_grad(), FakeTensorMode(shape_env=ShapeEnv()) as mode:
             constants = [torch.empty(value.shape, dtype=value.dtype) for value in lifted.state.values()]
-            _Shapes(nn.Module(), graph=lifted.graph).run(*constants, torch.empty(1, *spec.shape))
+            images = image(mode)
+            _Shapes(nn.Module(), graph=lifted.graph).run(*constants, images)
     except Exception:  # operators raise what they like; torch.export, asked next, says it in words
-        return False
-    return True
+        return None
+    return images
 
 
 def _insert_known_sizes(graph: fx.Graph) -> None:
@@ -176,6 +221,27 @@ def _replace_by_number(node: fx.Node) -> None:
     for user in tuple(node.users):
         arguments = (user.args, user.kwargs)
         user.args, user.kwargs = fx.map_arg(arguments, lambda other: node.meta["val"] if other is node else other)
+
+
+def _write_adaptive_poolings(graph: fx.Graph) -> None:
+    """An average pooling to a size that divides the image's, as PyTorch decomposes it; the exporter knows none of these
+    operators, and would trace the whole network again to decompose this one."""
+    for node in graph.find_nodes(op="call_function", target=aten.adaptive_avg_pool2d.default):
+        image, sizes = node.meta["val"].shape[-2:], node.args[0].meta["val"].shape[-2:]
+        call: Target
+        args: tuple[Argument, ...]
+        if tuple(image) == (1, 1):
+            call, args = aten.mean.dim, (node.args[0], [-1, -2], True)
+        elif all(whole % part == 0 for whole, part in zip(sizes, image, strict=True)):
+            steps = [whole // part for whole, part in zip(sizes, image, strict=True)]
+            call, args = aten.avg_pool2d.default, (node.args[0], steps, steps)
+        else:
+            continue
+        with graph.inserting_before(node):
+            written = graph.create_node("call_function", call, args, name=_operator_name(call))
+        written.meta = dict(node.meta)
+        node.replace_all_uses_with(written)
+        graph.erase_node(node)
 
 
 def _narrow_zero_points(lifted: _Lifted) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from compress.budget import Verdict
+from compress.pruning.root import last_below
 from compress.pruning.sensitivity import Weights
 from compress.pruning.unstructured import prune_smallest
 from compress.weights import Weight
@@ -25,8 +26,14 @@ MOST = 0.9
 notice on a few images would go whole: layer collapse (Tanaka et al. 2020, section 4), after which it gives its bias and
 no training brings it back. `structured` stops at the same share; Gale et al. 2019 stop at 80 % for the last layer."""
 
-_BISECTIONS = 6
+_FINENESS = 64
 """The amount is found to a 64th of what was asked for."""
+
+_MET = 1e-9
+_LARGEST_EXCESS = 200.0
+_RISE = 20 * 1.5
+"""Of the noise in decibels with the amount: its energy is that of the removed weights, and those below a threshold are
+as many as the threshold is high and have its square for energy. Only the number of trials depends on it."""
 
 
 @dataclass(frozen=True)
@@ -49,55 +56,57 @@ class Fitted:
 def fit_amount(
     weights: Sequence[Weight],
     amount: float,
-    judge: Callable[[int | None], Verdict],
-    met_by: Callable[[Verdict], bool],
+    judge: Callable[[], Verdict],
+    excess: Callable[[Verdict], float],
+    alone: Callable[[Weights], Verdict],
     shown: Callable[[Sequence[Weights]], Iterable[Weights]],
-    scan_images: int,
 ) -> Fitted:
-    """Prune, in place, as many weights as `met_by` allows, at most `amount` of all.
+    """Prune, in place, as many weights as have no `excess`, at most `amount` of all.
 
     Args:
-        judge: the network as it is now, on so many images; None for all.
-        shown: yields the layers behind a bar.
-        scan_images: that every layer is tried on alone. The order of the layers' noises needs few, and the result is
-            judged on all.
+        judge: the network as it is now.
+        excess: how far a verdict is beyond what is allowed, in decibels or points; at most 0 within.
+        alone: the network with only this layer pruned, on as many images as the order of the layers needs.
+        shown: yields the layers behind a bar, in the order in which they are tried.
     """
-    scales = _scales(shown([Weights(weight) for weight in weights]), amount, lambda: judge(scan_images))
+    prices = {layer.weight.name: _price(layer, amount, alone) for layer in shown([Weights(one) for one in weights])}
+    scales = _scales([prices[weight.name] for weight in weights])
     original = [weight.tensor.detach().clone() for weight in weights]
+    tried: dict[float, Verdict] = {}
 
-    def prune(share: float) -> None:
-        prune_smallest([weight.tensor for weight in weights], share, scales, most=max(MOST, amount))
-
-    def attempt(share: float) -> Verdict:
+    def attempt(share: float) -> float:
         _restore(weights, original)
-        prune(share)
-        return judge(None)
+        prune_smallest([weight.tensor for weight in weights], share, scales, most=max(MOST, amount))
+        tried[share] = judge()
+        return _gauge(excess(tried[share]))
 
-    best, verdict, high, verdicts = 0.0, None, 2 * amount, 0
-    for _ in range(1 + _BISECTIONS):  # the first one is `amount` itself
-        middle = (best + high) / 2
-        tried = attempt(middle)
-        verdicts += 1
-        if met_by(tried):
-            best, verdict = middle, tried
-        else:
-            high = middle
-        if best == amount:
-            break
+    best = amount
+    over = attempt(amount)
+    if over > 0:
+        best = last_below(attempt, 0.0, amount, over, amount / _FINENESS)
     _restore(weights, original)
-    prune(best)
-    return Fitted(best, verdict, len(weights), verdicts)
+    prune_smallest([weight.tensor for weight in weights], best, scales, most=max(MOST, amount))
+    return Fitted(best, tried.get(best), len(weights), len(tried))
 
 
-def _scales(layers: Iterable[Weights], amount: float, judge: Callable[[], Verdict]) -> list[float]:
-    """Square root of each layer's noise at the output for the energy removed from it."""
-    prices = []
-    for layer in layers:
-        tensor = layer.weight.tensor
-        before = tensor.detach().double().square().sum()
-        with layer.pruned(amount):
-            removed = float(before - tensor.detach().double().square().sum())
-            prices.append(10 ** (-judge().sqnr_db / 10) / removed if removed > 0 else math.nan)
+def _gauge(excess: float) -> float:
+    """Rises about evenly with the amount, from -1 without noise; at most 0 within the limits."""
+    if excess <= _MET:
+        excess = min(excess, 0.0)
+    return float(10 ** (min(excess, _LARGEST_EXCESS) / _RISE)) - 1
+
+
+def _price(layer: Weights, amount: float, alone: Callable[[Weights], Verdict]) -> float:
+    """A layer's noise at the output for the energy removed from it; NaN where nothing is removed."""
+    tensor = layer.weight.tensor
+    before = tensor.detach().double().square().sum()
+    with layer.pruned(amount):
+        removed = float(before - tensor.detach().double().square().sum())
+        return float(10 ** (-alone(layer).sqnr_db / 10)) / removed if removed > 0 else math.nan
+
+
+def _scales(prices: Sequence[float]) -> list[float]:
+    """Square root of each layer's price."""
     positive = [price for price in prices if price > 0 and math.isfinite(price)]
     if not positive:
         return [1.0] * len(prices)

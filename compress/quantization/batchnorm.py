@@ -200,7 +200,7 @@ def _replace_everywhere(module: nn.Module, norm: nn.Module) -> None:
     """Put an identity in every place that holds `norm`: one object may have several names."""
     for path, part in list(module.named_modules(remove_duplicate=False)):
         if part is norm:
-            module.set_submodule(path, nn.Identity())
+            module.set_submodule(path, nn.Identity().eval())
 
 
 def _rewrite_layer(layer: nn.Module, pair: Pair) -> None:

@@ -134,3 +134,12 @@ def test_an_operator_that_onnx_lacks_whole_is_decomposed(activation):
     model = capture(captured(network, SPEC), SPEC, dynamic_batch=False)
     expected = network(torch.from_numpy(images)).detach().numpy()
     np.testing.assert_allclose(outputs(model, images), expected, atol=1e-5)
+
+
+def test_a_folded_network_is_translated_without_decomposing_it(monkeypatch):
+    """Its global pooling is the one operator that the exporter would trace the whole network again for."""
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    ).eval()
+    monkeypatch.setattr(torch.onnx, "export", lambda *args, **kwargs: pytest.fail("decomposed"))
+    assert "Conv" in {node.op_type for node in capture(module, SPEC, dynamic_batch=False).graph}

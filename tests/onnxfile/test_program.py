@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from compress.graph import capture
-from compress.onnxfile.program import program_of
+from compress.onnxfile.program import program_for_storing, program_of
 from compress.types import InputSpec
 
 SPEC = InputSpec((3, 8, 8))
@@ -110,3 +110,32 @@ def test_a_constant_of_which_only_the_size_is_read_is_no_error():
     graph.recompile()
     images = torch.randn(1, *SPEC.shape)
     torch.testing.assert_close(program_of(graph, SPEC).module()(images), images * 5)
+
+
+@pytest.mark.parametrize(
+    ("size", "operator_name"),
+    [(1, "mean"), ((1, 1), "mean"), (2, "avg_pool2d"), ((4, 2), "avg_pool2d"), (3, "adaptive_avg_pool2d")],
+)
+def test_a_pooling_to_a_size_is_written_with_operators_of_onnx_where_it_divides(size, operator_name):
+    graph = capture(nn.Sequential(nn.AdaptiveAvgPool2d(size), nn.Flatten()).eval(), SPEC)
+    program = program_of(graph, SPEC)
+    images = torch.randn(1, *SPEC.shape, generator=torch.Generator().manual_seed(0))
+    names = [node.name for node in program.graph.nodes if node.op == "call_function"]
+    assert names == [operator_name, "flatten"]
+    torch.testing.assert_close(program.module()(images), graph(images), rtol=0, atol=1e-6)
+
+
+def test_a_program_for_storing_takes_any_batch_and_keeps_parameters(captured):
+    program = program_for_storing(captured, SPEC)
+    images = torch.randn(3, *SPEC.shape)
+    assert torch.equal(program.module()(images), captured(images))
+    assert dict(program.named_parameters()).keys() == {"conv.weight"}
+    assert dict(program.named_buffers()).keys() == {"shift"}
+
+
+def test_a_graph_of_one_image_is_not_stored_as_one_of_any_batch():
+    class One(nn.Module):
+        def forward(self, x):
+            return x.reshape(1, -1).mul(torch.ones(x.shape[0]))
+
+    assert program_for_storing(capture(One(), SPEC), SPEC) is None

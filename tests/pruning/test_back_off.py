@@ -34,8 +34,8 @@ def judge_of(module):
 
     exact = outputs()
 
-    def judge(count):
-        calls.append(count)
+    def judge():
+        calls.append(1)
         noise = float((outputs() - exact).square().sum())
         sqnr = float("inf") if noise == 0 else float(10 * torch.log10(exact.square().sum() / noise))
         return Verdict(50, 50, 0, 0, 1.0, sqnr)
@@ -43,11 +43,15 @@ def judge_of(module):
     return judge, calls
 
 
+def below(least_db):
+    return lambda verdict: least_db - verdict.sqnr_db
+
+
 def fitted(least_db, amount=0.4):
     module = two_layers()
     judge, calls = judge_of(module)
     weights = compute_weights(module)
-    result = fit_amount(weights, amount, judge, lambda verdict: verdict.sqnr_db >= least_db, lambda layers: layers, 32)
+    result = fit_amount(weights, amount, judge, below(least_db), lambda layer: judge(), lambda layers: layers)
     return result, [weight.zeros() / weight.tensor.numel() for weight in weights], judge, calls
 
 
@@ -56,7 +60,7 @@ def test_the_layer_that_the_outputs_notice_least_is_pruned_first():
     assert result.amount == 0.4
     assert shares[0] > 0.75
     assert shares[1] < 0.05
-    assert judge(None).sqnr_db >= 30
+    assert judge().sqnr_db >= 30
     assert (result.scanned, result.verdicts) == (2, 1)
     assert len(calls) == 4  # two layers, one amount, and the line above
 
@@ -66,8 +70,25 @@ def test_the_amount_is_the_largest_that_fits():
     assert 0 < result.amount < 0.4
     assert abs(sum(shares) / 2 - result.amount) < 0.01
     assert result.verdict.sqnr_db >= 45
-    assert judge(None) == result.verdict
-    assert len(calls) <= 2 + 7 + 1
+    assert judge() == result.verdict
+    assert len(calls) == 2 + result.verdicts + 1
+    assert result.verdicts <= 1 + 5  # bisection takes 1 + 6
+
+
+def test_no_more_fits_than_a_64th_of_the_amount():
+    result, *_ = fitted(45)
+    module = two_layers()
+    judge, _ = judge_of(module)
+    weights = compute_weights(module)
+    original = [weight.tensor.detach().clone() for weight in weights]
+    noises = []
+    for extra in (0.0, 0.4 / 64):
+        with torch.no_grad():
+            for weight, tensor in zip(weights, original, strict=True):
+                weight.tensor.copy_(tensor)
+        prune_smallest([weight.tensor for weight in weights], result.amount + extra, [1.0, 30.0], most=0.9)
+        noises.append(judge().sqnr_db)
+    assert noises[0] >= 45 > noises[1]
 
 
 def test_nothing_fits():
@@ -81,7 +102,7 @@ def test_a_silent_layer_and_an_empty_one_do_not_upset_the_order():
         module[0].weight.zero_()
     judge, _ = judge_of(module)
     weights = compute_weights(module)
-    result = fit_amount(weights, 0.4, judge, lambda verdict: verdict.sqnr_db >= 20, lambda layers: layers, 32)
+    result = fit_amount(weights, 0.4, judge, below(20), lambda layer: judge(), lambda layers: layers)
     assert result.amount == 0.4
     assert weights[0].zeros() == 200
 
@@ -94,15 +115,15 @@ def test_a_layer_that_makes_no_difference_is_not_emptied():
     images = torch.randn(50, 20, generator=torch.Generator().manual_seed(1))
     exact = module[1](images).detach()
 
-    def judge(count):  # the first layer is not in the outputs
+    def judge():  # the first layer is not in the outputs
         noise = float((module[1](images).detach() - exact).square().sum())
         sqnr = float("inf") if noise == 0 else float(10 * torch.log10(exact.square().sum() / noise))
         return Verdict(50, 50, 0, 0, 1.0, sqnr)
 
-    result = fit_amount(weights, 0.5, judge, lambda verdict: verdict.sqnr_db >= 10, lambda layers: layers, 50)
+    result = fit_amount(weights, 0.5, judge, below(10), lambda layer: judge(), lambda layers: layers)
     assert [weight.zeros() for weight in weights] == [180, 20]
     assert result.amount == 0.5
-    again = fit_amount(weights, 0.95, judge, lambda verdict: True, lambda layers: layers, 50)
+    again = fit_amount(weights, 0.95, judge, lambda verdict: -math.inf, lambda layer: judge(), lambda layers: layers)
     assert (again.amount, [weight.zeros() for weight in weights]) == (0.95, [190, 190])
 
 

@@ -114,3 +114,40 @@ def test_a_graph_captured_for_one_image_runs_them_one_by_one():
     graph = capture(Length(), SPEC)
     runner = runtimes.load(Artifact(Format.TORCH, graph, Precision.FP32, SPEC), threads=1)
     np.testing.assert_array_equal(runner(IMAGES), IMAGES.reshape(5, 48))
+
+
+class Merging(nn.Module):
+    """Merges channels with pixels by `view`, which only takes neighbours; notes the layout it was called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 5, 3)
+        self.layouts: list[bool] = []
+
+    def forward(self, x):
+        self.layouts.append(x.is_contiguous(memory_format=torch.channels_last))
+        return self.layer(x).view(len(x), -1)
+
+
+def test_answers_are_computed_in_the_layout_that_takes_least_time_and_timings_are_not():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 5, 3)
+    seen = []
+    layer.register_forward_pre_hook(
+        lambda _, images: seen.append(images[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    artifact = Artifact(Format.TORCH, nn.Sequential(layer, nn.Flatten()).eval(), Precision.FP32, SPEC)
+    answers = runtimes.load_for_answers(artifact)(IMAGES)
+    timed = runtimes.load(artifact, threads=1)(IMAGES)
+    assert seen == [True, False]
+    np.testing.assert_allclose(answers, timed, atol=1e-6)
+
+
+def test_a_module_that_does_not_take_another_layout_is_run_as_it_is():
+    torch.manual_seed(0)
+    module = Merging().eval()
+    artifact = Artifact(Format.TORCH, module, Precision.FP32, SPEC)
+    run = runtimes.load_for_answers(artifact)
+    np.testing.assert_array_equal(run(IMAGES), runtimes.load(artifact, threads=runtimes.usable_cores())(IMAGES))
+    run(IMAGES)
+    assert module.layouts == [True, False, False, False]

@@ -36,8 +36,9 @@ class OpenModule(Unanswered):
 
     def answers(self) -> Runner:
         from compress.runtimes import usable_cores
+        from compress.runtimes.torch import load
 
-        return self.runner(threads=usable_cores())
+        return load(self._artifact, threads=usable_cores(), timed=False)
 
     def reference(self) -> Runner:
         return self.answers()

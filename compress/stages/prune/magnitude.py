@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compress.budget import Verdict
+    from compress.pruning.sensitivity import Weights
     from compress.stage import BudgetJudge
     from compress.weights import Weight
 
@@ -118,15 +118,24 @@ class Magnitude(Stage):
     def _backed_off(self, artifact: Artifact, module: nn.Module, judge: BudgetJudge, context: Context) -> str:
         """Prune `module` as far as its share of the budget allows; in words."""
         from compress.pruning.back_off import fit_amount
+        from compress.pruning.from_layer import runner_from
         from compress.pruning.unstructured import prunable_weights
 
-        def judged(images: int | None) -> Verdict:
-            return judge(replace(artifact, model=module), images=images)
-
         weights = prunable_weights(module, self.exclude, context.name)
-        shown = partial(context.progress.track, description=f"{context.name}: layers alone", total=len(weights))
+        copied = replace(artifact, model=module)
+        layers, run = runner_from(copied) or (None, None)
         images = max(_FEWEST, artifact.fitting(2 * _SCAN_IMAGES) // 2)
-        fitted = fit_amount(weights, self.amount, judged, _limits(judge).met_by, shown, images)
+
+        def alone(layer: Weights) -> Verdict:
+            if layers is not None:
+                layers.start_at(layer.weight)
+            return judge(copied, images=images, run=run)
+
+        def shown(trials: Sequence[Weights]) -> Iterable[Weights]:
+            ordered = trials if layers is None else sorted(trials, key=lambda trial: layers.place(trial.weight))
+            return context.progress.track(ordered, f"{context.name}: layers alone", len(ordered))
+
+        fitted = fit_amount(weights, self.amount, lambda: judge(copied), _limits(judge).excess, alone, shown)
         cost = f"{fitted.scanned} layers tried alone, {fitted.verdicts} amounts"
         if fitted.verdict is None:
             return f"none fit, so nothing was pruned ({cost})"
