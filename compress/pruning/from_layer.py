@@ -87,7 +87,7 @@ class FromLayer(nn.Module):
             if node.op in ("placeholder", "get_attr"):
                 values[node] = images if node.op == "placeholder" else self._constants[node]
             else:
-                self._interpreter.env = values  # type: ignore[assignment]  # any value, as its own annotation of nodes
+                self._interpreter.env = values
                 values[node] = self._interpreter.run_node(node)
                 for source in node.all_input_nodes:
                     if all(self._place[user] <= place for user in source.users):
