@@ -19,7 +19,20 @@ PACKAGE = ROOT / "compress"
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
     {"device.agent"},
-    {"allocator", "chance", "intervals", "errors", "types", "quiet", "garbage", "svg", "observe", "child", "signals"},
+    {
+        "allocator",
+        "io",
+        "chance",
+        "intervals",
+        "errors",
+        "types",
+        "quiet",
+        "garbage",
+        "svg",
+        "observe",
+        "child",
+        "signals",
+    },
     {"arguments", "reading", "command"},
     {"reserved_names", "scratch", "files", "plain_yaml"},
     {"serialize", "resources", "versions", "target", "stage", "budget"},
