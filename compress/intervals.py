@@ -1,10 +1,10 @@
-"""95 % intervals of proportions and means."""
+"""95 % intervals of proportions, of their paired change, and of means."""
 
 from __future__ import annotations
 
 import math
 
-__all__ = ["Z95", "t95", "wilson_interval"]
+__all__ = ["Z95", "paired_interval", "t95", "wilson_interval"]
 
 Z95 = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
@@ -41,3 +41,15 @@ def t95(freedom: int) -> float:
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
     return z + sum(term / float(freedom) ** power for power, term in enumerate(terms, start=1))
+
+
+def paired_interval(lost: int, gained: int, samples: int) -> tuple[float, float]:
+    """95 % interval of the change of a proportion on the same samples, within [-1, 1].
+
+    Wald's interval for paired proportions after adding 1/2 to each of the four counts (Agresti & Min 2005, "Simple
+    improved confidence intervals for comparing matched proportions"), which stays honest where no answer changed.
+    """
+    less, more, total = lost + 0.5, gained + 0.5, samples + 2
+    change = (more - less) / total
+    half = Z95 * math.sqrt(less + more - (more - less) ** 2 / total) / total
+    return max(-1.0, change - half), min(1.0, change + half)

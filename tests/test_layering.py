@@ -50,6 +50,7 @@ LAYERS = [
         "edgetpu",
         "onnx_import",
         "data",
+        "tasks",
         "models",
         "training",
         "pruning",
