@@ -60,11 +60,16 @@ class PrecisionCurves:
         )
         order = np.lexsort((picture, -scores, label))  # equal scores in the order of the pictures, as mergesort leaves
         self._picture, label = picture[order], label[order]
-        self._counted = ~out[:, order]
         threshold, self._position = np.nonzero(hit[:, order])
-        self._threshold, self._label = threshold, label[self._position]
+        self._label = label[self._position]
         self._curve = threshold * classes + self._label  # hits lie by threshold, then by class, then by score
-        self._starts = np.searchsorted(label, np.arange(classes))  # of each class among all answers
+        self._first = np.flatnonzero(np.diff(self._curve, prepend=-1))  # hit of each curve that has one
+        self._lengths = np.diff(self._first, append=len(self._curve))
+        self._start = np.searchsorted(label, np.arange(classes))[self._label]  # of each hit's class among all answers
+        out_threshold, self._out = np.nonzero(out[:, order])
+        ignored = out_threshold * len(label) + self._out
+        self._out_start = np.searchsorted(ignored, threshold * len(label) + self._start)
+        self._out_end = np.searchsorted(ignored, threshold * len(label) + self._position)
 
     @property
     def objects(self) -> NDArray[np.int64]:
@@ -87,21 +92,25 @@ class PrecisionCurves:
     def _add_areas(self, areas: NDArray[np.float64], weights: NDArray[np.int64], objects: NDArray[np.int64]) -> None:
         """Write the area of each curve that has hits into `areas` `[thresholds * classes]`."""
         drawn = weights[self._picture]
-        answers = np.zeros((self._thresholds, len(drawn) + 1), np.int64)
-        np.cumsum(drawn * self._counted, axis=1, out=answers[:, 1:])
-        before = answers[self._threshold, self._starts[self._label]]
-        answered = answers[self._threshold, self._position + 1] - before
-        first = np.flatnonzero(np.diff(self._curve, prepend=-1))  # the first hit of each curve
-        lengths = np.diff(first, append=len(self._curve))
+        answers, ignored = _running(drawn), _running(drawn[self._out])
+        answered = (
+            answers[self._position + 1] - answers[self._start] - ignored[self._out_end] + ignored[self._out_start]
+        )
+        first = self._first
         hits = np.cumsum(drawn[self._position])
-        hits = hits - np.repeat(hits[first] - drawn[self._position[first]], lengths)
+        hits -= np.repeat(hits[first] - drawn[self._position[first]], self._lengths)
         precision = np.where(answered > 0, hits / np.maximum(answered, 1), 0.0)
         recall = hits / np.maximum(objects[self._label], 1)
         reached = np.searchsorted(_RECALLS, recall, side="right")
         gained = np.diff(reached, prepend=0)
         gained[first] = reached[first]
-        areas[self._curve[first]] = np.add.reduceat(_best_from_here(precision, first, lengths) * gained, first)
+        areas[self._curve[first]] = np.add.reduceat(_best_from_here(precision, first, self._lengths) * gained, first)
         areas /= len(_RECALLS)
+
+
+def _running(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sums of the first 0, 1, 2, ... counts, one longer than they are."""
+    return np.concatenate([[0], np.cumsum(counts)])
 
 
 def _best_from_here(

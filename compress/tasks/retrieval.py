@@ -22,6 +22,8 @@ RECALL5 = Metric("recall5", "recall@5")
 _NEIGHBOURS = {RECALL1.name: 1, RECALL5.name: 5}
 _BLOCK = 256  # queries at a time: their similarities to 50,000 samples take 100 MB
 
+_NEVER = np.iinfo(np.int64).max  # rank of a neighbour that there is not
+
 Similarity = Literal["cosine", "euclidean"]
 
 
@@ -140,7 +142,7 @@ def _first_right(embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> 
         distance[np.arange(len(distance)), np.arange(start, start + len(distance))] = np.inf
         own = labels[queries, None] == labels[None]
         nearest = np.where(own, distance, np.inf).min(axis=1, keepdims=True)
-        ranks[queries] = np.where(np.isinf(nearest[:, 0]), len(labels), (~own & (distance <= nearest)).sum(axis=1))
+        ranks[queries] = np.where(np.isinf(nearest[:, 0]), _NEVER, (~own & (distance <= nearest)).sum(axis=1))
     return ranks
 
 

@@ -28,6 +28,10 @@ MIOU = Metric("miou", "mIoU")
 PIXEL_ACCURACY = Metric("pixel_accuracy", "pixel accuracy")
 
 
+_ON_EDGE = 1e-9
+"""Of an element: a pixel whose centre lies on an edge belongs to the later one, whatever rounding took from it."""
+
+
 class SegmentationTask(Task):
     """Class scores `[classes, height, width]`, or the classes themselves as integers `[height, width]`.
 
@@ -132,7 +136,8 @@ def on_picture(
 
 def _nearest(pixels: int, scale: float, offset: float, plane: int, elements: int) -> NDArray[np.int64]:
     """For each pixel of an axis the position of its centre in the map, `[pixels]`; -1 outside."""
-    positions = np.floor(((np.arange(pixels) + 0.5) * scale + offset) * (elements / plane)).astype(np.int64)
+    centres = ((np.arange(pixels) + 0.5) * scale + offset) * (elements / plane)
+    positions = np.floor(centres + _ON_EDGE).astype(np.int64)
     positions[(positions < 0) | (positions >= elements)] = -1
     return positions
 

@@ -6,10 +6,13 @@ import contextlib
 import io
 import time
 
+import faster_coco_eval
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from compress.errors import DataError
 from compress.io import Boxes, Mask
@@ -103,14 +106,12 @@ def coco_form(truths, answers) -> tuple[dict, list[dict]]:
 
 
 def pycocotools_map(truths, answers) -> tuple[float, float]:
-    coco = pytest.importorskip("pycocotools.coco")
-    cocoeval = pytest.importorskip("pycocotools.cocoeval")
     document, results = coco_form(truths, answers)
     with contextlib.redirect_stdout(io.StringIO()):
-        labelled = coco.COCO()
+        labelled = COCO()
         labelled.dataset = document
         labelled.createIndex()
-        judge = cocoeval.COCOeval(labelled, labelled.loadRes(results), "bbox")
+        judge = COCOeval(labelled, labelled.loadRes(results), "bbox")
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
@@ -128,11 +129,10 @@ def test_map_equals_pycocotools(seed):
 
 
 def test_map_equals_faster_coco_eval():
-    faster = pytest.importorskip("faster_coco_eval")
     truths, answers = scene(7)
     document, results = coco_form(truths, answers)
-    labelled = faster.COCO(document)
-    judge = faster.COCOeval_faster(labelled, labelled.loadRes(results), "bbox", separate_eval=True)
+    labelled = faster_coco_eval.COCO(document)
+    judge = faster_coco_eval.COCOeval_faster(labelled, labelled.loadRes(results), "bbox", separate_eval=True)
     judge.run()
     own = evaluator(truths, answers)
     assert own.value("map") == pytest.approx(judge.stats[0], abs=1e-6)

@@ -91,9 +91,7 @@ LAYOUTS = {
     "list": lambda maps: {"out": np.concatenate([m.reshape(1, -1, 8) for m in maps], axis=1)},
     "turned": lambda maps: {"out": np.concatenate([m.reshape(1, -1, 8) for m in maps], axis=1).transpose(0, 2, 1)},
     "split": lambda maps: {f"p{i}": m[None] for i, m in enumerate(maps)},
-    "planes": lambda maps: {
-        f"p{i}": m.transpose(0, 3, 1, 2).reshape(1, -1, *m.shape[1:3]) for i, m in enumerate(maps)
-    },
+    "planes": lambda maps: {f"p{i}": m.transpose(0, 3, 1, 2).reshape(1, -1, *m.shape[1:3]) for i, m in enumerate(maps)},
     "cells": lambda maps: {
         f"p{i}": m.transpose(1, 2, 0, 3).reshape(1, *m.shape[1:3], -1) for i, m in reversed(list(enumerate(maps)))
     },
@@ -221,9 +219,7 @@ def test_ssd(order):
     shares = box / np.array([PLANE[1], PLANE[0]] * 2)
     index = 2 * (6 * 2 + 3) + 1  # row 2, column 3, second size of the first level
     prior = np.array([(3 + 0.5) / 6, (2 + 0.5) / 4, 0.4, 0.2])
-    offsets = np.concatenate(
-        [(shares[:2] - prior[:2]) / prior[2:] / 0.1, np.log(shares[2:] / prior[2:]) / 0.2]
-    )
+    offsets = np.concatenate([(shares[:2] - prior[:2]) / prior[2:] / 0.1, np.log(shares[2:] / prior[2:]) / 0.2])
     boxes = np.zeros((1, 60, 4), np.float32)
     boxes[0, index] = offsets if order == "xy" else offsets[[1, 0, 3, 2]]
     scores = np.full((1, 60, 4), -30.0, np.float32)
@@ -231,8 +227,8 @@ def test_ssd(order):
     scores[0, index, 1 + label] = logit(score)
     decoder = SsdDecoder(levels=levels, order=order, boxes="boxes", scores="scores")
     one_box(decoder, {"scores": scores, "boxes": boxes}, box, label, score)
+    short = {"scores": scores[:, :50], "boxes": boxes[:, :50]}
     with pytest.raises(ConfigError, match=r"60 priors: boxes \[60, 4\] and scores \[60, 4\]"):
-        short = {"scores": scores[:, :50], "boxes": boxes[:, :50]}
         DetectionTask(decoder=decoder).check(signature(short), CLASSES)
 
 
