@@ -85,11 +85,15 @@ class KeyPoints:
         points: float32 `[n, k, 2]`, x y.
         visibility: int64 `[n, k]`: 0 not labelled, 1 labelled and hidden, 2 visible (COCO).
         boxes: of the same `n` objects.
+        picture: name of the picture where several samples are crops of one; empty where a sample is a picture.
+        subject: position of the object that a crop is about; None where the sample is about all of them.
     """
 
     points: NDArray[np.float32]
     visibility: NDArray[np.int64]
     boxes: Boxes
+    picture: str = ""
+    subject: int | None = None
 
 
 @dataclass(frozen=True)

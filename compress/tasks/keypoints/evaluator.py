@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +25,38 @@ PCK = Metric("pck", "PCK")
 NME = Metric("nme", "NME", higher_is_better=False)
 
 
+_MOST = 20
+"""Answers in one picture that COCO looks at, the surest first (`maxDets` of key points)."""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What the model said of one sample, held against all objects of its picture, each `[n]`."""
+
+    picture: str
+    subject: int | None
+    score: float
+    similarity: NDArray[np.float64]
+    ignored: NDArray[np.bool_]
+    crowd: NDArray[np.bool_]
+
+    @property
+    def about(self) -> NDArray[np.bool_]:
+        """The objects that the sample is about, `[n]`."""
+        return (
+            np.ones(len(self.ignored), np.bool_)
+            if self.subject is None
+            else np.arange(len(self.ignored)) == self.subject
+        )
+
+
 class KeyPointsEvaluator(Evaluator):
     """Keeps for each sample whether its object was met at each similarity, and the errors of its points.
 
-    A sample is one object as the model sees it. Where the target has several (a picture with a crowd), the model
-    answers for the one it is most similar to; the others count as missed.
+    A sample is a picture, or a crop around one of its people (`KeyPoints.subject`). Answers for crops of one picture
+    compete for all of its objects, as COCO has it: whoever stands in front may be met from a neighbour's crop. Objects
+    that no sample is about are nobody's to find. Where a sample is about a whole picture, the model answers for the
+    object it is most similar to, and the others count as missed.
 
     Args:
         locate: points of each sample from a batch's outputs and frames, in pixels of the picture.
@@ -46,7 +75,7 @@ class KeyPointsEvaluator(Evaluator):
         self._locate = locate
         self._sigmas = sigmas
         self._tolerance = tolerance
-        self._judged: list[Judged] = []
+        self._answers: list[_Answer] = []
         self._sums: list[tuple[float, int, int]] = []
         self._curves: PrecisionCurves | None = None
 
@@ -84,13 +113,11 @@ class KeyPointsEvaluator(Evaluator):
         return shares
 
     def _take(self, places: NDArray[np.float64], score: float, target: KeyPoints) -> None:
-        similarity = object_similarity(places[None], target, self._sigmas)
+        similarity = object_similarity(places[None], target, self._sigmas)[0]
         crowd = target.boxes.crowd
         ignored = crowd | ~(target.visibility > 0).any(axis=1)
-        hit, out = match(similarity, ignored, crowd)
-        objects = int((~ignored).sum())
-        self._judged.append(Judged(len(self._sums), 0, np.array([score]), hit, out, objects))
-        self._sums.append(self._errors(places, target, similarity[0], ignored))
+        self._sums.append(self._errors(places, target, similarity, ignored))
+        self._answers.append(_Answer(target.picture, target.subject, score, similarity, ignored, crowd))
 
     def _errors(
         self,
@@ -100,9 +127,9 @@ class KeyPointsEvaluator(Evaluator):
         ignored: NDArray[np.bool_],
     ) -> tuple[float, int, int]:
         """Sum of the errors as shares of the box, number of correct and of labelled points, of the nearest object."""
-        if ignored.all():
+        if ignored.all() or (target.subject is not None and ignored[target.subject]):
             return 0.0, 0, 0
-        nearest = int(np.where(ignored, -1.0, similarity).argmax())
+        nearest = int(np.where(ignored, -1.0, similarity).argmax()) if target.subject is None else target.subject
         labelled = target.visibility[nearest] > 0
         x0, y0, x1, y1 = target.boxes.corners[nearest].astype(np.float64)
         side = max(x1 - x0, y1 - y0, np.spacing(1.0))
@@ -111,8 +138,27 @@ class KeyPointsEvaluator(Evaluator):
 
     def _curve(self) -> PrecisionCurves:
         if self._curves is None:
-            self._curves = PrecisionCurves(self._judged, pictures=self.samples, classes=1, thresholds=len(THRESHOLDS))
+            pictures: dict[str, list[int]] = defaultdict(list)
+            for sample, answer in enumerate(self._answers):
+                pictures[answer.picture or f"\0{sample}"].append(sample)
+            judged = [own for samples in pictures.values() for own in self._judge(samples)]
+            self._curves = PrecisionCurves(judged, pictures=self.samples, classes=1, thresholds=len(THRESHOLDS))
         return self._curves
+
+    def _judge(self, samples: list[int]) -> list[Judged]:
+        """Match the answers for the crops of one picture; each sample owns its answer and the objects it is about."""
+        samples = sorted(samples, key=lambda sample: -self._answers[sample].score)
+        answers = [self._answers[sample] for sample in samples]
+        asked = np.any([answer.about for answer in answers], axis=0)
+        ignored = answers[0].ignored | ~asked
+        similarity = np.stack([answer.similarity for answer in answers[:_MOST]])
+        hit, out = match(similarity, ignored, answers[0].crowd)
+        judged = []
+        for rank, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
+            own = slice(rank, rank + 1)  # nothing beyond the answers that are looked at
+            scores = np.array([answer.score])[: hit[:, own].shape[1]]
+            judged.append(Judged(sample, 0, scores, hit[:, own], out[:, own], int((answer.about & ~ignored).sum())))
+        return judged
 
 
 def _require_points(target: Target, points: int, name: str) -> None:
@@ -123,3 +169,5 @@ def _require_points(target: Target, points: int, name: str) -> None:
             f"{name} has {target.points.shape[1]} points, the model gives {points}",
             fix="use a model trained for this data set",
         )
+    if target.subject is not None and not 0 <= target.subject < len(target.points):
+        raise DataError(f"{name} is about object {target.subject} of a picture with {len(target.points)}")

@@ -193,6 +193,34 @@ def test_neither_batches_nor_order_matter_and_nothing_changes_against_itself(see
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
+def test_crops_of_one_picture_compete_for_its_objects_and_count_each_once():
+    """Three people, a crop around two of them; both answers look like the first, the surer one of the second crop."""
+    rng = np.random.default_rng(5)
+    low = np.array([[0.0, 0], [200, 0], [400, 0]])
+    corners = np.concatenate([low, low + 100], axis=1).astype(np.float32)
+    boxes = Boxes(corners, np.zeros(3, np.int64), np.zeros(3, np.bool_), np.full(3, 1e4, np.float32))
+    points = (low[:, None] + rng.uniform(10, 90, (3, 17, 2))).astype(np.float32)
+    crops = [KeyPoints(points, np.full((3, 17), 2), boxes, "a.jpg", subject) for subject in (0, 1)]
+    apart = [
+        KeyPoints(points[i : i + 1], np.full((1, 17), 2), Boxes(*(a[i : i + 1] for a in vars(boxes).values())))
+        for i in (0, 1)
+    ]
+    answers, scores = points[[0, 0]].astype(float), np.array([[0.5], [0.9]]).repeat(17, axis=1)
+    together = filled(crops, answers, scores)
+    expected, _ = pycocotools_ap(
+        [KeyPoints(points[:2], np.full((2, 17), 2), Boxes(*(a[:2] for a in vars(boxes).values())))],
+        answers[:1],
+        scores[1:],
+    )
+    assert together.value("oks_ap") == pytest.approx(expected, abs=1e-6)  # one of two people met by the surest answer
+    assert filled(apart, answers, scores).value("oks_ap") < expected  # the surer answer is a miss first
+    assert together.value("pck") == 0.5  # errors are those of the crop's own subject
+    third = filled(crops, points[[2, 1]].astype(float), scores)
+    assert third.value("oks_ap") == pytest.approx(
+        expected, abs=1e-6
+    )  # nobody asked about the third: neither hit nor miss
+
+
 def test_the_labels_themselves_are_perfect_and_errors_are_shares_of_the_box():
     rng = np.random.default_rng(0)
     targets = [target(rng, 17) for _ in range(4)]
