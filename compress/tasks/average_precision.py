@@ -74,7 +74,8 @@ class PrecisionCurves:
     @property
     def objects(self) -> NDArray[np.int64]:
         """Objects that count, by class, `[classes]`."""
-        return self._objects.sum(axis=0)
+        counts: NDArray[np.int64] = self._objects.sum(axis=0)
+        return counts
 
     def average_precision(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
         """Area under each precision curve where picture `i` counts `weights[i]` times, `[thresholds, classes]`.

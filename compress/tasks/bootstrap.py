@@ -32,7 +32,7 @@ def score(evaluator: Evaluator, metric: str, *, seed: int = 0, resamples: int = 
     if bits is not None:
         return Score(value, *wilson_interval(int(bits.sum()), len(bits)), len(bits))
     values = [evaluator.weighted(metric, counts) for counts in _resamples(evaluator.samples, resamples, seed)]
-    return Score(value, *_percentiles(value, np.concatenate(values), evaluator.samples), evaluator.samples)
+    return _interval(value, np.concatenate(values), evaluator.samples)
 
 
 def change(
@@ -61,7 +61,7 @@ def change(
         after.weighted(metric, counts) - before.weighted(metric, counts)
         for counts in _resamples(before.samples, resamples, seed)
     ]
-    return Score(difference, *_percentiles(difference, np.concatenate(values), before.samples), before.samples)
+    return _interval(difference, np.concatenate(values), before.samples)
 
 
 def _resamples(samples: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -73,10 +73,10 @@ def _resamples(samples: int, resamples: int, seed: int) -> Iterator[NDArray[np.i
         yield generator.multinomial(samples, shares, size=min(rows, resamples - start)).astype(np.int64)
 
 
-def _percentiles(value: float, resampled: NDArray[np.float64], samples: int) -> tuple[float, float] | tuple[None, None]:
-    """Ends of the interval, which contains the value itself: resamples repeat samples, which may lift all of them."""
+def _interval(value: float, resampled: NDArray[np.float64], samples: int) -> Score:
+    """The percentiles of the resamples, and the value itself: resamples repeat samples, which may lift all of them."""
     defined = resampled[~np.isnan(resampled)]
     if samples < 2 or not len(defined):
-        return None, None
+        return Score(value, None, None, samples)
     low, high = np.percentile(defined, [2.5, 97.5])
-    return min(float(low), value), max(float(high), value)
+    return Score(value, min(float(low), value), max(float(high), value), samples)

@@ -88,9 +88,9 @@ def _is_row(shape: tuple[int | None, ...]) -> bool:
     return len(shape) >= 1 and all(size == 1 for size in shape[1:]) and shape[0] != 1
 
 
-def _rows(scores: Array) -> Array:
-    """Scores `[n, classes]` of an output that may have axes of one element behind."""
-    return scores.reshape(len(scores), -1)
+def _rows(scores: Array) -> NDArray[np.float64]:
+    """Scores `[n, classes]` of an output that may have axes of one element behind; wider, so that their order stays."""
+    return scores.reshape(len(scores), -1).astype(np.float64)
 
 
 class ClassificationEvaluator(Evaluator):

@@ -95,11 +95,13 @@ def same_answers(reference: Array, candidate: Array) -> NDArray[np.float64] | No
     truth values are answers themselves. A list of boxes `[n, rows, columns]` has none that an arg-max would find.
     """
     if not np.issubdtype(reference.dtype, np.floating):
-        return (reference == candidate).reshape(len(reference), -1).mean(axis=1)
-    if reference.ndim in (2, 4) and reference.shape[1] > 1:
+        equal = reference == candidate
+    elif reference.ndim in (2, 4) and reference.shape[1] > 1:
         equal = reference.argmax(axis=1) == candidate.argmax(axis=1)
-        return equal.reshape(len(reference), -1).mean(axis=1)
-    return None
+    else:
+        return None
+    shares: NDArray[np.float64] = np.asarray(equal).reshape(len(reference), -1).mean(axis=1)
+    return shares
 
 
 def _pair(name: str, reference: Arrays, candidate: Arrays) -> tuple[Array, Array]:

@@ -75,7 +75,7 @@ def _close(reference: NDArray[np.generic], candidate: NDArray[np.generic]) -> ND
     if reference.ndim == 2 or not np.issubdtype(reference.dtype, np.floating):
         answers = same_answers(reference, candidate)
         if answers is not None:
-            return answers == 1
+            return np.asarray(answers == 1)
     exact = reference.reshape(len(reference), -1).astype(np.float64)
     error = candidate.reshape(len(candidate), -1).astype(np.float64) - exact
     close: NDArray[np.bool_] = (error**2).sum(axis=1) <= (exact**2).sum(axis=1) * 10 ** (-_CLOSE_DB / 10)

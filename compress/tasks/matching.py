@@ -29,7 +29,8 @@ def box_iou(
     union = own + other - shared
     if crowd is not None:
         union = np.where(crowd[None], own, union)
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    overlaps: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return overlaps
 
 
 def match(

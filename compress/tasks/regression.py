@@ -134,7 +134,8 @@ class RegressionEvaluator(Evaluator):
             means: NDArray[np.float64] = absolute.sum(axis=1) / values
             return means
         if asked is RMSE:
-            return np.sqrt(squared.sum(axis=1) / values)
+            roots: NDArray[np.float64] = np.sqrt(squared.sum(axis=1) / values)
+            return roots
         spread = second - first**2 / (values / sums.shape[2])[:, None]
         varies = spread > 1e-12 * second  # what rounding leaves of labels that are all the same
         with np.errstate(invalid="ignore", divide="ignore"):

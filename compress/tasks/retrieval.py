@@ -149,4 +149,5 @@ def _first_right(embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> 
 def _unit(vectors: Array) -> NDArray[np.float32]:
     rows = vectors.reshape(len(vectors), -1).astype(np.float32)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.maximum(lengths, np.finfo(np.float32).tiny)
+    unit: NDArray[np.float32] = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return unit

@@ -108,9 +108,11 @@ def class_map(output: Array, threshold: float) -> NDArray[np.int64]:
     """The class of each pixel, `[n, height, width]`, from planes of scores, one plane, or classes as integers."""
     if not np.issubdtype(output.dtype, np.floating):
         return output.reshape(len(output), *output.shape[-2:]).astype(np.int64)
-    if output.shape[1] == 1:
-        return (output[:, 0] > threshold).astype(np.int64)
-    return output.argmax(axis=1).astype(np.int64)
+    scores = output.astype(np.float32, copy=False)
+    if scores.shape[1] == 1:
+        return (scores[:, 0] > threshold).astype(np.int64)
+    classes: NDArray[np.int64] = scores.argmax(axis=1)
+    return classes
 
 
 def on_picture(
@@ -137,7 +139,7 @@ def on_picture(
 def _nearest(pixels: int, scale: float, offset: float, plane: int, elements: int) -> NDArray[np.int64]:
     """For each pixel of an axis the position of its centre in the map, `[pixels]`; -1 outside."""
     centres = ((np.arange(pixels) + 0.5) * scale + offset) * (elements / plane)
-    positions = np.floor(centres + _ON_EDGE).astype(np.int64)
+    positions: NDArray[np.int64] = np.floor(centres + _ON_EDGE).astype(np.int64)
     positions[(positions < 0) | (positions >= elements)] = -1
     return positions
 
@@ -200,9 +202,8 @@ class SegmentationEvaluator(Evaluator):
 
     def table(self) -> tuple[ClassScore, ...]:
         """IoU of each class over all samples, with its labelled pixels."""
-        sums = (
-            np.sum(self._counts, axis=0, dtype=np.int64)[None] if self._counts else np.zeros((1, 3, len(self._classes)))
-        )
+        none = np.zeros((3, len(self._classes)), np.int64)
+        sums = np.stack([none, *self._counts]).sum(axis=0, keepdims=True)
         values = _iou(sums.astype(np.float64))[0]
         return tuple(
             ClassScore(name, int(labelled), float(value) if labelled else None)

@@ -61,6 +61,7 @@ def checked(task: Task, network: Network, classes: list[str]) -> Evaluator:
     return task.evaluator(network.signature, classes)
 
 
+@pytest.mark.slow  # 80 pictures through a network
 def test_yolox_nano(shared_data):
     folder = shared_data / "tasks" / "detection"
     document = json.loads((folder / "coco_dev" / "annotations" / "instances_val2017.json").read_text())
@@ -88,7 +89,6 @@ def test_yolox_nano(shared_data):
     people = evaluator.table()[0]
     assert people.name == "person"
     assert 0.2 < people.value < 0.7
-    print(score(evaluator, "map"), score(evaluator, "map50"))
 
 
 def _boxes(annotations: list[dict], label: dict[int, int]) -> Boxes:
@@ -102,6 +102,7 @@ def _boxes(annotations: list[dict], label: dict[int, int]) -> Boxes:
     )
 
 
+@pytest.mark.slow  # 80 pictures through a network
 def test_espnetv2(shared_data):
     folder = shared_data / "tasks" / "segmentation"
     classes = json.loads((folder / "classes.json").read_text())["classes"]
@@ -121,7 +122,6 @@ def test_espnetv2(shared_data):
     table = {row.name: row for row in evaluator.table()}
     assert table["background"].count > 1_000_000
     assert np.nanmean([row.value for row in table.values() if row.value is not None]) == evaluator.value("miou")
-    print(score(evaluator, "miou"))
 
 
 def test_ds_cnn(shared_data):
@@ -162,7 +162,6 @@ def test_movenet_on_crops(shared_data):
     assert evaluator.value("oks_ap50") == pytest.approx(0.5299, abs=0.003)
     assert_in_interval(evaluator, "oks_ap", 0.3)
     assert 0 < evaluator.value("nme") < evaluator.value("pck") < 1
-    print({m.name: score(evaluator, m.name) for m in evaluator.metrics})
 
 
 def _crop(pixels: np.ndarray, left: float, top: float, side: float) -> np.ndarray:
