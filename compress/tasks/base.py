@@ -165,8 +165,10 @@ class Evaluator(abc.ABC):
     def value(self, metric: str, samples: NDArray[np.intp] | None = None) -> float:
         """The metric over all samples, or those at the positions `samples` `[k]`, each as often as it is named.
 
-        NaN where it is undefined, for instance mAP without a labelled box.
+        NaN where it is undefined, for instance mAP without a labelled box, or anything of no samples.
         """
+        if not self.samples or (samples is not None and not len(samples)):
+            return float("nan")
         if samples is None:
             counts = np.ones(self.samples, np.int64)
         else:

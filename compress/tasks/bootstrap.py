@@ -25,7 +25,7 @@ def score(evaluator: Evaluator, metric: str, *, seed: int = 0, resamples: int = 
 
     A share of right samples gets Wilson's interval, anything else the percentile bootstrap over samples (Efron 1979).
     """
-    value = evaluator.value(metric) if evaluator.samples else np.nan
+    value = evaluator.value(metric)
     if np.isnan(value):
         return None
     bits = evaluator.successes(metric)
@@ -48,8 +48,6 @@ def change(
     """
     if before.samples != after.samples:
         raise StageError(f"a paired change needs the same samples, got {before.samples} and {after.samples}")
-    if not before.samples:
-        return None
     difference = after.value(metric) - before.value(metric)
     if np.isnan(difference):
         return None

@@ -17,6 +17,7 @@ from compress.tasks.bootstrap import change, score
 from compress.tasks.classification import ClassificationTask
 from compress.tasks.closeness import ClosenessMeter
 from compress.tasks.fidelity import FidelityTask
+from compress.tasks.registry import TASKS, for_data, task_class
 from compress.tasks.regression import RegressionTask
 from compress.tasks.retrieval import RetrievalTask
 
@@ -298,3 +299,20 @@ def test_an_interval_needs_two_samples_and_holds_the_value():
 def test_a_paired_change_needs_the_same_samples():
     with pytest.raises(StageError, match="got 9 and 8"):
         change(filled("regression", 0, 9), filled("regression", 0, 8), "mae")
+
+
+def test_every_task_has_a_name_and_metrics_of_different_names():
+    for name, task in TASKS.items():
+        assert task.name == name
+        assert task_class(name) is task
+        assert len({metric.name for metric in task.metrics}) == len(task.metrics)
+    with pytest.raises(ConfigError, match=r"task 'detect' is unknown .*did you mean 'detection'"):
+        task_class("detect")
+
+
+def test_fidelity_is_chosen_where_nothing_is_labelled():
+    asked = TASKS["detection"]()
+    assert for_data(asked, labelled=True) is asked
+    assert isinstance(for_data(asked, labelled=False), FidelityTask)
+    own = FidelityTask(ignore=("a",))
+    assert for_data(own, labelled=False) is own

@@ -61,7 +61,8 @@ class Levels:
 
     def read(self, outputs: Arrays, names: Sequence[str], channels: int) -> NDArray[np.float32]:
         """All boxes' numbers, float32 `[n, rows, channels]`."""
-        if len(names) == 1 and outputs[names[0]].ndim <= 3:
+        first = outputs.get(names[0])
+        if len(names) == 1 and (first is None or self._axes(first.shape[1:], channels, self.grids[0]) is None):
             return rows_of(outputs, names[0], channels)
         parts = []
         for name, grid in zip(names, self.grids, strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compress.tasks.detection.candidates import Candidates
 from compress.tasks.matching import box_iou
@@ -11,25 +10,18 @@ from compress.tasks.matching import box_iou
 __all__ = ["suppress"]
 
 
+_MOST = 30_000
+"""Candidates of a sample that are looked at, the surest first, as in Ultralytics' `max_nms`. A network that works gives
+hundreds; one that quantization broke may score every box for every class, and would take minutes a picture."""
+
+
 def suppress(candidates: Candidates, iou: float, limit: int) -> Candidates:
     """The surest `limit` boxes, of which no two of one class overlap by more than `iou`; the surest first."""
-    kept = [
-        own[_greedy(candidates.corners[own], candidates.scores[own], iou)]
-        for own in (np.flatnonzero(candidates.labels == label) for label in np.unique(candidates.labels))
-    ]
-    if not kept:
-        return candidates
-    positions = np.concatenate(kept)
-    order = np.argsort(-candidates.scores[positions], kind="stable")[:limit]
-    return candidates.at(positions[order])
-
-
-def _greedy(corners: NDArray[np.float32], scores: NDArray[np.float32], iou: float) -> NDArray[np.intp]:
-    """Positions of the boxes of one class that stay, the surest first."""
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-candidates.scores, kind="stable")[:_MOST]
     kept: list[int] = []
-    while len(order):
+    while len(order) and len(kept) < limit:
         best, order = order[0], order[1:]
         kept.append(int(best))
-        order = order[box_iou(corners[best][None], corners[order])[0] <= iou]
-    return np.array(kept, np.intp)
+        overlaps = box_iou(candidates.corners[best][None], candidates.corners[order])[0]
+        order = order[(overlaps <= iou) | (candidates.labels[order] != candidates.labels[best])]
+    return candidates.at(np.array(kept, np.intp))

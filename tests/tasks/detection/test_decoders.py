@@ -89,6 +89,7 @@ def grid_outputs(form: str, seed: int, activated: bool) -> tuple[list[np.ndarray
 
 LAYOUTS = {
     "list": lambda maps: {"out": np.concatenate([m.reshape(1, -1, 8) for m in maps], axis=1)},
+    "axes of one": lambda maps: {"out": np.concatenate([m.reshape(1, -1, 8) for m in maps], axis=1)[:, None]},
     "turned": lambda maps: {"out": np.concatenate([m.reshape(1, -1, 8) for m in maps], axis=1).transpose(0, 2, 1)},
     "split": lambda maps: {f"p{i}": m[None] for i, m in enumerate(maps)},
     "planes": lambda maps: {f"p{i}": m.transpose(0, 3, 1, 2).reshape(1, -1, *m.shape[1:3]) for i, m in enumerate(maps)},
@@ -114,6 +115,13 @@ def test_grid_inverts_the_equations_for_any_box(seed, form):
     maps, box, label, score = grid_outputs(form, seed, True)
     anchors = () if form == "yolox" else ANCHORS
     one_box(GridDecoder(form=form, anchors=anchors), LAYOUTS["list"](maps), box, label, score)
+
+
+def test_a_grid_of_one_level():
+    box, label, score = object_in(0)
+    for layout in ("list", "planes", "split"):
+        maps, box, label, score = grid_outputs("yolox", 0, True)
+        one_box(GridDecoder(strides=(16,)), LAYOUTS[layout](maps[1:2]), box, label, score)
 
 
 def test_grid_without_objectness():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,6 +39,17 @@ def test_no_pair_of_a_class_is_above_the_overlap_and_every_box_that_went_is_cove
 def test_the_limit_keeps_the_surest():
     before = crowd(0, 40)
     np.testing.assert_array_equal(suppress(before, 0.5, 5).scores, suppress(before, 0.5, 1000).scores[:5])
+
+
+def test_a_broken_network_that_is_sure_of_everything_takes_no_minutes():
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 400, (100_000, 2))
+    corners = np.concatenate([low, low + 10], axis=1).astype(np.float32)
+    everything = Candidates(corners, rng.random(100_000).astype(np.float32), rng.integers(0, 80, 100_000))
+    start = time.process_time()
+    after = suppress(everything, 0.65, 300)
+    assert time.process_time() - start < 10  # 1 s; class by class to the end it takes minutes
+    np.testing.assert_allclose(after.scores, np.sort(everything.scores)[::-1][:300], atol=1e-3)
 
 
 def test_boxes_of_different_classes_do_not_suppress_each_other():
