@@ -17,11 +17,17 @@ hundreds; one that quantization broke may score every box for every class, and w
 
 def suppress(candidates: Candidates, iou: float, limit: int) -> Candidates:
     """The surest `limit` boxes, of which no two of one class overlap by more than `iou`; the surest first."""
-    order = np.argsort(-candidates.scores, kind="stable")[:_MOST]
+    surest = candidates.at(np.argsort(-candidates.scores, kind="stable")[:_MOST])
+    rivals = {label: np.flatnonzero(surest.labels == label) for label in np.unique(surest.labels)}
+    alive = np.ones(len(surest), np.bool_)
     kept: list[int] = []
-    while len(order) and len(kept) < limit:
-        best, order = order[0], order[1:]
-        kept.append(int(best))
-        overlaps = box_iou(candidates.corners[best][None], candidates.corners[order])[0]
-        order = order[(overlaps <= iou) | (candidates.labels[order] != candidates.labels[best])]
-    return candidates.at(np.array(kept, np.intp))
+    for position in range(len(surest)):
+        if len(kept) == limit:
+            break
+        if alive[position]:
+            kept.append(position)
+            behind = rivals[surest.labels[position]]
+            behind = behind[(behind > position) & alive[behind]]
+            overlaps = box_iou(surest.corners[position][None], surest.corners[behind])[0]
+            alive[behind[overlaps > iou]] = False
+    return surest.at(np.array(kept, np.intp))

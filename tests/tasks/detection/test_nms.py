@@ -48,7 +48,7 @@ def test_a_broken_network_that_is_sure_of_everything_takes_no_minutes():
     everything = Candidates(corners, rng.random(100_000).astype(np.float32), rng.integers(0, 80, 100_000))
     start = time.process_time()
     after = suppress(everything, 0.65, 300)
-    assert time.process_time() - start < 10  # 1 s; class by class to the end it takes minutes
+    assert time.process_time() - start < 2  # 0.1 s; class by class to the end it takes a minute
     np.testing.assert_allclose(after.scores, np.sort(everything.scores)[::-1][:300], atol=1e-3)
 
 
