@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compress.errors import StageError
-from compress.intervals import Z95
+from compress.intervals import paired_interval
 from compress.quantities import Amount, Count, Known, Positive, Share
 
 __all__ = ["SQNR_FLOOR_DB", "Budget", "BudgetMissed", "Limits", "Outcome", "Verdict", "in_points"]
@@ -86,15 +86,9 @@ class Verdict:
 
     @property
     def interval_points(self) -> tuple[float, float]:
-        """95 % interval of the change, for all images the split stands for.
-
-        Wald's interval for paired proportions after adding 1/2 to each of the four counts (Agresti & Min 2005), which
-        stays honest where no answer changed.
-        """
-        lost, gained, samples = self.lost + 0.5, self.gained + 0.5, self.samples + 2
-        change = (gained - lost) / samples
-        half = Z95 * math.sqrt(lost + gained - (gained - lost) ** 2 / samples) / samples
-        return 100 * max(-1.0, change - half), 100 * min(1.0, change + half)
+        """95 % interval of the change, for all images the split stands for (Agresti & Min 2005)."""
+        low, high = paired_interval(self.lost, self.gained, self.samples)
+        return 100 * low, 100 * high
 
     def within(self, drop_points: float) -> bool:
         """Whether no more than `drop_points` of top-1 are lost on these samples."""

@@ -1,11 +1,11 @@
-"""95 % intervals of proportions, means and medians."""
+"""95 % intervals of proportions, of their paired change, of means and of medians."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-__all__ = ["Z95", "median_interval", "t95", "wilson_interval"]
+__all__ = ["Z95", "median_interval", "paired_interval", "t95", "wilson_interval"]
 
 Z95 = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
@@ -61,3 +61,15 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
             break
         below = rank
     return ordered[below], ordered[count - 1 - below]
+
+
+def paired_interval(lost: int, gained: int, samples: int) -> tuple[float, float]:
+    """95 % interval of the change of a proportion on the same samples, within [-1, 1].
+
+    Wald's interval for paired proportions after adding 1/2 to each of the four counts (Agresti & Min 2005, "Simple
+    improved confidence intervals for comparing matched proportions"), which stays honest where no answer changed.
+    """
+    less, more, total = lost + 0.5, gained + 0.5, samples + 2
+    change = (more - less) / total
+    half = Z95 * math.sqrt(less + more - (more - less) ** 2 / total) / total
+    return max(-1.0, change - half), min(1.0, change + half)

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "compress"
 # A module may import the layers before its own, and its own layer.
 LAYERS = [
     {"device.agent", "quantities"},
-    {"allocator", "chance", "intervals", "errors", "types", "quiet", "garbage", "observe", "child", "signals"}
+    {"allocator", "chance", "intervals", "errors", "types", "quiet", "garbage", "observe", "child", "signals", "io"}
     | {"working_folder"},
     {"arguments", "reading", "command", "torch_internals", "archives", "forked"},
     {"reserved_names", "scratch", "files", "plain_yaml", "plain_json"},
@@ -39,6 +39,7 @@ LAYERS = [
         "edgetpu",
         "onnx_import",
         "data",
+        "tasks",
         "models",
         "training",
         "pruning",
