@@ -4,9 +4,7 @@
 left out before anything else is imported, and comes back where the user names a package of it on the command line.
 """
 
-from __future__ import annotations
-
-import importlib.machinery
+import importlib.machinery  # nothing before the folder is left that Python has not loaded by itself: no `__future__`
 import importlib.util
 import os
 import sys

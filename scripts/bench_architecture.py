@@ -47,10 +47,15 @@ def sources(folder: Path) -> list[Path]:
 
 
 def imports(package: Path) -> dict[str, set[str]]:
-    """For each top-level folder or module of the package, the others that its files import."""
+    """For each top-level folder or module of the package, the others that its files import.
+
+    `__main__` modules are entries: nothing imports them. What runs on a device is a program of its own, below all.
+    """
     edges: dict[str, set[str]] = {}
     for path in sources(package):
-        own = path.relative_to(package).with_suffix("").parts[0]
+        if path.name == "__main__.py":
+            continue
+        own = _part(path.relative_to(package).with_suffix("").parts)
         targets = edges.setdefault(own, set())
         for name in _imported(ast.parse(path.read_text(encoding="utf-8")), package.name):
             targets.add(name)
@@ -191,6 +196,10 @@ def main(typed: Sequence[str] | None = None) -> None:
     report(bars, options.json)
 
 
+def _part(names: Sequence[str]) -> str:
+    return "device.agent" if tuple(names[:2]) == ("device", "agent") else names[0]
+
+
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:
     """Top-level parts of the package that a module imports, wherever in it."""
     for node in ast.walk(tree):
@@ -199,7 +208,7 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
             names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == package else [node.module]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        yield from (name.split(".")[1] for name in names if name.startswith(f"{package}."))
+        yield from (_part(name.split(".")[1:]) for name in names if name.startswith(f"{package}."))
 
 
 def _members_asked(node: ast.AST) -> list[str]:

@@ -21,7 +21,6 @@ GRAY = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
 """The images of the handwritten digits, at their own size."""
 
 
-ROOT = Path(__file__).resolve().parents[1]
 """The checkout."""
 
 SATURATES = not int8_trusted(describe_host(), reduce_range=False)

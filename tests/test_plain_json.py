@@ -7,9 +7,9 @@ import math
 import re
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
+from doubles import ROOT
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ from compress.plain_json import MOST_VALUES, NotJson, parse_json
 from compress.plain_yaml import fits
 from compress.serialize import from_json
 
-PACKAGE = Path(__file__).resolve().parents[1] / "compress"
+PACKAGE = ROOT / "compress"
 
 REFUSED = {
     "syntax": ("{", "it is not JSON: .*, line 1, column 2"),

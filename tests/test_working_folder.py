@@ -9,13 +9,26 @@ import sys
 from pathlib import Path
 
 import pytest
+from doubles import ROOT
 
 from compress.working_folder import leave_working_folder, trust_working_folder
 
-ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 LURE = "import os, sys\nopen(os.path.join(os.path.dirname(__file__), 'ran-' + __name__), 'w').close()\nsys.exit(9)\n"
-LURED = ("argparse", "json", "numpy", "pathlib", "platformdirs", "pydantic", "rich", "threading", "torch", "yaml")
+LURED = (
+    "__future__",
+    "argparse",
+    "json",
+    "numpy",
+    "pathlib",
+    "platformdirs",
+    "pydantic",
+    "rich",
+    "threading",
+    "torch",
+    "typing",
+    "yaml",
+)
 
 
 @pytest.fixture

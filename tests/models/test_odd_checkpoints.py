@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from doubles import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -20,7 +21,7 @@ from torch import nn
 from compress.errors import CompressError, ModelError
 from compress.models.checkpoint import load_checkpoint, read_state_dict
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+SCRIPTS = ROOT / "scripts"
 
 
 def network() -> nn.Module:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from doubles import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from report_rows import run_report
@@ -17,7 +18,7 @@ from compress.errors import CompressError, ConfigError
 from compress.report.__main__ import main
 from compress.results.report import Report
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+SCRIPTS = ROOT / "scripts"
 
 
 def changed(path: tuple[str | int, ...], value: object) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from bundle_factory import edit_manifest, make_bundle
+from doubles import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ from compress.errors import CompressError, ConfigError, StageError
 from compress.results.bundle import read_bundle
 from compress.results.device import read_result
 
-PACKAGE = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT
 
 
 @pytest.fixture(scope="module")
