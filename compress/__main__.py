@@ -10,15 +10,16 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress import __version__, cli
-from compress.command import fail, require_memory_for, run_command
-from compress.errors import CompressError
+from compress import __version__
+from compress.core.errors import CompressError
+from compress.pipeline import cli
+from compress.support.command import fail, require_memory_for, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from compress.pipeline.run import Finished
     from compress.report.progress import RichProgress
-    from compress.run import Finished
 
 __all__ = ["main"]
 
@@ -49,7 +50,7 @@ def _dispatch(command: cli.Command) -> int:
 def _show_config(command: cli.Command) -> int:
     import yaml
 
-    from compress.compose import compose_tree
+    from compress.config.compose import compose_tree
 
     print(yaml.safe_dump(compose_tree(command.overrides, command.config_folder), sort_keys=False), end="")
     return 0
@@ -57,9 +58,9 @@ def _show_config(command: cli.Command) -> int:
 
 def _run(command: cli.Command) -> int:
     require_memory_for("torch", "onnxruntime")
-    from compress.allocator import keep_freed_memory, let_idle_threads_sleep
     from compress.report.progress import RichProgress, Verbosity, details_to
     from compress.report.terminal import console as make_console
+    from compress.support.allocator import keep_freed_memory, let_idle_threads_sleep
 
     keep_freed_memory()
     let_idle_threads_sleep()
@@ -71,8 +72,8 @@ def _run(command: cli.Command) -> int:
 
 
 def _single(command: cli.Command, console: Console, progress: RichProgress) -> int:
-    from compress.request import Request
-    from compress.run import run_once
+    from compress.pipeline.request import Request
+    from compress.pipeline.run import run_once
 
     finished = run_once(Request(command.overrides, command.config_folder), progress)
     _show(finished, console, command.quiet)
@@ -81,12 +82,12 @@ def _single(command: cli.Command, console: Console, progress: RichProgress) -> i
 
 def _multirun(command: cli.Command, console: Console, progress: RichProgress) -> int:
     """Every combination in turn; one that fails does not stop the others. The page is written anew after each."""
-    from compress.compose import expand_sweep
+    from compress.config.compose import expand_sweep
+    from compress.pipeline.request import Request
+    from compress.pipeline.run import run_once
     from compress.report.pages import PAGE, write_multirun
     from compress.report.terminal import print_comparison, run_heading
-    from compress.request import Request
     from compress.results.multirun import Failure
-    from compress.run import run_once
 
     done: list[Finished] = []
     failed: list[Failure] = []

@@ -17,9 +17,9 @@ import numpy as np
 from bench_common import Bar, arguments, at_most, report
 from rich.console import Console
 
+from compress.core.intervals import median_interval
 from compress.device.agent.runners.onnxruntime import OnnxRunner
 from compress.device.agent.timing import time_calls
-from compress.intervals import median_interval
 
 ROUNDS = 1500
 TURN_SECONDS = 0.001

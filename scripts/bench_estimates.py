@@ -3,7 +3,7 @@
     python scripts/bench_estimates.py [--json PATH]
 
 Published: ncnn, benchmark/README.md, Raspberry Pi 4 Model B at 1.8 GHz, 4 threads, FP32, mean of 10 runs. None of the
-six was used to fit the estimate (compress/estimate/roofline.py names those that were).
+six was used to fit the estimate (compress/measure/estimate/roofline.py names those that were).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from bench_common import Bar, arguments, at_least, at_most, report
 from rich.console import Console
 from rich.table import Table
 
-from compress.config import load_target
-from compress.estimate.roofline import BAND, estimate
+from compress.config.schema import load_target
+from compress.core.types import InputSpec, Precision
+from compress.formats.onnx import assemble
 from compress.formats.onnx.layers import read_layers
-from compress.onnxfile import assemble
-from compress.onnxfile.opset import Ceiling
-from compress.types import InputSpec, Precision
+from compress.formats.onnx.opset import Ceiling
+from compress.measure.estimate.roofline import BAND, estimate
 
 PUBLISHED_MS = {
     "shufflenet_v2_x1_0": 24.56,

@@ -23,9 +23,9 @@ from bench_networks import QUIET, Decoded, Net, load, nets
 from numpy.typing import NDArray
 from torch import nn
 
+from compress.core.stage import Context, Splits
+from compress.core.types import Artifact
 from compress.measure.memory import PeakMemory
-from compress.stage import Context, Splits
-from compress.types import Artifact
 
 FULL = "ours, full recovery"
 OURS: dict[str, dict[str, object]] = {
@@ -127,7 +127,7 @@ class OneLayer(nn.Module):
 
 
 def stage_context(name: str, splits: Splits, folder: Path) -> Context:
-    from compress.config import load_target
+    from compress.config.schema import load_target
 
     folder.mkdir(parents=True, exist_ok=True)
     return Context(name, load_target("raspberry_pi_4", []), splits, folder, 0, QUIET)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from compress.core.stage import Batch, Split
+from compress.core.types import Artifact, InputSpec
 from compress.data import CsvData, ImageFolderData, load_splits
 from compress.data.splits import DataSplits
 from compress.models import FactoryModel, load_model
 from compress.report.progress import RichProgress
-from compress.stage import Batch, Split
-from compress.types import Artifact, InputSpec
 
 QUIET = RichProgress(Console(quiet=True))
 

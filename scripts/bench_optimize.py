@@ -32,16 +32,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from compress.config import load_target
+from compress.config.schema import load_target
+from compress.core.stage import Batch, Context, Splits
+from compress.core.types import Artifact, Format, InputSpec, LatencyRatio, Precision
 from compress.optimize.choose import Bench
 from compress.optimize.document import Optimization
 from compress.optimize.equivalence import Equivalence
 from compress.optimize.facts import graph_facts
 from compress.optimize.passes import passes
 from compress.report.progress import RichProgress
-from compress.serialize import from_json
-from compress.stage import Batch, Context, Splits
-from compress.types import Artifact, Format, InputSpec, LatencyRatio, Precision
+from compress.support.serialize import from_json
 
 console = Console()
 QUIET = RichProgress(Console(quiet=True))
@@ -104,7 +104,7 @@ def files(network: str, folder: Path) -> dict[str, Artifact]:
 def _as_pytorch_writes_it(source: Artifact, path: Path) -> Artifact:
     import torch
 
-    from compress.quiet import quiet
+    from compress.support.quiet import quiet
 
     with quiet():
         torch.onnx.export(

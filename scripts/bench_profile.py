@@ -28,16 +28,16 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from rich.console import Console
 from rich.table import Table
 
-from compress.onnxfile import assemble
-from compress.onnxfile.opset import Ceiling
+from compress.core.types import Format, InputSpec, Precision
+from compress.formats.onnx import assemble
+from compress.formats.onnx.opset import Ceiling
+from compress.formats.tensorrt.runtime import unavailable
 from compress.profile.analyze import profile
 from compress.profile.bottleneck import Bottleneck
 from compress.profile.document import Profile
 from compress.profile.layer import Settings, Source
 from compress.profile.readers import find_reader
 from compress.profile.small_graphs import matrix_product, tiny_chain
-from compress.runtimes.tensorrt import unavailable
-from compress.types import Format, InputSpec, Precision
 
 NETWORKS = ("resnet18", "mobilenet_v2", "mobilenet_v3_small")
 SPEC = InputSpec((3, 224, 224))

@@ -36,14 +36,14 @@ from bench_networks import Net, load, nets
 from rich.console import Console
 from rich.table import Table
 
-from compress import runtimes
+from compress.core.stage import Splits
+from compress.core.types import Artifact, Fidelity, Format, LatencyRatio, Precision
+from compress.formats import runtimes
+from compress.formats.parity import FidelityMeter
 from compress.measure.host import describe_host
 from compress.measure.latency import one_sample, paired_latency
 from compress.measure.race import race
-from compress.parity import FidelityMeter
 from compress.quantization.fused import count_fused
-from compress.stage import Splits
-from compress.types import Artifact, Fidelity, Format, LatencyRatio, Precision
 
 console = Console(width=120)
 

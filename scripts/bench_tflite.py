@@ -32,13 +32,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from compress.litert.check import Requirements, check_network
-from compress.litert.network import Network, read_network
+from compress.core.stage import Context, Splits
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.formats.tflite.check import Requirements, check_network
+from compress.formats.tflite.network import Network, read_network
+from compress.formats.tflite.runtime import open_file
 from compress.measure.host import describe_host
 from compress.measure.latency import paired_latency
-from compress.runtimes.tflite import open_file
-from compress.stage import Context, Splits
-from compress.types import Artifact, Format, InputSpec, Precision
 
 console = Console()
 NETWORKS = (
@@ -96,11 +96,11 @@ def convert_torchvision(name: str, path: Path, precision: str) -> Converted:
     import torch
     import torchvision
 
-    from compress.graph import call_nodes
-    from compress.litert.write import Form, tflite_bytes
+    from compress.formats.tflite.write import Form, tflite_bytes
+    from compress.graph.capture import call_nodes
+    from compress.graph.op_kind import OpKind
+    from compress.graph.operators import kind_of
     from compress.quantization.observers import load_observer
-    from compress.quantization.op_kind import OpKind
-    from compress.quantization.operators import kind_of
     from compress.quantization.placement import Recipe
     from compress.quantization.policy import load_policy
     from compress.quantization.ptq import calibrate, convert, float_graph, prepare
@@ -202,14 +202,14 @@ def answers(path: Path, splits: Splits) -> Answers:
 
 
 def _context(name: str, splits: Splits, folder: Path) -> Context:
-    from compress.config import load_target
+    from compress.config.schema import load_target
 
     return Context(name, load_target("coral", []), splits, folder, 0, QUIET)
 
 
 def int8_files(net: Net, source: Artifact, splits: Splits, folder: Path) -> tuple[Path, Path]:
     """The TFLite and the ONNX file of one INT8 graph."""
-    from compress.config import load_target
+    from compress.config.schema import load_target
     from compress.stages.export.to_onnx import ToOnnx
     from compress.stages.export.to_tflite import ToTflite
     from compress.stages.quantize.ptq_static import PtqStatic
@@ -221,7 +221,7 @@ def int8_files(net: Net, source: Artifact, splits: Splits, folder: Path) -> tupl
 
 
 def float_file(source: Artifact, folder: Path) -> Path:
-    from compress.litert.write import Form, tflite_bytes
+    from compress.formats.tflite.write import Form, tflite_bytes
 
     path = folder / "fp32.tflite"
     path.write_bytes(tflite_bytes(source.module, source.input, Form(), {}))
@@ -249,7 +249,7 @@ def _signature(path: Path) -> tuple[str, str]:
 
 
 def bench_accuracy(name: str, net: Net, data: Path, folder: Path) -> list[Bar]:
-    from compress import runtimes
+    from compress.formats import runtimes
 
     source, splits = load(net, data)
     int8, onnx = int8_files(net, source, splits, folder)

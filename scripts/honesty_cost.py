@@ -21,6 +21,7 @@ import torch
 from bench_common import Bar, arguments, at_most, report
 from torchvision.models import mobilenet_v2
 
+from compress.core.types import InputSpec
 from compress.data import CsvData, load_splits
 from compress.quantization.observers.min_max import MinMax
 from compress.quantization.placement import Recipe
@@ -29,7 +30,6 @@ from compress.quantization.ptq import calibrate, float_graph, prepare, set_mode
 from compress.quantization.recovery.adaround import AdaRoundOptions, round_adaptively
 from compress.quantization.static import CalibrationImages
 from compress.quantization.tensor_quantizer import Mode
-from compress.types import InputSpec
 
 __all__ = ["cost_bars"]
 

@@ -1,4 +1,4 @@
-"""What the gates cost: processor time in `compress.gates` as a share of a whole run's.
+"""What the gates cost: processor time in `compress.verify` as a share of a whole run's.
 
     python scripts/honesty_gates.py [--json PATH] [--data FOLDER]
 
@@ -17,17 +17,17 @@ from unittest import mock
 
 from bench_common import Bar, arguments, at_most, report
 
-import compress.execute
-import compress.gates.form
+import compress.pipeline.execute
 import compress.quantization.static
+import compress.verify.form
 from compress.__main__ import main
 
 __all__ = ["gate_costs"]
 
 _LIMIT = 0.03  # of a run
 _GATES = (
-    (compress.execute, "hold"),
-    (compress.gates.form, "require_equal_graph"),
+    (compress.pipeline.execute, "hold"),
+    (compress.verify.form, "require_equal_graph"),
     (compress.quantization.static, "_outputs"),
     (compress.quantization.static, "_require_equal"),
 )

@@ -29,8 +29,8 @@ from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.loader import load_model_tests
 from rich.console import Console
 
-from compress.errors import ModelError
-from compress.onnx_import import KNOWN_OPERATORS, onnx_to_module
+from compress.core.errors import ModelError
+from compress.formats.onnx.importer import KNOWN_OPERATORS, onnx_to_module
 
 Outcome = Literal["right", "refused", "wrong", "crashed"]
 Arrays = tuple[np.ndarray, ...]

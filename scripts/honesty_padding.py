@@ -20,11 +20,11 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from pruning_bench.workshop import NoiseSplits
 from torch import nn
 
+from compress.core.types import Artifact, Format, InputSpec, LatencyRatio, Precision
 from compress.measure.race import race
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
 from compress.stages.quantize.ptq_static import PtqStatic
-from compress.types import Artifact, Format, InputSpec, LatencyRatio, Precision
 
 _INPUT = InputSpec((3, 224, 224))
 _LIMIT = 1.03

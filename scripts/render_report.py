@@ -11,9 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from compress.files import write_bytes
 from compress.report.terminal import print_run
 from compress.results.report import Report
+from compress.support.files import write_bytes
 
 WIDTH = 100
 

@@ -26,13 +26,13 @@ from robustness_states import network, odd_state, sound_state
 from safetensors.torch import save
 from torch import nn
 
+from compress.core.types import InputSpec
+from compress.device.preflight.__main__ import main as preflight
+from compress.formats.onnx.source import load_onnx
+from compress.graph.probe import probe_module
+from compress.graph.sound import refuse_unsound
 from compress.models.checkpoint import load_checkpoint
 from compress.models.graph_files import load_graph_file
-from compress.models.onnx_file import load_onnx
-from compress.models.probe import probe_module
-from compress.models.sound import refuse_unsound
-from compress.preflight.__main__ import main as preflight
-from compress.types import InputSpec
 
 __all__ = ["checkpoint_case", "checkpoints"]
 

@@ -23,12 +23,13 @@ from robustness_case import Case, generated, write
 from robustness_json import example, odd_document
 
 from compress.__main__ import main
-from compress.attach import attach
-from compress.config import load_target
+from compress.config.schema import load_target
+from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.device.__main__ import main as device
 from compress.device.bundle import Content, write_bundle
 from compress.device.visit import BenchOptions, check_device, measure_on
-from compress.estimate.calibration import Point, read_points, summarize
+from compress.measure.estimate.calibration import Point, read_points, summarize
+from compress.pipeline.attach import attach
 from compress.profile.__main__ import main as profile
 from compress.profile.document import Profile
 from compress.pruning.cost import read_layer_times
@@ -40,7 +41,6 @@ from compress.results.device import DeviceResult, DeviceRun, read_result
 from compress.results.manifest import Manifest as RunManifest
 from compress.results.multirun import Multirun
 from compress.results.report import Report
-from compress.types import Artifact, Format, InputSpec, Precision
 
 __all__ = ["document_case", "documents"]
 

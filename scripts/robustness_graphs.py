@@ -12,13 +12,13 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from robustness_case import Case, generated, mutated, write
 
-import compress.models.onnx_file  # what every child would import
-import compress.onnx_import
+import compress.formats.onnx.importer
+import compress.formats.onnx.source  # what every child would import
 import compress.pruning.network  # noqa: F401
+from compress.core.stage import Progress
+from compress.formats.onnx.importer import onnx_to_module
 from compress.models import class_names, load_model
 from compress.models.configs import FileModel, InputConfig
-from compress.onnx_import import onnx_to_module
-from compress.stage import Progress
 
 __all__ = ["graphs", "loaded"]
 

@@ -36,7 +36,7 @@ from robustness_runner import die_with_parent  # and imports what children would
 
 from compress.__main__ import main
 from compress.cache.__main__ import main as cache
-from compress.onnxfile.translate import _translator
+from compress.formats.onnx.translate import _translator
 from compress.report.html.matplotlib_door import open_matplotlib
 
 __all__ = ["SCENARIOS", "Kill", "kills"]
@@ -100,9 +100,9 @@ _TRAINING = (
 _OPSET = 18
 """What ONNX files are written in, before they are converted to what a target takes."""
 _ENDS = 30.0
-"""Seconds in which a process that was asked to end has to: it asks itself again after 8 (`compress.signals`)."""
+"""Seconds in which a process that was asked to end has to: it asks itself again after 8 (`signals`)."""
 _STARTED_ENDS = 10.0
-"""Seconds in which what it had started has to be gone: a supervisor waits for 3 (`compress.child`)."""
+"""Seconds in which what it had started has to be gone: a supervisor waits for 3 (`compress.support.child`)."""
 _LONGEST_RUN = 600.0
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _ENDED_BY = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130,)}

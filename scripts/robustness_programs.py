@@ -21,7 +21,7 @@ from torch import nn
 import compress.models.exported
 import compress.models.torchscript  # noqa: F401
 from compress.models.checkpoint import read_state_dict
-from compress.quiet import quiet
+from compress.support.quiet import quiet
 
 __all__ = ["programs"]
 

@@ -21,13 +21,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a forked child has no other thr
 
 from robustness_case import Case
 
-import compress.report.terminal
-import compress.run  # what a child would import otherwise, thousands of times
-import compress.runtimes.onnx
-import compress.runtimes.torch  # noqa: F401
-from compress.errors import CompressError
-from compress.store import StageStore
-from compress.store_size import stored
+from compress.core.errors import CompressError
+from compress.pipeline.store import StageStore
+from compress.pipeline.store_size import stored
 
 __all__ = ["FAULTS", "Outcome", "die_with_parent", "judged", "outcomes"]
 

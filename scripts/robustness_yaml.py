@@ -10,7 +10,7 @@ from robustness_case import Case, generated, mutated, write
 
 from compress.__main__ import main
 from compress.device.inventory import find_devices
-from compress.resources import conf_folder, targets_folder
+from compress.support.resources import conf_folder, targets_folder
 
 __all__ = ["overrides", "yaml_files"]
 

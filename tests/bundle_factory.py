@@ -13,10 +13,10 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.config import load_target
+from compress.config.schema import load_target
+from compress.core.types import AS_STORED, Artifact, Format, InputSpec, Precision, Scaling
 from compress.device.bundle import Content, write_bundle
-from compress.files import sha256_file
-from compress.types import AS_STORED, Artifact, Format, InputSpec, Precision, Scaling
+from compress.support.files import sha256_file
 
 SPEC = InputSpec((3, 8, 8))
 CLASSES = tuple("abcd")
@@ -48,7 +48,7 @@ def onnx_network(path: Path, *, opset: int = 17, dynamic: bool = False, seed: in
 
 def tflite_network(path: Path) -> Path:
     """INT8 MAX_POOL_2D -> RESHAPE -> FULLY_CONNECTED, NHWC, random weights; written without the converter."""
-    from compress.litert.flatbuffer import new_code, new_constant, pack, schema
+    from compress.formats.tflite.flatbuffer import new_code, new_constant, pack, schema
 
     generated = schema()
     random = np.random.default_rng(0)
@@ -123,9 +123,9 @@ def make_bundle(
 
 def make_tflite_bundle(folder: Path, *, target: str = "coral") -> Path:
     """`folder/bundle` with an INT8 model `net`, and `tpu`, the same, which `tpu_compile.sh` compiles."""
-    from compress.edgetpu.compiler import Options
-    from compress.edgetpu.script import compile_script
-    from compress.runtimes.tflite import open_file
+    from compress.formats.edgetpu.compiler import Options
+    from compress.formats.edgetpu.script import compile_script
+    from compress.formats.tflite.runtime import open_file
 
     folder.mkdir(parents=True, exist_ok=True)
     net, tpu = tflite_network(folder / "net.tflite"), tflite_network(folder / "tpu.tflite")

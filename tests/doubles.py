@@ -12,15 +12,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from compress.config import load_target
+from compress.config.schema import load_target
+from compress.core.stage import Batch, Context
+from compress.core.types import InputSpec
 from compress.measure.host import describe_host, int8_trusted
-from compress.stage import Batch, Context
-from compress.types import InputSpec
 
 GRAY = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
 """The images of the handwritten digits, at their own size."""
 
-
+ROOT = Path(__file__).resolve().parents[1]
 """The checkout."""
 
 SATURATES = not int8_trusted(describe_host(), reduce_range=False)

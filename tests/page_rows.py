@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from report_rows import run_report, run_rows
 
-from compress.estimate.roofline import Estimate
+from compress.core.types import Caveat, CaveatKind, Sparsity
 from compress.measure.drift import Drift
+from compress.measure.estimate.roofline import Estimate
 from compress.measure.ranges import Histogram, TensorRange
 from compress.results.device import DeviceFacts, DeviceLatency, DeviceResult, DeviceRow, DeviceRun, GoldenCheck
 from compress.results.report import ReportFile, SplitSummary
-from compress.types import Caveat, CaveatKind, Sparsity
 
 KINDS = ("compute", "bandwidth", "launch", "transfer")
 

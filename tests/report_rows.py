@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from compress.core.types import (
+    Accuracy,
+    Caveat,
+    CaveatKind,
+    Fidelity,
+    Format,
+    Latency,
+    Measurement,
+    Precision,
+    Sparsity,
+)
 from compress.measure.host import Host
 from compress.results.report import Report
-from compress.types import Accuracy, Caveat, CaveatKind, Fidelity, Format, Latency, Measurement, Precision, Sparsity
 
 HOST = Host("Test CPU", "x86_64", ("avx512_vnni", "avx2"), 2, 8 << 30, "Linux 6", "3.11.7")
 TORCH, ORT = "pytorch 2.14.0", "onnxruntime 1.31.0"

@@ -11,20 +11,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.arguments import ArgumentParser
-from compress.command import run_command
-from compress.errors import ConfigError, StageError, one_line
-from compress.files import sha256_file
-from compress.reading import is_folder
-from compress.scratch import unfinished
+from compress.core.errors import ConfigError, StageError, one_line
+from compress.support.arguments import ArgumentParser
+from compress.support.command import run_command
+from compress.support.files import sha256_file
+from compress.support.reading import is_folder
+from compress.support.scratch import unfinished
 
 if TYPE_CHECKING:
-    from compress.store_size import Stored
+    from compress.pipeline.store_size import Stored
 
 __all__ = ["main"]
 
 _MODELS = "models"
-"""Where models are that came in several files, in one file each (`compress.run`)."""
+"""Where models are that came in several files, in one file each (`compress.pipeline.run`)."""
 
 _SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _BYTES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _carry_out(options: argparse.Namespace) -> int:
-    from compress.store_size import stored, trim
+    from compress.pipeline.store_size import stored, trim
 
     output: Path = options.output or _default_output()
     roots = [output / ".cache" / name for name in ("stages", _MODELS)]
@@ -87,13 +87,13 @@ def _listed(entry: Stored, verify: bool) -> bool:
 
 
 def _stage(entry: Stored) -> str:
-    from compress.store import StageStore
+    from compress.pipeline.store import StageStore
 
     return StageStore.described(entry.root, entry.key)
 
 
 def _stage_whole(entry: Stored) -> bool:
-    from compress.store import StageStore
+    from compress.pipeline.store import StageStore
 
     return StageStore.whole(entry.root, entry.key)
 
@@ -115,8 +115,8 @@ def _files(entry: Stored) -> list[Path]:
 
 
 def _default_output() -> Path:
-    from compress.plain_yaml import read_yaml
-    from compress.resources import conf_folder
+    from compress.support.plain_yaml import read_yaml
+    from compress.support.resources import conf_folder
 
     config = read_yaml(conf_folder() / "config.yaml")
     assert isinstance(config, dict)  # our own file

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.core.errors import ConfigError, DataError, nearest
 from compress.data.configs import MOST_CLASSES, NamedClasses
-from compress.errors import ConfigError, DataError, nearest
-from compress.plain_json import parse_json
-from compress.plain_yaml import parse_yaml
-from compress.reading import read_text
+from compress.support.plain_json import parse_json
+from compress.support.plain_yaml import parse_yaml
+from compress.support.reading import read_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

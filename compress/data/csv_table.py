@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from compress.core.errors import DataError, StageError, nearest
 from compress.data.configs import MOST_CLASSES, CsvData
 from compress.data.source import FileSource, distinct
-from compress.errors import DataError, StageError, nearest
-from compress.files import inside
-from compress.reading import is_file, is_folder, open_regular
+from compress.support.files import inside
+from compress.support.reading import is_file, is_folder, open_regular
 
 __all__ = ["read_csv"]
 

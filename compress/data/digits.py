@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from compress.core.errors import DataError
 from compress.data.source import ArraySource
-from compress.errors import DataError
 
 __all__ = ["held_out", "read_digits"]
 

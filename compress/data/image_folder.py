@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from compress.core.errors import DataError
 from compress.data.class_map import ClassNames, Numbering, number_classes
 from compress.data.configs import ImageFolderData
 from compress.data.source import FileSource, distinct
-from compress.errors import DataError
-from compress.reading import is_file, is_folder
+from compress.support.reading import is_file, is_folder
 
 __all__ = ["read_image_folders"]
 

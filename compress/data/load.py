@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from compress.core.types import InputSpec
 from compress.data.configs import CsvData, DataConfig, DigitsData, ImageFolderData, NpzData
-from compress.types import InputSpec
 
 if TYPE_CHECKING:
     from compress.data.class_map import ClassNames

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.lib.format import MAGIC_PREFIX
 
-from compress.archives import checked_members
+from compress.core.errors import DataError, nearest
 from compress.data.configs import MOST_CLASSES, NpzData
 from compress.data.source import ArraySource
-from compress.errors import DataError, nearest
-from compress.reading import open_regular
+from compress.support.archives import checked_members
+from compress.support.reading import open_regular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

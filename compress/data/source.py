@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from PIL import Image
 
+from compress.core.errors import DataError
 from compress.data.preprocess import MOST_PIXELS
-from compress.errors import DataError
-from compress.files import sha256_file
-from compress.reading import open_regular
+from compress.support.files import sha256_file
+from compress.support.reading import open_regular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.core.errors import DataError
+from compress.core.stage import Batch, Split
+from compress.core.types import AS_STORED, Scaling
 from compress.data.configs import SplitOptions
 from compress.data.decoded import Decoded
 from compress.data.preprocess import Preprocess
 from compress.data.source import FileSource, Source
-from compress.errors import DataError
-from compress.stage import Batch, Split
-from compress.types import AS_STORED, Scaling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,9 +12,9 @@ from urllib.error import URLError
 import numpy as np
 from PIL import EpsImagePlugin, Image
 
+from compress.core.errors import DataError, nearest
 from compress.data.class_map import ClassNames, number_classes
 from compress.data.configs import MOST_CLASSES, TorchvisionData
-from compress.errors import DataError, nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.arguments import ArgumentParser
-from compress.command import run_command
-from compress.errors import CompressError, one_line
+from compress.core.errors import CompressError, one_line
+from compress.support.arguments import ArgumentParser
+from compress.support.command import run_command
 
 if TYPE_CHECKING:
     from compress.device.transport import Transport
@@ -107,9 +107,9 @@ def _bundle_and_devices(options: argparse.Namespace) -> tuple[Bundle, dict[str, 
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from compress.attach import attach
     from compress.device.fleet import measure_all
     from compress.device.visit import BenchOptions
+    from compress.pipeline.attach import attach
 
     bundle, devices = _bundle_and_devices(options)
     how = BenchOptions(

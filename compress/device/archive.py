@@ -6,9 +6,9 @@ import gzip
 import tarfile
 from pathlib import Path
 
-from compress.errors import StageError
-from compress.files import atomic_path
-from compress.reading import open_regular
+from compress.core.errors import StageError
+from compress.support.files import atomic_path
+from compress.support.reading import open_regular
 
 __all__ = ["pack"]
 

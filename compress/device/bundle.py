@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress import __version__
+from compress.core.target import Deployment, Target
+from compress.core.types import AS_STORED, COMPILED_SUFFIX, SCRIPT_SUFFIX, Artifact, InputSpec, Scaling
 from compress.device.archive import pack
 from compress.device.bundle_agent import AGENT, agent_files
 from compress.device.tolerance import tolerances
-from compress.files import copy_file, copy_new, make_folder, sha256_file, write_bytes
 from compress.formats.base import NotMeasured, OpenFile
 from compress.formats.registry import device_runtime, open_file
 from compress.results.bundle import (
@@ -32,9 +33,8 @@ from compress.results.bundle import (
     Golden,
     Manifest,
 )
-from compress.serialize import to_json
-from compress.target import Deployment, Target
-from compress.types import AS_STORED, COMPILED_SUFFIX, SCRIPT_SUFFIX, Artifact, InputSpec, Scaling
+from compress.support.files import copy_file, copy_new, make_folder, sha256_file, write_bytes
+from compress.support.serialize import to_json
 
 __all__ = ["Content", "write_bundle"]
 

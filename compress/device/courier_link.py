@@ -11,10 +11,10 @@ from typing import TypeVar
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
+from compress.core.errors import DeviceError
 from compress.device.transport import LONGEST_LINE, Channel, ConnectionLost, Transport
-from compress.errors import DeviceError
-from compress.plain_json import NotJson, parse_json
 from compress.results.bundle import BundleFile
+from compress.support.plain_json import NotJson, parse_json
 
 __all__ = ["CourierLink"]
 

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from compress.core.errors import CompressError
 from compress.device.transport import Transport
 from compress.device.visit import BenchOptions, measure_on
-from compress.errors import CompressError
 from compress.results.bundle import Bundle
 from compress.results.device import DeviceRun
 

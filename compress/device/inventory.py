@@ -17,10 +17,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from compress.core.errors import ConfigError, nearest
 from compress.device.transport import LocalTransport, SshTransport, Transport
-from compress.errors import ConfigError, nearest
-from compress.plain_yaml import read_yaml
-from compress.reading import home_expanded, is_file
+from compress.support.plain_yaml import read_yaml
+from compress.support.reading import home_expanded, is_file
 
 __all__ = ["INVENTORY", "Board", "find_devices", "read_inventory"]
 

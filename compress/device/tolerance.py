@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.parity import TOLERANCES
-from compress.types import Precision
+from compress.core.types import Precision
+from compress.formats.parity import TOLERANCES
 
 __all__ = ["tolerances"]
 

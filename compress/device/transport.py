@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from compress.child import child_environment
+from compress.core.errors import ConfigError, DeviceError, Unreachable
 from compress.device.bundle_agent import COURIER
-from compress.errors import ConfigError, DeviceError, Unreachable
+from compress.support.child import child_environment
 
 __all__ = ["LONGEST_LINE", "OPEN_SECONDS", "Channel", "ConnectionLost", "LocalTransport", "SshTransport", "Transport"]
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from compress.core.errors import ConfigError, DeviceError, Unreachable, nearest, one_line
 from compress.device.courier_link import CourierLink
 from compress.device.transport import ConnectionLost, Transport
-from compress.errors import ConfigError, DeviceError, Unreachable, nearest, one_line
-from compress.reading import open_regular
 from compress.results.bundle import Bundle
 from compress.results.device import DeviceResult, read_result
+from compress.support.reading import open_regular
 
 __all__ = ["BenchOptions", "check_device", "deploy", "measure_on"]
 

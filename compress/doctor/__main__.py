@@ -14,13 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from compress import __version__
-from compress.arguments import ArgumentParser
-from compress.command import run_command
+from compress.core.errors import ConfigError
 from compress.doctor.check import Check, Level
 from compress.doctor.packages import examine_packages
 from compress.doctor.view import draw
-from compress.errors import ConfigError
-from compress.reading import is_folder
+from compress.support.arguments import ArgumentParser
+from compress.support.command import run_command
+from compress.support.reading import is_folder
 
 __all__ = ["examine", "main"]
 
@@ -71,8 +71,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _default_output() -> Path:
-    from compress.plain_yaml import read_yaml
-    from compress.resources import conf_folder
+    from compress.support.plain_yaml import read_yaml
+    from compress.support.resources import conf_folder
 
     config = read_yaml(conf_folder() / "config.yaml")
     assert isinstance(config, dict)  # our own file

@@ -6,11 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
-from compress.child import find_program
+from compress.core.errors import CompressError
 from compress.doctor.check import Check, Level
-from compress.edgetpu.compiler import PROGRAM, VARIABLE, find_compiler
-from compress.errors import CompressError
+from compress.formats.edgetpu.compiler import PROGRAM, VARIABLE, find_compiler
 from compress.measure.host import Host, int8_trusted
+from compress.support.child import find_program
 
 __all__ = ["examine_machine"]
 
@@ -43,7 +43,7 @@ def _int8(host: Host) -> Check:
 
 
 def _gpu() -> Check:
-    from compress.runtimes.cuda import open_gpu
+    from compress.formats.tensorrt.cuda import open_gpu
 
     try:
         gpu = open_gpu()

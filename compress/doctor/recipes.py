@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from compress.config import build_stages, load_target
+from compress.config.schema import build_stages, load_target
+from compress.core.errors import CompressError, ConfigError, MissingExtra
+from compress.core.stage import Stage
+from compress.core.target import Target
+from compress.core.types import Precision
 from compress.doctor.check import Check, Level
-from compress.errors import CompressError, ConfigError, MissingExtra
-from compress.plain_yaml import read_yaml
-from compress.request import Request, plan_run
-from compress.resources import conf_folder, describe_choices
-from compress.stage import Stage
-from compress.target import Target
-from compress.types import Precision
+from compress.pipeline.request import Request, plan_run
+from compress.support.plain_yaml import read_yaml
+from compress.support.resources import conf_folder, describe_choices
 
 __all__ = ["DEFAULT_TARGET", "examine_stages", "examine_targets"]
 

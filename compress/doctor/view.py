@@ -9,8 +9,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TextIO
 
+from compress.core.errors import one_line
 from compress.doctor.check import Check, Level
-from compress.errors import one_line
 
 __all__ = ["draw"]
 

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from compress.core.types import Artifact, Format, InputSpec, IntegerShare, Port, Precision, Sparsity
     from compress.formats.onnx.layers import Layer
     from compress.formats.onnx.pattern import Pattern
+    from compress.formats.runner import Runner
     from compress.formats.size import Size
-    from compress.runtimes.base import Runner
-    from compress.types import Artifact, Format, InputSpec, IntegerShare, Port, Precision, Sparsity
 
 __all__ = ["Activation", "DeviceRuntime", "FormatSupport", "NotMeasured", "OpenFile", "Profiler", "Unanswered"]
 
@@ -242,7 +242,7 @@ class Unanswered:
         return self._artifact
 
     def digest(self) -> str:
-        from compress.files import sha256_file
+        from compress.support.files import sha256_file
 
         return sha256_file(self._artifact.path)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from compress.core.types import IntegerShare
 from compress.formats.base import NotMeasured
-from compress.types import IntegerShare
 
 __all__ = ["LayerWork", "integer_share"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from compress.core.types import Artifact, Format
 from compress.formats.base import FormatSupport, NotMeasured
-from compress.types import Artifact, Format
 
 if TYPE_CHECKING:
     from compress.formats.base import DeviceRuntime, OpenFile, Profiler

@@ -59,7 +59,7 @@ def stored_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     """The tensors a state-dict file of `module` needs, each storage once, under its first name."""
     from torch.fx import GraphModule
 
-    from compress.weights import graph_tensors, named_tensors
+    from compress.graph.weights import graph_tensors, named_tensors
 
     named = graph_tensors(module) if isinstance(module, GraphModule) else named_tensors(module)
     distinct: dict[tuple[object, ...], str] = {}

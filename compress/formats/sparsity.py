@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from compress.core.types import Sparsity
 from compress.formats.base import NotMeasured
-from compress.types import Sparsity
 
 __all__ = ["total_sparsity"]
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.chance import ChanceMeter
-from compress.errors import DataError, StageError
+from compress.core.chance import ChanceMeter
+from compress.core.errors import DataError, StageError
+from compress.core.stage import Batch, Progress, Split
+from compress.core.types import Accuracy, Fidelity
+from compress.formats.parity import FidelityMeter
+from compress.formats.runner import Runner
 from compress.measure.unmeasured import NotMeasured
-from compress.parity import FidelityMeter
-from compress.runtimes.base import Runner
-from compress.stage import Batch, Progress, Split
-from compress.types import Accuracy, Fidelity
 
 __all__ = ["Evaluation", "answers", "evaluate"]
 

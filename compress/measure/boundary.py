@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compress.errors import DeviceMissing
-from compress.formats.registry import open_file, release_large, support_of
-from compress.measure.accuracy import Evaluation, evaluate
-from compress.measure.host import Host, describe_host, int8_trusted
-from compress.measure.latency import latency, one_sample
-from compress.measure.reference import RecordedLogits
-from compress.measure.settings import MeasureConfig
-from compress.measure.unmeasured import NotMeasured, attempt, unless_absent
-from compress.runtimes.base import Runner
-from compress.stage import Progress, Splits
-from compress.types import (
+from compress.core.errors import DeviceMissing
+from compress.core.stage import Progress, Splits
+from compress.core.types import (
     Artifact,
     Caveat,
     CaveatKind,
@@ -26,6 +18,14 @@ from compress.types import (
     Precision,
     Sparsity,
 )
+from compress.formats.registry import open_file, release_large, support_of
+from compress.formats.runner import Runner
+from compress.measure.accuracy import Evaluation, evaluate
+from compress.measure.host import Host, describe_host, int8_trusted
+from compress.measure.latency import latency, one_sample
+from compress.measure.reference import RecordedLogits
+from compress.measure.settings import MeasureConfig
+from compress.measure.unmeasured import NotMeasured, attempt, unless_absent
 
 if TYPE_CHECKING:
     from compress.formats.base import OpenFile

@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.errors import StageError
+from compress.core.errors import StageError
+from compress.core.quantities import Amount, Count, Magnitude, Share
+from compress.core.stage import Progress, Split, Splits
+from compress.core.types import Artifact, Format
+from compress.formats.parity import reference_runner
+from compress.formats.runtimes import load_for_answers
 from compress.measure.boundary import int8_exact
 from compress.measure.host import describe_host
-from compress.parity import reference_runner
-from compress.quantities import Amount, Count, Magnitude, Share
-from compress.runtimes import load_for_answers
-from compress.stage import Progress, Split, Splits
-from compress.types import Artifact, Format
 
 if TYPE_CHECKING:
     from torch import fx
 
-    from compress.runtimes.base import Runner
+    from compress.formats.runner import Runner
 
 __all__ = ["Drift", "measure_drift", "output_scale"]
 
@@ -162,7 +162,7 @@ def _compare(
 
 def _runner(artifact: Artifact) -> tuple[Runner, str]:
     """What runs a file, and its name. Saturated products would be this processor's drift and not the file's; that fused
-    kernels keep to the file was held before (`compress.gates`), with weights that no processor saturates."""
+    kernels keep to the file was held before (`compress.verify`), with weights that no processor saturates."""
     host = describe_host()
     if not int8_exact(artifact, host):
         run = reference_runner(artifact)

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.quantities import Count
-from compress.runtimes import usable_cores
+from compress.core.quantities import Count
+from compress.formats.runtimes import usable_cores
 
 __all__ = ["Host", "describe_host", "int8_trusted", "isa_levels"]
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.intervals import median_interval
-from compress.quiet import undisturbed
-from compress.runtimes.base import Runner
-from compress.types import InputSpec, Latency
+from compress.core.intervals import median_interval
+from compress.core.types import InputSpec, Latency
+from compress.formats.runner import Runner
+from compress.support.quiet import undisturbed
 
 __all__ = ["PairedLatency", "latency", "one_sample", "paired_latency", "summarize"]
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from compress.core.intervals import median_interval
+from compress.core.types import Artifact, LatencyRatio
 from compress.formats.registry import support_of
-from compress.intervals import median_interval
+from compress.formats.runtimes import load
 from compress.measure.host import describe_host
 from compress.measure.latency import PairedLatency, one_sample, paired_latency
-from compress.runtimes import load
-from compress.types import Artifact, LatencyRatio
 
 __all__ = ["race", "settled"]
 

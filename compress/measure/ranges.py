@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from compress.quantities import Amount, Count, Finite, Known, Share
-from compress.stage import Split
-from compress.types import Artifact
+from compress.core.quantities import Amount, Count, Finite, Known, Share
+from compress.core.stage import Split
+from compress.core.types import Artifact
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +96,7 @@ def _weights(graph: fx.GraphModule, stage: str) -> Iterator[TensorRange]:
     """Every constant behind a dequantize operator, but int32 biases."""
     import torch
 
-    from compress.graph import constant, parameter_name
+    from compress.graph.capture import constant, parameter_name
     from compress.measure.streaming_histogram import StreamingHistogram
 
     for node in _calls(graph, "dequantize"):
@@ -192,7 +192,7 @@ def _operator(node: fx.Node) -> str:
 
 def _tensor_name(node: fx.Node) -> str:
     """The layer a tensor comes from, by its weight, and what was done to it since: `layer1.0.conv1, relu`."""
-    from compress.graph import layer_name
+    from compress.graph.capture import layer_name
 
     source, since = node, ""
     while not (name := _weight_name(source)) and len(source.all_input_nodes) == 1:
@@ -204,7 +204,7 @@ def _tensor_name(node: fx.Node) -> str:
 
 def _weight_name(node: fx.Node) -> str:
     """The layer whose stored weight an operator multiplies by; empty if it has none."""
-    from compress.graph import parameter_name
+    from compress.graph.capture import parameter_name
 
     weight = node.args[1] if len(node.args) > 1 else None
     while isinstance(weight, type(node)) and _operator(weight).startswith("dequantize"):
@@ -218,7 +218,7 @@ def _grid(
     """Scale and zero point (float64, `[]` or `[channels]`), smallest and largest integer, and the channels' axis."""
     import torch
 
-    from compress.graph import constant
+    from compress.graph.capture import constant
 
     numbers = []
     for argument in node.args[1:3]:

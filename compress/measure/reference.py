@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.errors import DataError
-from compress.files import atomic_path
+from compress.core.errors import DataError
+from compress.core.stage import Progress, Split
+from compress.core.types import Artifact
+from compress.formats.runner import Runner
+from compress.formats.runtimes import load_for_answers
 from compress.measure.accuracy import answers
 from compress.measure.settings import MeasureConfig
-from compress.runtimes import load_for_answers
-from compress.runtimes.base import Runner
-from compress.stage import Progress, Split
-from compress.types import Artifact
+from compress.support.files import atomic_path
 
 __all__ = ["RecordedLogits"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from compress.errors import CompressError
+from compress.core.errors import CompressError
+from compress.core.types import Caveat, CaveatKind
 from compress.formats.base import NotMeasured
-from compress.quiet import first_line
-from compress.types import Caveat, CaveatKind
+from compress.support.quiet import first_line
 
 __all__ = ["NotMeasured", "attempt", "unless_absent"]
 

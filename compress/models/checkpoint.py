@@ -18,12 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from compress.archives import UnsafeArchive, checked_members
-from compress.errors import ModelError, nearest
+from compress.core.errors import ModelError, nearest
+from compress.formats.torchscript.records import LARGEST
 from compress.models.names import renamed
-from compress.models.records import LARGEST
-from compress.quiet import first_line
-from compress.reading import open_regular, unreadable
+from compress.support.archives import UnsafeArchive, checked_members
+from compress.support.quiet import first_line
+from compress.support.reading import open_regular, unreadable
 
 __all__ = ["load_checkpoint", "read_state_dict"]
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress.models.configs import FileModel, ModelConfig, TorchvisionModel
-from compress.plain_json import NotJson, parse_json
-from compress.reading import is_file, read_bytes
+from compress.support.plain_json import NotJson, parse_json
+from compress.support.reading import is_file, read_bytes
 
 __all__ = ["class_names"]
 

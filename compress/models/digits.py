@@ -20,11 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from compress.errors import ModelError, StageError
-from compress.files import sha256_file, write_bytes
+from compress.core.errors import ModelError, StageError
+from compress.core.stage import Progress, Split
+from compress.formats.digest import tensors_digest
 from compress.models.configs import DigitsModel
-from compress.models.digest import tensors_digest
-from compress.stage import Progress, Split
+from compress.support.files import sha256_file, write_bytes
 
 __all__ = ["DigitsNet", "load_digits_model"]
 

@@ -27,13 +27,13 @@ import torch
 from torch import fx, nn
 from torch.export.pt2_archive._package import PT2ArchiveReader, PT2ArchiveWriter, load_pt2
 
-from compress.errors import ModelError
+from compress.core.errors import ModelError
+from compress.formats.torchscript.operators import computes
+from compress.formats.torchscript.records import LARGEST, Damaged
 from compress.models.aten_modules import with_modules
 from compress.models.exported_tensors import Json, check_program_tensors, check_records
-from compress.models.operators import computes
-from compress.models.records import LARGEST, Damaged
-from compress.plain_json import parse_json
-from compress.quiet import first_line
+from compress.support.plain_json import parse_json
+from compress.support.quiet import first_line
 
 __all__ = ["is_tensor_name", "load_exported", "load_graph"]
 

@@ -10,8 +10,8 @@ from typing import cast
 
 import torch
 
-from compress.models.records import Damaged, extent
-from compress.torch_internals import dtype_of
+from compress.formats.torchscript.records import Damaged, extent
+from compress.support.torch_internals import dtype_of
 
 __all__ = ["Json", "check_program_tensors", "check_records"]
 

@@ -9,11 +9,11 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from compress.errors import ModelError, nearest
+from compress.core.errors import ModelError, nearest
 from compress.models.checkpoint import load_checkpoint
 from compress.models.configs import FactoryModel
-from compress.quiet import first_line
-from compress.working_folder import trust_working_folder
+from compress.support.quiet import first_line
+from compress.support.working_folder import trust_working_folder
 
 __all__ = ["build_from_factory"]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compress.archives import UnsafeArchive, checked_members
-from compress.errors import ModelError
-from compress.models.probe import does_not_take
-from compress.models.records import LARGEST
-from compress.quiet import quiet
-from compress.reading import unreadable
-from compress.types import InputSpec
+from compress.core.errors import ModelError
+from compress.core.types import InputSpec
+from compress.formats.torchscript.records import LARGEST
+from compress.graph.probe import does_not_take
+from compress.support.archives import UnsafeArchive, checked_members
+from compress.support.quiet import quiet
+from compress.support.reading import unreadable
 
 __all__ = ["load_graph_file", "run_once"]
 

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.errors import ModelError
+from compress.core.errors import ModelError
 from compress.formats.registry import by_suffix, open_file
-from compress.garbage import collector_paused
 from compress.models.configs import DigitsModel, FactoryModel, FileModel, ModelConfig, TorchvisionModel
+from compress.support.garbage import collector_paused
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from compress.core.stage import Progress, Split
+    from compress.core.types import Artifact, Format
     from compress.formats.base import FormatSupport
-    from compress.stage import Progress, Split
-    from compress.types import Artifact, Format
 
 __all__ = ["is_tflite", "load_model", "model_digest", "self_contained", "source_format"]
 
@@ -45,10 +45,10 @@ def load_model(
             or memory than its configuration allows.
     """
     with collector_paused():  # PyTorch's own import: a fifth of it is looking for garbage
-        from compress.models.activation_bytes import widest_operator
-        from compress.models.probe import probe_module
-        from compress.models.sound import refuse_unsound
-    from compress.types import Artifact, Format, Precision
+        from compress.graph.activation_bytes import widest_operator
+        from compress.graph.probe import probe_module
+        from compress.graph.sound import refuse_unsound
+    from compress.core.types import Artifact, Format, Precision
 
     spec = config.input.spec()
     if isinstance(config, FileModel):
@@ -108,7 +108,7 @@ def _module(
 
 def source_format(config: ModelConfig) -> Format:
     """Format of the artifact that `load_model` will return, known without loading anything."""
-    from compress.types import Format
+    from compress.core.types import Format
 
     support = _as_it_is(config) if isinstance(config, FileModel) else None
     return Format.TORCH if support is None else support.format
@@ -143,5 +143,5 @@ def self_contained(artifact: Artifact, folder: Path) -> Artifact:
 
 
 def model_digest(artifact: Artifact) -> str:
-    """Hex SHA-256 of everything the model computes with: see `compress.models.digest`."""
+    """Hex SHA-256 of everything the model computes with: see `compress.formats.digest`."""
     return open_file(artifact).digest()

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compress.errors import ModelError
+from compress.core.errors import ModelError
+from compress.core.types import InputSpec
+from compress.formats.torchscript.script_file import load_script
 from compress.models.aten_modules import with_modules
-from compress.models.script_file import load_script
-from compress.quiet import first_line, quiet
-from compress.torch_internals import program_of_script
-from compress.types import InputSpec
+from compress.support.quiet import first_line, quiet
+from compress.support.torch_internals import program_of_script
 
 __all__ = ["load_torchscript"]
 

@@ -10,11 +10,11 @@ from urllib.error import URLError
 import torch
 from torch import nn
 
-from compress.errors import ModelError, nearest
-from compress.garbage import collector_paused
+from compress.core.errors import ModelError, nearest
 from compress.models.checkpoint import read_state_dict
 from compress.models.configs import TorchvisionModel
-from compress.quiet import first_line
+from compress.support.garbage import collector_paused
+from compress.support.quiet import first_line
 
 __all__ = ["build_torchvision"]
 

@@ -10,11 +10,11 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from compress.errors import CompressError, ModelError, StageError
-from compress.forked import Failure, Limits, tried
+from compress.core.errors import CompressError, ModelError, StageError
+from compress.core.types import InputSpec
 from compress.models.configs import FileLimits
-from compress.reading import open_regular
-from compress.types import InputSpec
+from compress.support.forked import Failure, Limits, tried
+from compress.support.reading import open_regular
 
 __all__ = ["try_graph", "try_work"]
 
@@ -51,7 +51,7 @@ def try_work(path: Path, work: Callable[[], object], limits: FileLimits | None) 
 def _loading(path: Path, input: InputSpec, most_bytes: int) -> Callable[[], object]:
     """What is to be done; everything that it takes is imported here, once and for all."""
     if path.suffix.lower() == ".onnx":
-        from compress.models.onnx_file import run_once
+        from compress.formats.onnx.source import run_once
 
         return lambda: run_once(path, input, most_bytes)
     from compress.models.graph_files import run_once as run_module_once

@@ -11,18 +11,18 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from compress.errors import CompressError
+from compress.core.errors import CompressError
+from compress.formats.onnx.write import write_checked
 from compress.measure.race import race
-from compress.onnxfile.write import write_checked
 from compress.optimize.document import Attempt
 from compress.optimize.facts import GraphFacts, graph_facts, with_shapes
 from compress.optimize.guard import broken_promise
 from compress.optimize.passes import ONNXRUNTIME_ONLY, GraphPass
-from compress.quiet import first_line, quiet
+from compress.support.quiet import first_line, quiet
 
 if TYPE_CHECKING:
+    from compress.core.types import Artifact, LatencyRatio
     from compress.optimize.equivalence import Equivalence
-    from compress.types import Artifact, LatencyRatio
 
 __all__ = ["THREADS", "Bench", "Chosen", "choose", "clearly_slower"]
 

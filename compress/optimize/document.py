@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from compress.core.types import LatencyRatio
 from compress.optimize.facts import GraphFacts
-from compress.types import LatencyRatio
 
 __all__ = ["Attempt", "Optimization", "Outcome"]
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.errors import CompressError
-from compress.parity import REWRITE_TOLERANCES, FidelityMeter
-from compress.runtimes.onnx import load
+from compress.core.errors import CompressError
+from compress.formats.onnx.runtime import load
+from compress.formats.parity import REWRITE_TOLERANCES, FidelityMeter
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from compress.types import Artifact
+    from compress.core.types import Artifact
 
 __all__ = ["Equivalence", "Proof"]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import onnx
 
+from compress.core.types import Caveat
+from compress.formats.onnx.ort_graph import optimized_graph
 from compress.measure.unmeasured import attempt
-from compress.onnxfile.ort_graph import optimized_graph
 from compress.optimize.activation_memory import peak_activation_bytes
-from compress.scratch import scratch_folder
-from compress.types import Caveat
+from compress.support.scratch import scratch_folder
 
 __all__ = ["GraphFacts", "all_nodes", "graph_facts", "operators", "with_shapes"]
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from compress.errors import ParityError
-from compress.files import atomic_path, write_bytes
+from compress.core.errors import ParityError
+from compress.formats.onnx.metadata import metadata
+from compress.formats.onnx.ort_graph import write_optimized
+from compress.formats.onnx.write import write_checked
+from compress.formats.parity import first_images
 from compress.measure.host import describe_host
-from compress.onnxfile.metadata import metadata
-from compress.onnxfile.ort_graph import write_optimized
-from compress.onnxfile.write import write_checked
 from compress.optimize.choose import THREADS, Bench, Chosen, choose, clearly_slower
 from compress.optimize.document import Attempt, Optimization
 from compress.optimize.equivalence import Equivalence, Proof
@@ -23,13 +23,13 @@ from compress.optimize.facts import graph_facts
 from compress.optimize.passes import passes
 from compress.optimize.source import read_source
 from compress.optimize.table import attempt_line, sentence, table_lines
-from compress.parity import first_images
-from compress.scratch import scratch_folder
-from compress.serialize import to_json
+from compress.support.files import atomic_path, write_bytes
+from compress.support.scratch import scratch_folder
+from compress.support.serialize import to_json
 
 if TYPE_CHECKING:
-    from compress.stage import Context
-    from compress.types import Artifact, LatencyRatio
+    from compress.core.stage import Context
+    from compress.core.types import Artifact, LatencyRatio
 
 __all__ = ["Wanted", "measured_on", "optimize"]
 

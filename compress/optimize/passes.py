@@ -9,12 +9,12 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from compress.onnxfile.ort_graph import Level, write_optimized
-from compress.onnxfile.tidy import tidy
+from compress.formats.onnx.ort_graph import Level, write_optimized
+from compress.formats.onnx.tidy import tidy
 from compress.optimize.pooling import flatten_in_pooling
 from compress.optimize.saturation import drop_saturated_activations
-from compress.quiet import quiet
-from compress.scratch import scratch_folder
+from compress.support.quiet import quiet
+from compress.support.scratch import scratch_folder
 
 __all__ = ["ONNXRUNTIME_ONLY", "PASSES", "GraphPass", "passes"]
 

@@ -10,12 +10,12 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-from compress.errors import StageError
+from compress.core.errors import StageError
 from compress.optimize.facts import all_nodes
-from compress.quiet import first_line
+from compress.support.quiet import first_line
 
 if TYPE_CHECKING:
-    from compress.target import Target
+    from compress.core.target import Target
 
 __all__ = ["EXECUTABLE_DOMAINS", "opset", "read_source"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from compress.core.types import LatencyRatio
 from compress.optimize.document import Attempt, Optimization
 from compress.optimize.facts import GraphFacts
-from compress.types import LatencyRatio
 
 __all__ = ["attempt_line", "sentence", "table_lines"]
 

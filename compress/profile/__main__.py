@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.arguments import ArgumentParser
-from compress.command import run_command
-from compress.errors import one_line
-from compress.reading import is_folder
+from compress.core.errors import one_line
+from compress.support.arguments import ArgumentParser
+from compress.support.command import run_command
+from compress.support.reading import is_folder
 
 if TYPE_CHECKING:
+    from compress.core.target import Target
     from compress.profile.document import Profile
     from compress.profile.layer import Recording, Source
-    from compress.target import Target
 
 __all__ = ["main"]
 
@@ -83,7 +83,7 @@ def _profile(options: argparse.Namespace) -> int:
 
 
 def _target(name: str | None) -> Target | None:
-    from compress.config import load_target
+    from compress.config.schema import load_target
 
     return None if name is None else load_target(name, [])
 
@@ -115,9 +115,9 @@ def _source(path: Path, options: argparse.Namespace) -> Source:
 
 
 def _write(folder: Path, found: Profile, recording: Recording | None) -> None:
-    from compress.files import write_bytes
     from compress.profile.trace import write_trace
-    from compress.serialize import to_json
+    from compress.support.files import write_bytes
+    from compress.support.serialize import to_json
 
     write_bytes(folder / "profile.json", to_json(found))
     if recording is not None:

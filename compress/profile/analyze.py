@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from compress.errors import ConfigError
+from compress.core.errors import ConfigError
+from compress.core.target import Target
+from compress.core.types import Precision
 from compress.formats.registry import support_of
 from compress.profile.bottleneck import Bottleneck, bound_ms, classify, classify_model, layer_advice, model_advice
 from compress.profile.document import SCHEMA, LayerProfile, ModelProfile, Profile, RooflineProfile
 from compress.profile.layer import LayerTime, Reader, Recording, Settings, Source
 from compress.profile.machine import MachineLimits, measured_limits, published_limits
-from compress.quiet import undisturbed
-from compress.target import Target
-from compress.types import Precision
+from compress.support.quiet import undisturbed
 
 __all__ = ["analyze", "profile"]
 

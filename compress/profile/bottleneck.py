@@ -21,9 +21,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 
+from compress.core.types import Precision
 from compress.profile.layer import LayerTime
 from compress.profile.machine import MachineLimits
-from compress.types import Precision
 
 __all__ = ["Bottleneck", "bound_ms", "classify", "classify_model", "layer_advice", "model_advice"]
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from compress.errors import ConfigError, StageError
+from compress.core.errors import ConfigError, StageError
+from compress.core.quantities import Above, Amount, Count, Finite, Many, Share
 from compress.profile.bottleneck import Bottleneck
-from compress.quantities import Above, Amount, Count, Finite, Many, Share
-from compress.reading import is_file, read_bytes
-from compress.serialize import from_json
+from compress.support.reading import is_file, read_bytes
+from compress.support.serialize import from_json
 
 __all__ = ["SCHEMA", "LayerProfile", "ModelProfile", "Profile", "RooflineProfile", "find_profile", "read_profile"]
 

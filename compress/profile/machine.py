@@ -15,11 +15,11 @@ from typing import Literal
 
 import numpy as np
 
-from compress.errors import ConfigError
+from compress.core.errors import ConfigError
+from compress.core.roofline import Roofline
+from compress.core.target import Target
+from compress.core.types import Precision
 from compress.measure.host import describe_host
-from compress.roofline import Roofline
-from compress.target import Target
-from compress.types import Precision
 
 __all__ = ["MachineLimits", "machine_name", "measured_limits", "published_limits"]
 
@@ -102,8 +102,8 @@ def _copy_gb_s(threads: int) -> float:
 
 def _gemm_gflops(precision: Precision, threads: int) -> float:
     """Square matrix product in ONNX Runtime, with a constant right side, as weights are."""
+    from compress.formats.onnx.runtime import open_session
     from compress.profile.small_graphs import matrix_product
-    from compress.runtimes.onnx import open_session
 
     session = open_session(matrix_product(_MATRIX, precision), threads=threads)
     kind = np.uint8 if precision is Precision.INT8 else np.float32

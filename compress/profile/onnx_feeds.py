@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.errors import ConfigError
-from compress.runtimes.onnx import open_session
+from compress.core.errors import ConfigError
+from compress.formats.onnx.runtime import open_session
 
 if TYPE_CHECKING:
     from pathlib import Path

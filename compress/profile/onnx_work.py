@@ -9,12 +9,12 @@ from pathlib import Path
 
 import onnx
 
+from compress.core.types import Precision
 from compress.formats.onnx.layers import tensor_bytes
 from compress.formats.onnx.macs import node_macs
 from compress.formats.onnx.read import read_graph
 from compress.formats.onnx.weights import constants
 from compress.measure.unmeasured import NotMeasured
-from compress.types import Precision
 
 __all__ = ["Traffic", "Work", "graph_work", "named_model"]
 

@@ -20,7 +20,7 @@ from compress.measure.latency import PairedLatency, paired_latency
 from compress.profile.layer import quickest
 from compress.profile.ort_events import median_us, read_calls
 from compress.profile.small_graphs import tiny_chain
-from compress.scratch import scratch_folder
+from compress.support.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -96,7 +96,7 @@ def _in_turn(first: BoundSession, second: BoundSession, threads: int) -> PairedL
 
 
 def _chain(length: int, inputs: int, threads: int, profile: Path | None = None) -> BoundSession:
-    from compress.runtimes.onnx import open_session
+    from compress.formats.onnx.runtime import open_session
 
     session = open_session(tiny_chain(length, inputs), threads=threads, profile=profile)
     return BoundSession(session, {"x": np.ones(4, np.float32)})

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from compress.errors import StageError
-from compress.plain_json import parse_json
+from compress.core.errors import StageError
+from compress.support.plain_json import parse_json
 
 __all__ = ["Call", "Event", "median_us", "read_calls"]
 

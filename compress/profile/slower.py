@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from compress.core.quantities import Above, Amount
+from compress.core.types import Artifact, Format, Precision
 from compress.profile.diff import matched, plain_name
 from compress.profile.layer import LayerTime, Settings, Source
 from compress.profile.onnx_work import named_model
-from compress.quantities import Above, Amount
-from compress.scratch import scratch_folder
-from compress.types import Artifact, Format, Precision
+from compress.support.scratch import scratch_folder
 
 if TYPE_CHECKING:
-    from compress.target import Target
+    from compress.core.target import Target
 
 __all__ = ["Slowdown", "Slower", "advice", "explain", "slow_parts"]
 
@@ -268,7 +268,7 @@ def _counted(kinds: Sequence[str]) -> str:
 
 def _as_run(artifact: Artifact, threads: int) -> onnx.ModelProto:
     """The graph with the names that its profile has."""
-    from compress.runtimes.onnx import open_session
+    from compress.formats.onnx.runtime import open_session
 
     with scratch_folder() as folder:
         optimized = folder / "optimized.onnx"

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
-from compress.errors import ConfigError
-from compress.files import inside, sha256_file
+from compress.core.errors import ConfigError
+from compress.core.types import Format, InputSpec, Precision
 from compress.formats.registry import by_suffix, supports
-from compress.plain_json import parse_json
 from compress.profile.layer import Source
 from compress.profile.readers import profiled
-from compress.reading import is_file, read_bytes, unreadable
-from compress.serialize import misfit
-from compress.types import Format, InputSpec, Precision
+from compress.support.files import inside, sha256_file
+from compress.support.plain_json import parse_json
+from compress.support.reading import is_file, read_bytes, unreadable
+from compress.support.serialize import misfit
 
 if TYPE_CHECKING:
     from compress.formats.base import FormatSupport

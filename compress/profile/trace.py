@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from compress.files import write_json
 from compress.profile.document import LayerProfile, Profile
 from compress.profile.layer import Span
+from compress.support.files import write_json
 
 __all__ = ["trace_events", "write_trace"]
 

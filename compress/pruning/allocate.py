@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from compress.errors import StageError
+from compress.core.errors import StageError
 from compress.pruning.budget import Budget
 from compress.pruning.cost import total
 from compress.pruning.groups import Group

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from compress.core.types import InputSpec
 from compress.models.watching import watch_one_image
-from compress.types import InputSpec
 
 __all__ = ["HeadAttention", "separate_heads"]
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import torch
 
-from compress.budget import Verdict
+from compress.core.budget import Verdict
+from compress.graph.weights import Weight
 from compress.pruning.root import last_below
 from compress.pruning.sensitivity import Weights
 from compress.pruning.unstructured import prune_smallest
-from compress.weights import Weight
 
 __all__ = ["MOST", "Fitted", "fit_amount"]
 

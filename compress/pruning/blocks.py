@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from compress.graph import call_nodes, capture, parameter_name, tensor_inputs
-from compress.types import InputSpec
+from compress.core.types import InputSpec
+from compress.graph.capture import call_nodes, capture, parameter_name, tensor_inputs
 
 __all__ = ["Block", "Nothing", "drop", "drop_damage", "find_blocks"]
 

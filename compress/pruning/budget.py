@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, computed_field
 
-from compress.errors import Refusal
-from compress.files import sha256_file
-from compress.reading import is_file
-from compress.stage import Context, Stage, maker_of
-from compress.target import Target
-from compress.types import Format, Precision
+from compress.core.errors import Refusal
+from compress.core.stage import Context, Stage, maker_of
+from compress.core.target import Target
+from compress.core.types import Format, Precision
+from compress.support.files import sha256_file
+from compress.support.reading import is_file
 
 if TYPE_CHECKING:
     from compress.pruning.cost import Cost
@@ -112,7 +112,7 @@ class BudgetStage(Stage):
             StageError: `latency_ms` is not below what the network needs already.
             ConfigError: `layer_times` cannot be used.
         """
-        from compress.errors import StageError
+        from compress.core.errors import StageError
         from compress.pruning.cost import total
 
         cost = self._cost(shapes, context.target, lanes)

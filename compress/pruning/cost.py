@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.errors import ConfigError
-from compress.plain_json import NotJson, parse_json
+from compress.core.errors import ConfigError
+from compress.core.roofline import ELEMENT_BYTES, Roofline, published
+from compress.core.target import Target
+from compress.core.types import Precision
 from compress.pruning.shapes import LayerShape
-from compress.reading import read_text
-from compress.roofline import ELEMENT_BYTES, Roofline, published
-from compress.target import Target
-from compress.types import Precision
+from compress.support.plain_json import NotJson, parse_json
+from compress.support.reading import read_text
 
 __all__ = ["Cost", "Estimated", "Measured", "macs", "parameters", "read_layer_times", "total"]
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from compress.errors import ModelError
-from compress.graph import capture, constant, static_batch_reason
-from compress.runtimes import usable_cores
-from compress.runtimes.torch import TorchRunner
-from compress.types import Artifact
-from compress.weights import Weight, compute_weights
+from compress.core.errors import ModelError
+from compress.core.types import Artifact
+from compress.formats.runtimes import usable_cores
+from compress.formats.torch.runtime import TorchRunner
+from compress.graph.capture import capture, constant, static_batch_reason
+from compress.graph.weights import Weight, compute_weights
 
 __all__ = ["FromLayer", "runner_from"]
 

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compress.errors import StageError
+from compress.core.errors import StageError
+from compress.core.stage import Batch
 from compress.pruning.groups import ChannelGroup, Group, HeadGroup
 from compress.pruning.network import Network
-from compress.stage import Batch
 
 if TYPE_CHECKING:
     from torch_pruning.pruner.importance import Importance

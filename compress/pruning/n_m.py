@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from compress.weights import Weight
+from compress.graph.weights import Weight
 
 __all__ = ["along_inputs", "follows", "prune_n_m", "why_not"]
 

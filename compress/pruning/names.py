@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from compress.errors import StageError, names_near
+from compress.core.errors import StageError, names_near
 
 __all__ = ["enclosing", "matching", "matching_any", "require_matches"]
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx, nn
 
-from compress.errors import StageError
+from compress.core.errors import StageError
+from compress.core.types import InputSpec
 from compress.models.watching import watch_one_image
 from compress.pruning.attention import separate_heads
 from compress.pruning.groups import ChannelGroup, Group, channel_groups, head_groups, provable
 from compress.pruning.names import matching, require_matches
 from compress.pruning.shapes import LayerShape, layer_shapes
-from compress.quiet import first_line
-from compress.types import InputSpec
+from compress.support.quiet import first_line
 
 if TYPE_CHECKING:
     from torch_pruning import DependencyGraph

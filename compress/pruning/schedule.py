@@ -7,9 +7,9 @@ from typing import Literal
 
 from torch import nn
 
+from compress.graph.weights import Weight, compute_weights
 from compress.pruning.unstructured import prune_smallest
 from compress.training.masks import KeepZeros
-from compress.weights import Weight, compute_weights
 
 __all__ = ["GradualPruning", "Ramp"]
 

@@ -11,10 +11,10 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from compress.graph.weights import Weight
 from compress.pruning.allocate import Candidate
 from compress.pruning.unstructured import prune_smallest
 from compress.training.validate import Validation
-from compress.weights import Weight
 
 __all__ = ["Channels", "Curve", "CurveDamage", "Point", "Scanned", "Weights", "scan", "shares_within"]
 

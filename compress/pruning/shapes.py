@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from compress.core.types import InputSpec
 from compress.models.watching import watch_one_image
 from compress.pruning.attention import HeadAttention
-from compress.types import InputSpec
 
 __all__ = ["Cut", "LayerShape", "layer_shapes"]
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from compress.errors import StageError
+from compress.core.errors import StageError
+from compress.graph.weights import Weight, compute_weights, named_tensors
 from compress.pruning.names import enclosing, matching_any, require_matches
-from compress.weights import Weight, compute_weights, named_tensors
 
 __all__ = ["prunable_weights", "prune_smallest"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from compress.errors import StageError
-from compress.stage import Batch, Context
+from compress.core.errors import StageError
+from compress.core.stage import Batch, Context
+from compress.core.types import Artifact
 from compress.training.validate import Validation, validate, validate_source
-from compress.types import Artifact
 
 __all__ = ["Judge"]
 

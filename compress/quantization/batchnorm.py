@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from compress.graph import bind, call_nodes, constant, layer_name, only_user, parameter_name
+from compress.graph.capture import bind, call_nodes, constant, layer_name, only_user, parameter_name
 
 __all__ = ["Pair", "find_pairs", "fold_graph", "fold_module"]
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import torch
 from torch import fx, nn
 
-from compress.graph import bind, call_nodes, constant, parameter_name
-from compress.quantization.operators import WEIGHTED, kind_of
-from compress.torch_internals import OpOverload
+from compress.graph.capture import bind, call_nodes, constant, parameter_name
+from compress.graph.operators import WEIGHTED, kind_of
+from compress.support.torch_internals import OpOverload
 
 __all__ = ["computed_layers", "fold_parameters"]
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import fx, nn
 
-from compress.graph import bind, call_nodes, constant, parameter_name
-from compress.quantization.operators import bias_of, weight_of
+from compress.graph.capture import bind, call_nodes, constant, parameter_name
+from compress.graph.operators import bias_of, weight_of
 from compress.quantization.ptq import calibrate, quantizers
 from compress.quantization.tensor_quantizer import Mode, TensorQuantizer
 from compress.training.device import home_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.onnxfile.ort_graph import optimized_graph
+from compress.formats.onnx.ort_graph import optimized_graph
 
 if TYPE_CHECKING:
     import onnx

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import fx, nn
 
-from compress.errors import StageError
-from compress.torch_internals import OpOverload
+from compress.core.errors import StageError
+from compress.support.torch_internals import OpOverload
 
 __all__ = ["FLOAT16_MAX", "HalfInside", "to_half"]
 

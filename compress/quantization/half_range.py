@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import fx, nn
 from torch.fx.node import Argument
 
-from compress.errors import StageError
-from compress.graph import bind, constant, layer_name
-from compress.parity import TOLERANCES, FidelityMeter
+from compress.core.errors import StageError
+from compress.core.types import Precision
+from compress.formats.parity import TOLERANCES, FidelityMeter
+from compress.graph.capture import bind, constant, layer_name
 from compress.quantization.half import FLOAT16_MAX
-from compress.torch_internals import OpOverload
-from compress.types import Precision
+from compress.support.torch_internals import OpOverload
 
 __all__ = ["Beyond", "check_half", "overflows", "saturated"]
 

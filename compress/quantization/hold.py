@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from compress.budget import Verdict, in_points
+from compress.core.budget import Verdict, in_points
 from compress.quantization.ladder import Made, Rung, climb, in_words
 from compress.quantization.rung_names import RungName
 from compress.quantization.rungs import Bench, build_rungs

@@ -13,10 +13,10 @@ from typing import Literal
 
 from torch import fx
 
-from compress.budget import Limits, Verdict
+from compress.core.budget import Limits, Verdict
+from compress.core.stage import Progress
 from compress.quantization.placement import Recipe
 from compress.quantization.static import Recovery
-from compress.stage import Progress
 
 __all__ = ["Climb", "Made", "Rung", "RungRecord", "Settings", "climb", "in_words"]
 

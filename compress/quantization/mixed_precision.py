@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from compress.core.roofline import Roofline, published
+from compress.core.target import Target
+from compress.core.types import Precision
 from compress.quantization.sensitivity import LayerSensitivity
-from compress.roofline import Roofline, published
-from compress.target import Target
-from compress.types import Precision
 
 __all__ = ["Cost", "ExtraMilliseconds", "MixedChoice", "choose_float_layers", "extra_bytes"]
 

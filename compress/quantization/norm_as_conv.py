@@ -12,10 +12,10 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from compress.graph import bind, call_nodes, constant, only_user
+from compress.graph.capture import bind, call_nodes, constant, only_user
+from compress.graph.operators import bias_of
 from compress.quantization.integer_forms.stored import rewritable, set_layer
-from compress.quantization.operators import bias_of
-from compress.torch_internals import OpOverload
+from compress.support.torch_internals import OpOverload
 
 __all__ = ["normalizations_as_convs"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from compress.graph import bind, call_nodes
+from compress.graph.capture import bind, call_nodes
 
 __all__ = ["numbers_as_tensors"]
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import field_validator
 
-from compress.errors import ModelError, Refusal, nearest
+from compress.core.errors import ModelError, Refusal, nearest
+from compress.core.stage import Context, Stage, maker_of
+from compress.core.target import Target
+from compress.core.types import Artifact, Format, Precision
 from compress.formats.registry import open_file
 from compress.quantization.observers import observer_names
 from compress.quantization.policy import Policy, load_policy, policy_names
-from compress.stage import Context, Stage, maker_of
-from compress.target import Target
-from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -99,8 +99,8 @@ class StaticOptions(Stage):
             ModelError: the artifact cannot be imported or captured.
             ParityError: the graph does not compute what the artifact does; names the first layer that differs.
         """
-        from compress.gates.form import require_equal_graph
         from compress.quantization.ptq import float_graph
+        from compress.verify.form import require_equal_graph
 
         graph = float_graph(float_module(artifact), artifact.input, self.policy(context.target, context.name))
         require_equal_graph(artifact, graph, context.splits.calibration)
@@ -136,8 +136,8 @@ def single_image_reason(graph: fx.GraphModule, artifact: Artifact) -> str | None
     Batches are used where they were seen to give what their images give alone. A module was looked at when it was
     loaded; the import of a file that is fixed to a batch of one is looked at here.
     """
-    from compress.graph import static_batch_reason
-    from compress.models.probe import probe_module
+    from compress.graph.capture import static_batch_reason
+    from compress.graph.probe import probe_module
 
     captured = static_batch_reason(graph)
     if captured is not None or artifact.dynamic_batch:

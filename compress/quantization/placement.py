@@ -10,12 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx
 
-from compress.graph import call_nodes, constant, layer_name, only_user
-from compress.quantization.grid import activation_grid, weight_grid
-from compress.quantization.observers.base import RangeObserver
-from compress.quantization.observers.min_max import MinMax
-from compress.quantization.op_kind import OpKind
-from compress.quantization.operators import (
+from compress.graph.capture import call_nodes, constant, layer_name, only_user
+from compress.graph.op_kind import OpKind
+from compress.graph.operators import (
     WEIGHTED,
     activations,
     bias_of,
@@ -25,6 +22,9 @@ from compress.quantization.operators import (
     pads_with_another_value,
     weight_of,
 )
+from compress.quantization.grid import activation_grid, weight_grid
+from compress.quantization.observers.base import RangeObserver
+from compress.quantization.observers.min_max import MinMax
 from compress.quantization.policy import FixedRange, Guard, OpRule, Output, Policy
 from compress.quantization.pt2e import (
     Q_ANNOTATION_KEY,

@@ -14,9 +14,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from compress.errors import ConfigError, nearest
-from compress.plain_yaml import parse_yaml
-from compress.quantization.op_kind import OpKind
+from compress.core.errors import ConfigError, nearest
+from compress.graph.op_kind import OpKind
+from compress.support.plain_yaml import parse_yaml
 
 __all__ = [
     "FixedRange",

@@ -2,7 +2,7 @@
 
 from torch import fx
 
-from compress.quiet import quiet
+from compress.support.quiet import quiet
 
 with quiet():
     from torchao.quantization.pt2e.observer import ObserverBase

@@ -13,15 +13,16 @@ from collections.abc import Collection, Iterable
 import torch
 from torch import fx, nn
 
-from compress.errors import StageError
-from compress.graph import call_nodes, capture, constant, layer_name
+from compress.core.errors import StageError
+from compress.core.types import InputSpec
+from compress.graph.capture import call_nodes, capture, constant, layer_name
+from compress.graph.op_kind import OpKind
+from compress.graph.operators import WEIGHTED, kind_of, lossless_range
 from compress.quantization.batchnorm import fold_graph
 from compress.quantization.computed_weights import fold_parameters
 from compress.quantization.integer_forms import expand
 from compress.quantization.joins import share_where_free
 from compress.quantization.number_operands import numbers_as_tensors
-from compress.quantization.op_kind import OpKind
-from compress.quantization.operators import WEIGHTED, kind_of, lossless_range
 from compress.quantization.placement import (
     PlacementQuantizer,
     Recipe,
@@ -40,8 +41,7 @@ from compress.quantization.tensor_quantizer import (
     TensorQuantizer,
     one_dequantize_per_reader,
 )
-from compress.quiet import quiet
-from compress.types import InputSpec
+from compress.support.quiet import quiet
 
 __all__ = [
     "calibrate",

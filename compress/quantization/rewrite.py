@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from compress.graph import call_nodes
-from compress.quantization.operators import bias_of
+from compress.graph.capture import call_nodes
+from compress.graph.operators import bias_of
 
 __all__ = ["rewrite_for_kernels"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import fx
 
-from compress.budget import Verdict
+from compress.core.budget import Verdict
 from compress.quantization.ladder import Made
 
 __all__ = ["better_rounding"]

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from torch import fx
 
-from compress.budget import Limits, Verdict
+from compress.core.budget import Limits, Verdict
+from compress.core.stage import Progress, Splits
+from compress.core.types import Artifact
 from compress.quantization.fake_quant import FrozenBatchNorm, make_trainable, settle, start
 from compress.quantization.ladder import Made, Rung, Settings
 from compress.quantization.mixed_precision import Cost, choose_float_layers
@@ -21,7 +23,6 @@ from compress.quantization.ptq import convert
 from compress.quantization.rung_names import RungName
 from compress.quantization.sensitivity import SENSITIVITY_BATCHES, LayerSensitivity, measure_sensitivity
 from compress.quantization.static import Calibrated, CalibrationImages, Equalize, quantize
-from compress.stage import Progress, Splits
 from compress.training.augment import Augment
 from compress.training.loop import train
 from compress.training.masks import KeepZeros
@@ -30,7 +31,6 @@ from compress.training.prepare import source_or
 from compress.training.samples import Samples
 from compress.training.shuffle import Shuffled
 from compress.training.validate import validate_source
-from compress.types import Artifact
 
 __all__ = ["Bench", "build_rungs"]
 

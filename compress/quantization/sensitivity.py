@@ -9,11 +9,11 @@ from itertools import islice
 import torch
 from torch import fx
 
-from compress.errors import StageError, nearest
-from compress.graph import call_nodes, constant, layer_name
-from compress.parity import FidelityMeter
-from compress.quantization.op_kind import OpKind
-from compress.quantization.operators import WEIGHTED, kind_of
+from compress.core.errors import StageError, nearest
+from compress.formats.parity import FidelityMeter
+from compress.graph.capture import call_nodes, constant, layer_name
+from compress.graph.op_kind import OpKind
+from compress.graph.operators import WEIGHTED, kind_of
 from compress.quantization.ptq import quantizers
 from compress.quantization.simulation import switched
 from compress.quantization.tensor_quantizer import Follower, Mode, TensorQuantizer

@@ -21,15 +21,15 @@ from typing import Literal, TypeAlias
 import torch
 from torch import fx
 
-from compress.errors import ParityError, StageError, names_near
-from compress.graph import call_nodes, layer_name
-from compress.parity import TOLERANCES, FidelityMeter
+from compress.core.errors import ParityError, StageError, names_near
+from compress.core.stage import Progress, Split
+from compress.core.types import Precision
+from compress.formats.parity import TOLERANCES, FidelityMeter
+from compress.graph.capture import call_nodes, layer_name
 from compress.quantization.joins import narrow_parts
 from compress.quantization.placement import PlacementQuantizer, Recipe
 from compress.quantization.ptq import calibrate, prepare, set_mode
 from compress.quantization.tensor_quantizer import Mode
-from compress.stage import Progress, Split
-from compress.types import Precision
 
 __all__ = ["Calibrated", "CalibrationImages", "Equalize", "Recovery", "layers_matching", "quantize"]
 

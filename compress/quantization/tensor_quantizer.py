@@ -14,8 +14,8 @@ import torch
 from torch import fx
 from torch.fx.node import Argument
 
-from compress.errors import StageError
-from compress.graph import bind, constant, parameter_name
+from compress.core.errors import StageError
+from compress.graph.capture import bind, constant, parameter_name
 from compress.quantization.grid import Grid
 from compress.quantization.observers.base import RangeObserver
 from compress.quantization.policy import FixedRange

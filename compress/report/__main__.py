@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress.arguments import ArgumentParser
-from compress.command import run_command
-from compress.errors import ConfigError
-from compress.reading import is_folder
+from compress.core.errors import ConfigError
+from compress.support.arguments import ArgumentParser
+from compress.support.command import run_command
+from compress.support.reading import is_folder
 
 __all__ = ["main"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from compress.errors import one_line
+from compress.core.errors import one_line
+from compress.core.types import Measurement
 from compress.measure.comparable import label, time_ratio, why_not_comparable
 from compress.measure.drift import Drift
 from compress.report.compare import feed_of
@@ -24,7 +25,6 @@ from compress.report.text import (
 from compress.results.device import DeviceRow, DeviceRun
 from compress.results.energy import energy
 from compress.results.report import Report
-from compress.types import Measurement
 
 __all__ = ["CHANGES", "COLUMNS", "DRIFT", "Cell", "Column", "Head", "asked", "change_rows", "device_heads"]
 __all__ += ["device_rows", "drift_rows", "run_cells", "stage_cell"]

@@ -9,8 +9,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from compress.errors import one_line
-from compress.estimate.roofline import Estimate
+from compress.core.errors import one_line
+from compress.measure.estimate.roofline import Estimate
 from compress.report.columns import Cell, device_heads, device_rows
 from compress.report.text import ms_text
 from compress.results.device import DeviceResult, DeviceRun

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from compress.errors import one_line
+from compress.core.errors import one_line
 from compress.report.columns import (
     COLUMNS,
     DRIFT,

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.errors import ConfigError
-from compress.files import write_bytes
-from compress.reading import is_file, is_folder, read_bytes
+from compress.core.errors import ConfigError
 from compress.report.markdown import comparison_markdown, run_markdown
 from compress.results.manifest import update_files
 from compress.results.multirun import MULTIRUN, Failure, read_multirun, save_multirun
 from compress.results.report import REPORT, Report
+from compress.support.files import write_bytes
+from compress.support.reading import is_file, is_folder, read_bytes
 
 if TYPE_CHECKING:
     from compress.report.html.blocks import Page

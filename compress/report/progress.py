@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from compress.errors import one_line
-from compress.quiet import pausable
+from compress.core.errors import one_line
 from compress.report.text import seconds_text
-from compress.signals import require_uninterrupted
+from compress.support.quiet import pausable
+from compress.support.signals import require_uninterrupted
 
 __all__ = ["RichProgress", "Verbosity", "details_to"]
 

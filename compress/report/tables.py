@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from compress.core.types import Measurement
 from compress.measure.drift import Drift
 from compress.report.columns import (
     CHANGES,
@@ -23,7 +24,6 @@ from compress.report.columns import (
 )
 from compress.report.compare import final_row
 from compress.results.report import Report
-from compress.types import Measurement
 
 __all__ = ["FULL_WIDTH", "changes_table", "comparison_table", "drift_table", "measurements_table"]
 

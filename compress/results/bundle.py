@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from compress.errors import ConfigError, StageError
-from compress.files import inside, sha256_file
-from compress.quantities import Count, Few, Finite, Many, Positive
-from compress.reading import is_file, read_bytes
-from compress.serialize import from_json
-from compress.types import Format, InputSpec, Precision, Scaling
+from compress.core.errors import ConfigError, StageError
+from compress.core.quantities import Count, Few, Finite, Many, Positive
+from compress.core.types import Format, InputSpec, Precision, Scaling
+from compress.support.files import inside, sha256_file
+from compress.support.reading import is_file, read_bytes
+from compress.support.serialize import from_json
 
 __all__ = ["MANIFEST", "SCHEMA_VERSION", "Bundle", "BundleFile", "BundleModel", "Expected", "Golden", "Manifest"]
 __all__ += ["read_bundle"]

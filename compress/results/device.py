@@ -8,10 +8,10 @@ from itertools import pairwise
 
 from pydantic import JsonValue
 
-from compress.errors import DeviceError, StageError, one_line
-from compress.quantities import Amount, Count, Few, Finite, Milliseconds, Positive, Share
+from compress.core.errors import DeviceError, StageError, one_line
+from compress.core.quantities import Amount, Count, Few, Finite, Milliseconds, Positive, Share
 from compress.results.bundle import Bundle
-from compress.serialize import from_json
+from compress.support.serialize import from_json
 
 __all__ = ["DeviceFacts", "DeviceLatency", "DeviceResult", "DeviceRow", "DeviceRun", "DeviceState", "GoldenCheck"]
 __all__ += ["read_result"]

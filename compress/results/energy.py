@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from compress.intervals import t95
+from compress.core.intervals import t95
 from compress.results.device import DeviceRow
 
 __all__ = ["Energy", "energy"]

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from compress.files import sha256_file, write_in_order
-from compress.quantities import Count, Many
-from compress.reading import is_file, read_bytes
-from compress.scratch import locked, unfinished
-from compress.serialize import from_json, to_json
-from compress.types import Format, InputSpec, Port, Precision, Scaling
+from compress.core.quantities import Count, Many
+from compress.core.types import Format, InputSpec, Port, Precision, Scaling
+from compress.support.files import sha256_file, write_in_order
+from compress.support.reading import is_file, read_bytes
+from compress.support.scratch import locked, unfinished
+from compress.support.serialize import from_json, to_json
 
 __all__ = ["MANIFEST", "FileRecord", "Manifest", "delivered_files", "file_record", "update_files"]
 

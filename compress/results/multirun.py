@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from compress.errors import ConfigError, StageError
-from compress.files import assemble, inside, write_in_order
-from compress.quantities import Few
-from compress.reading import read_bytes
-from compress.serialize import from_json, to_json
+from compress.core.errors import ConfigError, StageError
+from compress.core.quantities import Few
+from compress.support.files import assemble, inside, write_in_order
+from compress.support.reading import read_bytes
+from compress.support.serialize import from_json, to_json
 
 __all__ = ["MULTIRUN", "Failure", "Multirun", "read_multirun", "save_multirun"]
 

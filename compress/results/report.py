@@ -12,21 +12,21 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import JsonValue
 
-from compress.budget import Outcome
-from compress.chance import AtChance
-from compress.errors import ConfigError, StageError
-from compress.estimate.roofline import Estimate
+from compress.core.budget import Outcome
+from compress.core.chance import AtChance
+from compress.core.errors import ConfigError, StageError
+from compress.core.quantities import Amount, Count, Few, Many
+from compress.core.stage import LeftOut
+from compress.core.types import Measurement
 from compress.measure.drift import Drift
+from compress.measure.estimate.roofline import Estimate
 from compress.measure.host import Host
 from compress.measure.ranges import TensorRange
-from compress.plain_json import NotJson, parse_json
 from compress.profile.slower import Slower
-from compress.quantities import Amount, Count, Few, Many
 from compress.results.device import DeviceRun
 from compress.results.worded import with_caveats
-from compress.serialize import from_json, to_json
-from compress.stage import LeftOut
-from compress.types import Measurement
+from compress.support.plain_json import NotJson, parse_json
+from compress.support.serialize import from_json, to_json
 
 __all__ = ["REPORT", "SCHEMA_VERSION", "Report", "ReportFile", "SplitSummary"]
 

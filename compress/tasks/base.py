@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from compress.errors import ConfigError, StageError, nearest
-from compress.io import Array, Arrays, Frame, Signature, Target, TensorSpec
+from compress.core.errors import ConfigError, StageError, nearest
+from compress.core.io import Array, Arrays, Frame, Signature, Target, TensorSpec
 
 __all__ = [
     "Agreement",

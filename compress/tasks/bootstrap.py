@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.errors import StageError
-from compress.intervals import paired_interval, wilson_interval
+from compress.core.errors import StageError
+from compress.core.intervals import paired_interval, wilson_interval
 from compress.tasks.base import Evaluator, Score
 
 __all__ = ["RESAMPLES", "change", "score"]

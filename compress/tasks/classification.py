@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.errors import ConfigError, DataError
-from compress.io import Array, Arrays, Frame, Signature, Target
+from compress.core.errors import ConfigError, DataError
+from compress.core.io import Array, Arrays, Frame, Signature, Target
 from compress.tasks.base import Agreement, ClassScore, Evaluator, Metric, Task, finite_output, sample_name, shown
 
 __all__ = ["TOP1", "TOP5", "ClassificationEvaluator", "ClassificationTask"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.errors import ParityError
-from compress.io import Array, Arrays
+from compress.core.errors import ParityError
+from compress.core.io import Array, Arrays
 
 __all__ = ["ClosenessMeter", "OutputCloseness", "same_answers"]
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.errors import ConfigError
-from compress.io import Arrays, Frame, Signature, Target
+from compress.core.errors import ConfigError
+from compress.core.io import Arrays, Frame, Signature, Target
 from compress.tasks.base import Agreement, Evaluator, Task, finite_output
 from compress.tasks.closeness import same_answers
 

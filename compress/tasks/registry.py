@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from compress.errors import ConfigError, nearest
+from compress.core.errors import ConfigError, nearest
 from compress.tasks.audio_classification import AudioClassificationTask
 from compress.tasks.base import Task
 from compress.tasks.classification import ClassificationTask

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from compress.errors import ConfigError, DataError
-from compress.io import Arrays, Frame, Signature, Target
+from compress.core.errors import ConfigError, DataError
+from compress.core.io import Arrays, Frame, Signature, Target
 from compress.tasks.base import Agreement, Evaluator, Metric, Task, finite_output, sample_name, shown
 
 __all__ = ["MAE", "R2", "RMSE", "RegressionEvaluator", "RegressionTask"]

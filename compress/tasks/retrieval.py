@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from compress.errors import ConfigError
-from compress.io import Array, Arrays, Frame, Signature, Target
+from compress.core.errors import ConfigError
+from compress.core.io import Array, Arrays, Frame, Signature, Target
 from compress.tasks.base import Agreement, Evaluator, Metric, Task, finite_output, shown
 from compress.tasks.classification import label_array
 

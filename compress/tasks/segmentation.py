@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.errors import ConfigError, DataError
-from compress.io import Array, Arrays, Frame, Mask, Signature, Target, TensorSpec
+from compress.core.errors import ConfigError, DataError
+from compress.core.io import Array, Arrays, Frame, Mask, Signature, Target, TensorSpec
 from compress.tasks.base import (
     Agreement,
     ClassScore,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.stage import Batch
+from compress.core.stage import Batch
 from compress.training.options import Padding
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from compress.graph import parameter_name
-from compress.stage import Batch
+from compress.core.stage import Batch
+from compress.graph.capture import parameter_name
 from compress.training.device import home_of
 from compress.training.forward import on_device
 from compress.training.mode import batchnorm_nodes, set_batchnorm_training, set_training

@@ -10,7 +10,7 @@ from typing import TypedDict, cast
 
 import torch
 
-from compress.files import write_bytes
+from compress.support.files import write_bytes
 from compress.training.device import RandomState
 from compress.training.learner import LearnerState, Weights
 

@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import nn
 
-from compress.errors import StageError
+from compress.core.errors import StageError
 from compress.training.options import Device
 
 __all__ = ["RandomState", "autocast_dtype", "choose_device", "home_of", "random_state", "restore_random", "seeded"]

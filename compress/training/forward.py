@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from compress.errors import DataError, StageError
-from compress.stage import Batch
+from compress.core.errors import DataError, StageError
+from compress.core.stage import Batch
 
 if TYPE_CHECKING:
     import numpy as np

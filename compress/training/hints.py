@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from compress.errors import StageError, names_near
+from compress.core.errors import StageError, names_near
 from compress.models.watching import watched
 
 __all__ = ["hint_loss", "outputs_of", "require_parts"]

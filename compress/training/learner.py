@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compress.stage import Batch
+from compress.core.stage import Batch
 from compress.training.average import WeightAverage
 from compress.training.device import autocast_dtype
 from compress.training.distill import distillation_loss

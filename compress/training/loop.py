@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compress.errors import StageError
-from compress.models.digest import tensors_digest
-from compress.observe import observe
-from compress.stage import Batch, Progress
+from compress.core.errors import StageError
+from compress.core.stage import Batch, Progress
+from compress.formats.digest import tensors_digest
+from compress.support.observe import observe
 from compress.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from compress.training.device import choose_device, home_of, random_state, restore_random, seeded
 from compress.training.hooks import Hook

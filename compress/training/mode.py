@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import fx, nn
 
-from compress.errors import StageError
+from compress.core.errors import StageError
 
 __all__ = ["batchnorm_nodes", "set_batchnorm_training", "set_training"]
 

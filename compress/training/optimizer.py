@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from compress.errors import StageError
+from compress.core.errors import StageError
 from compress.training.options import TrainOptions
 
 __all__ = ["build_optimizer", "set_rate"]

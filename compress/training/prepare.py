@@ -7,13 +7,13 @@ import copy
 import torch
 from torch import nn
 
-from compress.errors import StageError
-from compress.quiet import first_line
-from compress.stage import Context
+from compress.core.errors import StageError
+from compress.core.stage import Context
+from compress.core.types import Artifact, Format, Precision
+from compress.support.quiet import first_line
 from compress.training.device import home_of
 from compress.training.forward import logits_of
 from compress.training.mode import set_training
-from compress.types import Artifact, Format, Precision
 
 __all__ = ["require_batches", "source_or", "source_teacher", "trainable_copy"]
 

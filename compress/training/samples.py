@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from compress.stage import Batch, Split
+from compress.core.stage import Batch, Split
 
 __all__ = ["CACHE_BYTES", "Samples"]
 

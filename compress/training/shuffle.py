@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from compress.stage import Batch
+from compress.core.stage import Batch
 from compress.training.augment import Augment, augmented
 from compress.training.samples import Samples
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter, ValidationInfo, field_validator, model_validator
 
-from compress.errors import StageError
-from compress.stage import Context, Stage
+from compress.core.errors import StageError
+from compress.core.stage import Context, Stage
+from compress.core.types import Artifact, Format
 from compress.training.options import Device, Optimizer, Padding, TrainOptions
-from compress.types import Artifact, Format
 
 if TYPE_CHECKING:
     from torch import nn

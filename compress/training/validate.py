@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compress.errors import DataError
-from compress.stage import Batch
+from compress.core.errors import DataError
+from compress.core.stage import Batch
 from compress.training.device import home_of
 from compress.training.forward import logits_of, on_device, require_scores
 from compress.training.mode import set_training
 
 if TYPE_CHECKING:
-    from compress.types import Artifact
+    from compress.core.types import Artifact
 
 __all__ = ["Validation", "beside_source", "validate", "validate_source"]
 
@@ -66,7 +66,7 @@ def validate_source(source: Artifact | None, batches: Iterable[Batch]) -> Valida
     """
     if source is None:
         return None
-    from compress import runtimes
+    from compress.formats import runtimes
 
     run = runtimes.load(source, threads=os.cpu_count() or 1)
 

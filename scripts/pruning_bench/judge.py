@@ -9,13 +9,13 @@ from bench_common import Bar, at_least, at_most
 from bench_networks import load, nets
 from rich.table import Table
 
-from compress import runtimes
+from compress.core.stage import Split
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.formats import runtimes
 from compress.formats.onnx.weights import onnx_sparsity
 from compress.formats.size import file_size
 from compress.measure.host import describe_host
 from compress.measure.latency import PairedLatency, one_sample, paired_latency
-from compress.stage import Split
-from compress.types import Artifact, Format, InputSpec, Precision
 from pruning_bench.workshop import (
     CIFAR,
     TORCHVISION,

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from bench_networks import load, nets
 
-from compress import runtimes
-from compress.stage import Stage
+from compress.core.stage import Stage
+from compress.core.types import Artifact
+from compress.formats import runtimes
 from compress.stages.prune.depth import Depth
 from compress.stages.prune.gradual import Gradual
 from compress.stages.prune.semi_structured import SemiStructured
@@ -21,7 +22,6 @@ from compress.stages.prune.structured import Structured
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.stages.quantize.qat import Qat
 from compress.stages.recover.finetune import Finetune
-from compress.types import Artifact
 from pruning_bench.workshop import TORCHVISION, Effort, Lines, Made, NoiseSplits, Workshop, console
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from compress.config import load_target
-from compress.stage import Context, Progress, Split, Splits, Stage
+from compress.config.schema import load_target
+from compress.core.stage import Context, Progress, Split, Splits, Stage
+from compress.core.types import Artifact, InputSpec, Precision
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
 from compress.training.validate import validate
-from compress.types import Artifact, InputSpec, Precision
 
 console = Console()
 CIFAR = InputSpec((3, 32, 32))
@@ -120,7 +120,7 @@ class NoiseSplit:
         return 8
 
     def batches(self, size, *, order=None):  # noqa: ANN001, ANN201 - as in the protocol
-        from compress.stage import Batch
+        from compress.core.stage import Batch
 
         images = np.random.default_rng(0).standard_normal((8, 3, 224, 224), dtype=np.float32)
         for start in range(0, 8, size):

@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import nn
 
-from compress import runtimes
-from compress.config import load_target
-from compress.onnxfile.calibration_cache import calibration_cache
+from compress.config.schema import load_target
+from compress.core.stage import Batch, Context
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.formats import runtimes
+from compress.formats.onnx.calibration_cache import calibration_cache
 from compress.report.progress import RichProgress
-from compress.stage import Batch, Context
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.training.batchnorm import reestimate
-from compress.types import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((3, 224, 224))
 CALIBRATION_IMAGES = 32

@@ -1,7 +1,7 @@
 """Build and time every engine on a real GPU; results are written after each, so that a run that is stopped is no loss.
 
 Runs where only Python 3.10, numpy and TensorRT 8.5 are: no torch, no onnx. Engines are built by the device's own
-build_engine.py and run by compress.runtimes.tensorrt.
+build_engine.py and run by compress.formats.tensorrt.runtime.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from compress.core.types import Precision  # noqa: E402
 from compress.device.agent.builder.network import build  # noqa: E402  the device's own
 from compress.device.agent.builder.plans import Plan  # noqa: E402
-from compress.engine.race import Candidate, describe, fastest, race  # noqa: E402
-from compress.parity import TOLERANCES  # noqa: E402
-from compress.runtimes.cuda import DeviceBuffer, Stream, open_gpu  # noqa: E402
-from compress.runtimes.tensorrt import interleaved, load_engine  # noqa: E402
-from compress.types import Precision  # noqa: E402
+from compress.formats.parity import TOLERANCES  # noqa: E402
+from compress.formats.tensorrt.cuda import DeviceBuffer, Stream, open_gpu  # noqa: E402
+from compress.formats.tensorrt.race import Candidate, describe, fastest, race  # noqa: E402
+from compress.formats.tensorrt.runtime import interleaved, load_engine  # noqa: E402
 
 TACTICS = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
 """The others call cuBLAS and cuDNN, which stand-ins replace where those of TensorRT 8's time are missing."""

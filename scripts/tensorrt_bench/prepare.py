@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from compress.onnxfile.float_twin import float_twin
+from compress.formats.onnx.float_twin import float_twin
 
 
 def two_of_four(model: onnx.ModelProto) -> None:

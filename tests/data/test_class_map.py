@@ -7,11 +7,11 @@ import pytest
 from doubles import GRAY
 from PIL import Image
 
+from compress.core.errors import DataError
 from compress.data import load_splits
 from compress.data.class_map import number_classes
 from compress.data.configs import ImageFolderData, NamedClasses
 from compress.data.splits import require_classes
-from compress.errors import DataError
 
 FOLDERS = ("goldfish", "n01440764", "tabby_cat")
 NAMES = ("tench", "Goldfish", "shark", "tabby cat", "crane", "crane")

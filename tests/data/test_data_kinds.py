@@ -14,9 +14,9 @@ from doubles import ROOT
 from PIL import Image
 from pydantic import TypeAdapter
 
+from compress.core.errors import DataError
+from compress.core.types import InputSpec
 from compress.data import DataConfig, NpzData, load_splits
-from compress.errors import DataError
-from compress.types import InputSpec
 
 CONFIG = TypeAdapter(DataConfig)
 SMALL = InputSpec((3, 8, 8), "rgb", (0.0,) * 3, (1.0,) * 3)

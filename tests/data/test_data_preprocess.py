@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
+from compress.core.errors import DataError
+from compress.core.types import InputSpec, Scaling
 from compress.data.configs import NpzData
 from compress.data.load import load_splits
 from compress.data.preprocess import Preprocess
-from compress.errors import DataError
-from compress.types import InputSpec, Scaling
 
 KINDS = ("bilinear", "bicubic", "nearest")
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+from compress.core.errors import DataError
+from compress.core.types import InputSpec
 from compress.data import DataConfig, load_splits
-from compress.errors import DataError
 from compress.models.configs import InputConfig, TorchvisionModel
-from compress.types import InputSpec
 
 CONFIG = TypeAdapter(DataConfig)
 SMALL = InputSpec((3, 8, 8), "rgb", (0.0,) * 3, (1.0,) * 3)

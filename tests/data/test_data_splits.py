@@ -8,14 +8,14 @@ from doubles import GRAY
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compress.core.errors import DataError
+from compress.core.types import InputSpec
 from compress.data import DigitsData, load_splits
 from compress.data.configs import SplitOptions
 from compress.data.digits import held_out, read_digits
 from compress.data.preprocess import Preprocess
 from compress.data.source import ArraySource
 from compress.data.splits import divide, require_classes
-from compress.errors import DataError
-from compress.types import InputSpec
 
 PREPROCESS = Preprocess(GRAY)
 NAMES = ("calibration", "validation", "finetune", "evaluation")

@@ -7,11 +7,11 @@ import pytest
 from doubles import GRAY
 from PIL import Image
 
+from compress.core.types import InputSpec
 from compress.data.decoded import Decoded
 from compress.data.preprocess import Preprocess
 from compress.data.source import ArraySource
 from compress.data.splits import SampleSplit
-from compress.types import InputSpec
 
 
 def counted(images):

@@ -12,7 +12,7 @@ import pytest
 from bundle_factory import edit_manifest, make_bundle
 
 from compress.device.bundle_agent import AGENT, COURIER, agent_files
-from compress.files import sha256_file
+from compress.support.files import sha256_file
 
 STRAY = ("json", "numpy", "statistics", "argparse", "typing", "onnxruntime", "tensorrt")
 QUICK = ("--any-device", "--seconds", "0.1", "--threads", "1")

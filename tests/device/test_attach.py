@@ -6,9 +6,9 @@ import pytest
 from bundle_factory import edit_manifest, make_bundle
 from report_rows import run_report
 
-from compress.attach import attach
-from compress.errors import ConfigError
-from compress.estimate.calibration import read_points
+from compress.core.errors import ConfigError
+from compress.measure.estimate.calibration import read_points
+from compress.pipeline.attach import attach
 from compress.results.bundle import read_bundle
 from compress.results.device import DeviceFacts, DeviceLatency, DeviceResult, DeviceRow, DeviceRun, GoldenCheck
 from compress.results.manifest import delivered_files

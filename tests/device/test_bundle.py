@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from bundle_factory import edit_manifest, make_bundle
 
+from compress.core.errors import ConfigError, StageError
+from compress.core.types import Precision, Scaling
 from compress.device.bundle import _place, _scaled
 from compress.device.tolerance import tolerances
-from compress.errors import ConfigError, StageError
-from compress.files import write_bytes
 from compress.results.bundle import read_bundle
-from compress.types import Precision, Scaling
+from compress.support.files import write_bytes
 
 
 @pytest.fixture(scope="module")

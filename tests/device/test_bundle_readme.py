@@ -14,10 +14,10 @@ from bundle_factory import edit_manifest, first_commands, make_bundle, make_tfli
 from packaging.requirements import Requirement
 from pydantic import ValidationError
 
-from compress.config import load_target
-from compress.resources import describe_choices, targets_folder
-from compress.target import Deployment
-from compress.types import Format
+from compress.config.schema import load_target
+from compress.core.target import Deployment
+from compress.core.types import Format
+from compress.support.resources import describe_choices, targets_folder
 
 TARGETS = sorted(describe_choices(targets_folder()))
 

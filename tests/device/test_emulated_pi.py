@@ -21,13 +21,13 @@ from doubles import ROOT
 from onnx import TensorProto, helper, numpy_helper
 from platformdirs import user_cache_path
 
-from compress.config import load_target
+from compress.config.schema import load_target
+from compress.core.errors import DeviceError
+from compress.core.types import Format
 from compress.device.inventory import find_devices
 from compress.device.visit import BenchOptions, check_device, measure_on
-from compress.errors import DeviceError
 from compress.results.bundle import read_bundle
 from compress.results.device import read_result
-from compress.types import Format
 
 sys.path.append(str(ROOT / "scripts"))
 

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
+from compress.core.errors import DeviceError
 from compress.device import fleet
-from compress.errors import DeviceError
 
 BUNDLE = OPTIONS = object()  # only handed on
 

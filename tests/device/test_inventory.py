@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from compress.core.errors import ConfigError
 from compress.device.inventory import find_devices, read_inventory
 from compress.device.transport import LocalTransport, SshTransport
-from compress.errors import ConfigError
 
 
 @pytest.fixture

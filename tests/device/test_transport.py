@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import pytest
 from bundle_factory import make_bundle
 
+from compress.core.errors import DeviceError, Unreachable
 from compress.device import courier_link, transport, visit
 from compress.device.__main__ import main
 from compress.device.courier_link import CourierLink
 from compress.device.transport import Channel, ConnectionLost, SshTransport
 from compress.device.visit import BenchOptions, check_device, measure_on
-from compress.errors import DeviceError, Unreachable
 from compress.results.bundle import BundleFile, read_bundle
 
 HELLO = {"ok": {"protocol": 1, "python": "3.11.2", "architecture": "aarch64", "free_bytes": 1 << 30}}

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from bundle_factory import edit_manifest, make_bundle
 
+from compress.core.errors import ConfigError, DeviceError, Unreachable
 from compress.device import visit
 from compress.device.courier_link import CourierLink
 from compress.device.fleet import measure_all
 from compress.device.transport import Channel, ConnectionLost, LocalTransport, SshTransport
 from compress.device.visit import BenchOptions, check_device, deploy, measure_on
-from compress.errors import ConfigError, DeviceError, Unreachable
 from compress.results.bundle import read_bundle
 
 OPTIONS = BenchOptions(seconds=0.3, threads=(1,), any_device=True, patience_seconds=20)

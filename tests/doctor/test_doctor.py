@@ -20,8 +20,8 @@ from compress.doctor.machine import examine_machine
 from compress.doctor.recipes import examine_stages, examine_targets
 from compress.doctor.view import draw
 from compress.measure.host import describe_host
-from compress.resources import describe_choices, targets_folder
 from compress.stages.export import to_tflite
+from compress.support.resources import describe_choices, targets_folder
 
 
 def doctor(*arguments, **environment):
@@ -59,9 +59,9 @@ def test_a_missing_converter_is_told_as_a_run_tells_it(monkeypatch, capsys, tmp_
 
 
 def test_what_is_left_to_the_device_is_said(monkeypatch):
-    monkeypatch.setattr("compress.runtimes.tensorrt.unavailable", lambda: "no NVIDIA GPU answers here")
+    monkeypatch.setattr("compress.formats.tensorrt.runtime.unavailable", lambda: "no NVIDIA GPU answers here")
     monkeypatch.delenv("EDGETPU_COMPILER", raising=False)
-    monkeypatch.setattr("compress.edgetpu.compiler.find_program", lambda program: None)
+    monkeypatch.setattr("compress.formats.edgetpu.compiler.find_program", lambda program: None)
     stages = by_name(examine_stages(None))
     assert stages["to_tensorrt"].text.endswith("; no NVIDIA GPU answers here, so the tensorrt file is made elsewhere")
     assert "no edgetpu_compiler on the PATH" in stages["to_edgetpu"].text

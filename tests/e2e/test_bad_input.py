@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from compress.__main__ import main
-from compress.resources import targets_folder
+from compress.support.resources import targets_folder
 
 FACTORY = """
 from torch import nn
@@ -138,7 +138,7 @@ def test_trust_cannot_be_set_by_a_configuration_file(capsys):
     assert "only honoured on the command line" in error
 
 
-@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "compress.files.write_bytes", "torch.nn.Linear"])
+@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "compress.support.files.copy_new", "torch.nn.Linear"])
 def test_a_stage_class_must_be_a_stage_of_a_trusted_package(capsys, target):
     (Path("mine") / "stage").mkdir(parents=True)
     Path("mine/stage/evil.yaml").write_text(f"# A stranger's\n_target_: {target}\n")

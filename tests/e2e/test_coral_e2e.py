@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles import ROOT
 
 sys.path.insert(0, str(Path(__file__).parent))
 from command import checked_manifest, compress, rows, run_folders
@@ -50,7 +51,7 @@ def test_every_boundary_is_measured_in_its_own_runtime(finished):
 
 
 def test_golden_outputs_are_the_files(finished):
-    from compress.runtimes.tflite import open_file
+    from compress.formats.tflite.runtime import open_file
 
     run, _ = finished
     with np.load(run / "golden.npz") as golden:
@@ -80,7 +81,7 @@ def test_what_is_not_compiled_is_not_timed_as_if_it_were(finished):
         np.testing.assert_array_equal(golden["to_edgetpu"], golden["to_tflite"])
 
 
-STANDIN = Path(__file__).parents[1] / "device" / "standin"
+STANDIN = ROOT / "tests" / "device" / "standin"
 
 
 @pytest.fixture(scope="module")

@@ -21,13 +21,13 @@ import yaml
 from doubles import ROOT
 from PIL import Image
 
-from compress import cli
 from compress.__main__ import main
-from compress.compose import compose_tree, expand_sweep
+from compress.config.compose import compose_tree, expand_sweep
+from compress.core.errors import CompressError, MissingExtra, Refusal
 from compress.data import load_splits
-from compress.errors import CompressError, MissingExtra, Refusal
-from compress.request import Plan, Request, plan_run
-from compress.resources import conf_folder, describe_choices
+from compress.pipeline import cli
+from compress.pipeline.request import Plan, Request, plan_run
+from compress.support.resources import conf_folder, describe_choices
 
 sys.path.insert(0, str(Path(__file__).parent))
 from command import run_folders

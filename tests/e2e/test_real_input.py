@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from compress.__main__ import main
-from compress.config import load_target
+from compress.config.schema import load_target
 from compress.quantization.fused import count_fused
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -16,16 +16,16 @@ import torch
 from bundle_factory import SPEC, onnx_network, tflite_network
 from torch import nn
 
-from compress import versions
-from compress.config import load_target
-from compress.errors import CompressError
+from compress.config.schema import load_target
+from compress.core.errors import CompressError
+from compress.core.target import Deployment
+from compress.core.types import Artifact, Format, Precision
 from compress.formats import registry
 from compress.formats.base import NotMeasured, OpenFile, Profiler
 from compress.formats.registry import by_suffix, device_runtime, open_file, release_large, support_of, supports
-from compress.resources import describe_choices, targets_folder
-from compress.runtimes.base import Runner
-from compress.target import Deployment
-from compress.types import Artifact, Format, Precision
+from compress.formats.runner import Runner
+from compress.support import versions
+from compress.support.resources import describe_choices, targets_folder
 
 QUESTIONS = {
     "runner": lambda file, folder: file.runner(threads=1),

@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
+from compress.core.types import IntegerShare
 from compress.formats.integers import LayerWork, integer_share
 from compress.formats.onnx.integers import onnx_integers
 from compress.formats.onnx.macs import onnx_macs
 from compress.measure.unmeasured import NotMeasured
-from compress.types import IntegerShare
 
 
 def graph(body: str, constants: dict[str, np.ndarray], inputs: str, output: str) -> onnx.ModelProto:

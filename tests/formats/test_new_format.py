@@ -18,30 +18,30 @@ from bundle_factory import CLASSES, QUICK, SPEC, onnx_network, run_agent
 from doubles import Log, noise
 from rich.console import Console
 
-from compress import serialize
-from compress.config import load_target
+from compress.config.schema import load_target
+from compress.core.stage import ExportStage
+from compress.core.types import Format
 from compress.data.splits import DataSplits
-from compress.deliver import BUNDLE, copy_artifacts, write_device_bundle, write_golden, write_manifest
-from compress.estimate.all_files import estimate_all
-from compress.execute import Run, execute
 from compress.formats import registry
 from compress.formats.base import DeviceRuntime
 from compress.formats.onnx.support import OnnxSupport
+from compress.measure.estimate.all_files import estimate_all
 from compress.measure.settings import MeasureConfig
 from compress.models.configs import FileModel, InputConfig
 from compress.models.load import load_model, model_digest, self_contained, source_format
-from compress.pipeline import Pipeline
-from compress.record import create_report, summarize_file
+from compress.pipeline.deliver import BUNDLE, copy_artifacts, write_device_bundle, write_golden, write_manifest
+from compress.pipeline.execute import Run, execute
+from compress.pipeline.plan import Pipeline
+from compress.pipeline.record import create_report, summarize_file
+from compress.pipeline.store import StageStore
 from compress.report.markdown import run_markdown
 from compress.report.terminal import run_view
 from compress.results.bundle import read_bundle
 from compress.results.device import DeviceRun, read_result
 from compress.results.manifest import Manifest, delivered_files
 from compress.results.report import Report
-from compress.serialize import from_json
-from compress.stage import ExportStage
-from compress.store import StageStore
-from compress.types import Format
+from compress.support import serialize
+from compress.support.serialize import from_json
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save
 from torch import nn
 
+from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats.registry import open_file
 from compress.formats.size import Size, file_size, module_size, safetensors_chunks, stored_tensors
-from compress.types import Artifact, Format, InputSpec, Precision
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.uint8, torch.int16]
 DTYPES += [torch.int32, torch.int64, torch.bool]

@@ -12,15 +12,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from compress.errors import StageError
+from compress.core.errors import StageError
+from compress.core.types import Caveat, CaveatKind
 from compress.formats.onnx.macs import onnx_macs
 from compress.formats.onnx.weights import onnx_parameters, onnx_sparsity, weights_in_7_bits
 from compress.formats.torch.macs import torch_macs
 from compress.formats.torch.weights import module_parameters, module_sparsity
+from compress.formats.torchscript.script_file import load_script
 from compress.formats.torchscript.weights import script_parameters, script_sparsity
 from compress.measure.unmeasured import NotMeasured, attempt, unless_absent
-from compress.models.script_file import load_script
-from compress.types import Caveat, CaveatKind
 
 
 class TorchRunner:

@@ -10,8 +10,8 @@ from doubles import ArraySplit, Log
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.errors import DataError, StageError
-from compress.intervals import wilson_interval
+from compress.core.errors import DataError, StageError
+from compress.core.intervals import wilson_interval
 from compress.measure.accuracy import evaluate
 from compress.measure.reference import RecordedLogits, _write
 from compress.measure.unmeasured import NotMeasured

@@ -13,12 +13,12 @@ import torch
 from doubles import Log, noise
 from torch import nn
 
+from compress.core.types import BATCH_BYTES, Artifact, Caveat, CaveatKind, Format, InputSpec, Precision
 from compress.formats.registry import open_file, support_of
 from compress.measure import boundary
 from compress.measure.boundary import MeasureConfig, RecordedLogits, measure
 from compress.measure.host import describe_host
 from compress.measure.unmeasured import NotMeasured
-from compress.types import BATCH_BYTES, Artifact, Caveat, CaveatKind, Format, InputSpec, Precision
 
 SPEC = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
 CONFIG = MeasureConfig(batch_size=8, latency_runs=5, latency_warmup=1, latency_seconds=0.5)

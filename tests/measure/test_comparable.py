@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from report_rows import row, timed
 
+from compress.core.types import Caveat, CaveatKind
 from compress.measure.comparable import label, time_ratio, why_not_comparable
-from compress.types import Caveat, CaveatKind
 
 OLD = row("old", latency=timed(4.0))
 

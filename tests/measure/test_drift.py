@@ -9,12 +9,12 @@ import torch
 from doubles import Log, noise
 from torch import nn
 
+from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.measure.drift import measure_drift, output_scale
 from compress.quantization.observers.min_max import MinMax
 from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy
 from compress.quantization.ptq import calibrate, convert, float_graph, prepare
-from compress.types import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((3, 8, 8))
 EVALUATION = noise(40, SPEC.shape, seed=1, name="evaluation")
@@ -31,8 +31,8 @@ def quantized(policy, *, reduce_range=True):
 def exported(reference, path):
     import onnx_ir as ir
 
-    from compress.onnxfile.assemble import finish, from_module
-    from compress.onnxfile.opset import Ceiling
+    from compress.formats.onnx.assemble import finish, from_module
+    from compress.formats.onnx.opset import Ceiling
 
     ir.save(finish(from_module(reference.module, SPEC, dynamic_batch=True), 17, Ceiling(None, "")), path)
     return reference.after("to_onnx", path, format=Format.ONNX)

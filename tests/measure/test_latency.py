@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.intervals import median_interval
+from compress.core.intervals import median_interval
 from compress.measure import latency as timing
 from compress.measure.latency import latency, paired_latency, summarize
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.measure import latency as timing
 from compress.measure import race as racing
 from compress.measure.latency import paired_latency
 from compress.measure.race import race, settled
-from compress.types import Artifact, Format, InputSpec, Precision
 
 
 class Steps(nn.Module):

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from compress.core.stage import Batch
+from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.measure.ranges import measure_ranges
 from compress.quantization.observers.min_max import MinMax
 from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy
 from compress.quantization.ptq import calibrate, convert, float_graph, prepare
-from compress.stage import Batch
-from compress.types import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((3, 8, 8))
 

@@ -9,8 +9,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from compress.models.activation_bytes import widest_node, widest_operator
-from compress.types import BATCH_BYTES, Artifact, Format, InputSpec, Precision
+from compress.core.types import BATCH_BYTES, Artifact, Format, InputSpec, Precision
+from compress.graph.activation_bytes import widest_node, widest_operator
 
 SPEC = InputSpec((3, 16, 16))
 IMAGE, MAP = 3 * 16 * 16 * 4, 8 * 16 * 16 * 4

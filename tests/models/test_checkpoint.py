@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from compress.errors import ModelError
+from compress.core.errors import ModelError
 from compress.models.checkpoint import load_checkpoint, read_state_dict
 
 

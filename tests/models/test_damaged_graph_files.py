@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from graph_networks import SPEC, edit_program, edited, make_net, save_exported
 
-from compress.errors import ModelError
+from compress.core.errors import ModelError
 from compress.models.exported import load_exported
 from compress.models.graph_files import load_graph_file
 

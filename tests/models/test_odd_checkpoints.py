@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compress.errors import CompressError, ModelError
+from compress.core.errors import CompressError, ModelError
 from compress.models.checkpoint import load_checkpoint, read_state_dict
 
 SCRIPTS = ROOT / "scripts"

@@ -8,11 +8,11 @@ import onnx.external_data_helper
 import pytest
 from onnx import TensorProto, helper
 
-from compress.errors import ModelError
+from compress.core.errors import ModelError
+from compress.core.types import Format, InputSpec, Precision
+from compress.formats.onnx.source import load_onnx
+from compress.formats.runtimes import load
 from compress.models import FileModel, load_model, model_digest, self_contained
-from compress.models.onnx_file import load_onnx
-from compress.runtimes import load
-from compress.types import Format, InputSpec, Precision
 
 SPEC = InputSpec((3, 4, 4))
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compress.errors import ModelError
-from compress.models.probe import probe_module
-from compress.types import InputSpec
+from compress.core.errors import ModelError
+from compress.core.types import InputSpec
+from compress.graph.probe import probe_module
 
 SPEC = InputSpec((3, 8, 8))
 

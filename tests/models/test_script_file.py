@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compress.errors import ModelError
+from compress.core.errors import ModelError
+from compress.core.types import InputSpec
+from compress.formats.torchscript.script_code import Forbidden, rewritten
+from compress.formats.torchscript.script_file import load_script
 from compress.models.graph_files import load_graph_file
-from compress.models.script_code import Forbidden, rewritten
-from compress.models.script_file import load_script
 from compress.profile.sources import from_file
-from compress.quiet import quiet
-from compress.types import InputSpec
+from compress.support.quiet import quiet
 
 SPEC = InputSpec((3, 8, 8))
 WRITES = "torch.from_file('executed', True, 4)"
@@ -195,7 +195,7 @@ def test_tensors_beyond_their_record_are_damage(tmp_path):
 
 
 def test_archives_that_unpack_to_too_much_are_refused(archive, tmp_path, monkeypatch):
-    monkeypatch.setattr("compress.models.script_archive.LARGEST", 100_000)
+    monkeypatch.setattr("compress.formats.torchscript.script_archive.LARGEST", 100_000)
     path = tmp_path / "m.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for name, content in (archive | {"m/data/99": bytes(1_000_000)}).items():

@@ -9,8 +9,8 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
-from compress.errors import ModelError
-from compress.models.sound import refuse_unsound, refuse_unsound_graph
+from compress.core.errors import ModelError
+from compress.graph.sound import refuse_unsound, refuse_unsound_graph
 
 
 def network() -> nn.Sequential:

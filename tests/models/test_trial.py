@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from compress.errors import ConfigError, ModelError
+from compress.core.errors import ConfigError, ModelError
+from compress.formats.onnx.importer import onnx_to_module
 from compress.models import load_model
 from compress.models.configs import FileModel, InputConfig
 from compress.models.trial import try_graph
-from compress.onnx_import import onnx_to_module
 from compress.profile.sources import from_file
-from compress.quiet import quiet
+from compress.support.quiet import quiet
 
 INPUT = InputConfig(shape=(1, 8, 8), channel_order="gray", mean=(0.5,), std=(0.5,))
 GRAY = INPUT.spec()

@@ -8,13 +8,13 @@ import onnx.numpy_helper
 import pytest
 from text_graphs import SPEC, graph, images, kinds, network, quantized, run, saved, unpacked, with_weights
 
+from compress.core.types import LatencyRatio, Precision
 from compress.optimize import choose as choosing
 from compress.optimize.choose import Bench, Chosen, choose, clearly_slower
 from compress.optimize.equivalence import Equivalence
 from compress.optimize.facts import graph_facts
 from compress.optimize.pass_names import PORTABLE
 from compress.optimize.passes import ONNXRUNTIME_ONLY, PASSES, GraphPass, passes
-from compress.types import LatencyRatio, Precision
 
 
 def tried(model, candidates, folder, precision=Precision.FP32):

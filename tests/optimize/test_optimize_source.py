@@ -7,8 +7,8 @@ import onnx.external_data_helper
 import pytest
 from text_graphs import graph, network, saved
 
-from compress.config import load_target
-from compress.errors import StageError
+from compress.config.schema import load_target
+from compress.core.errors import StageError
 from compress.optimize.source import opset, read_source
 
 PI, NANO = (load_target(name, []) for name in ("raspberry_pi_4", "jetson_nano"))

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from onnx import helper
 from small_models import elementwise_chain, large_product, save, tiny_operators
 
-from compress.config import load_target
+from compress.config.schema import load_target
+from compress.core.types import Format, Precision
 from compress.profile.analyze import profile
 from compress.profile.bottleneck import Bottleneck, bound_ms, classify, classify_model, layer_advice, model_advice
 from compress.profile.layer import LayerTime, Settings, Source
 from compress.profile.machine import MachineLimits, measured_limits, published_limits
 from compress.profile.readers import find_reader
-from compress.types import Format, Precision
 
 QUICK = Settings(seconds=1.5, runs=30)
 LIMITS = MachineLimits({Precision.FP32: 100.0, Precision.INT8: 400.0}, 10.0, 1.0, "measured")
@@ -57,9 +57,9 @@ def test_hundreds_of_tiny_operators_are_bound_by_starting_them(tmp_path):
 
 def test_copies_to_a_gpu_bind_a_model_that_computes_little(tmp_path):
     """One pass over a large image: 8 MB go up and down for a sum that a GPU makes in microseconds."""
-    from compress.engine.build import build_engine
-    from compress.engine.plan import EnginePlan
-    from compress.runtimes.tensorrt import unavailable
+    from compress.formats.tensorrt.build import build_engine
+    from compress.formats.tensorrt.plan import EnginePlan
+    from compress.formats.tensorrt.runtime import unavailable
 
     reason = unavailable()
     if reason:

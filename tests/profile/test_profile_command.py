@@ -17,7 +17,7 @@ from small_models import large_product, save, tiny_operators
 from torch import nn
 
 from compress.profile.__main__ import main
-from compress.scratch import scratch_folder
+from compress.support.scratch import scratch_folder
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import json
 import pytest
 from rich.console import Console
 
-from compress.errors import ConfigError
+from compress.core.errors import ConfigError
+from compress.core.types import Precision
 from compress.profile.analyze import analyze
 from compress.profile.diff import compare
 from compress.profile.document import read_profile
@@ -16,8 +17,7 @@ from compress.profile.layer import LayerTime, Recording, Span
 from compress.profile.machine import MachineLimits
 from compress.profile.trace import trace_events, write_trace
 from compress.report.profile_tables import diff_view, profile_view
-from compress.serialize import to_json
-from compress.types import Precision
+from compress.support.serialize import to_json
 
 LIMITS = MachineLimits({Precision.FP32: 100.0, Precision.INT8: 400.0}, 10.0, 1.0, "measured")
 

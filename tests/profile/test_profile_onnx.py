@@ -10,7 +10,8 @@ import pytest
 from onnx import helper
 from small_models import save, tiny_operators
 
-from compress.errors import ConfigError, StageError
+from compress.core.errors import ConfigError, StageError
+from compress.core.types import Format, Precision
 from compress.profile.analyze import profile
 from compress.profile.layer import Settings, Source
 from compress.profile.ort_cost import ProfilerCost, launch_us, profiler_cost
@@ -18,7 +19,6 @@ from compress.profile.ort_events import median_us, read_calls
 from compress.profile.readers import find_reader
 from compress.profile.readers import onnx as onnx_reader
 from compress.profile.readers.onnx import record
-from compress.types import Format, Precision
 
 QUICK = Settings(seconds=1.0, runs=20)
 

@@ -7,14 +7,14 @@ import pytest
 from onnx import helper
 from small_models import save
 
-from compress.errors import ConfigError
+from compress.core.errors import ConfigError
+from compress.core.types import Format, Precision
+from compress.formats.tensorrt.runtime import CallTimes
 from compress.profile.analyze import analyze
 from compress.profile.bottleneck import Bottleneck
 from compress.profile.layer import Settings, Source
 from compress.profile.machine import MachineLimits
 from compress.profile.readers import tensorrt
-from compress.runtimes.tensorrt import CallTimes
-from compress.types import Format, Precision
 
 
 class Runner:

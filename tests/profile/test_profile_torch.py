@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from compress.core.types import Format, InputSpec, Precision
 from compress.formats.torch.macs import torch_macs
-from compress.graph import capture
+from compress.formats.torch.runtime import TorchRunner
+from compress.graph.capture import capture
 from compress.profile.layer import Settings, Source
 from compress.profile.readers.torch import _count, launch_us, record
-from compress.runtimes.torch import TorchRunner
-from compress.types import Format, InputSpec, Precision
 
 SPEC = InputSpec((3, 8, 8))
 QUICK = Settings(seconds=0.3, runs=10)

@@ -12,9 +12,10 @@ from doubles import noise
 from onnx import TensorProto, helper
 from torch import nn
 
-from compress.config import load_target
-from compress.onnxfile.assemble import finish, from_module
-from compress.onnxfile.opset import Ceiling
+from compress.config.schema import load_target
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.formats.onnx.assemble import finish, from_module
+from compress.formats.onnx.opset import Ceiling
 from compress.profile.layer import LayerTime
 from compress.profile.readers import onnx as readers
 from compress.profile.slower import Slowdown, advice, explain, slow_parts
@@ -22,7 +23,6 @@ from compress.quantization.observers.min_max import MinMax
 from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy
 from compress.quantization.ptq import calibrate, convert, float_graph, prepare
-from compress.types import Artifact, Format, InputSpec, Precision
 
 PI = load_target("raspberry_pi_4", [])
 ORIN = load_target("jetson_orin_nano", [])

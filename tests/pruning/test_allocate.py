@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.errors import StageError
+from compress.core.errors import StageError
 from compress.pruning.allocate import allocate, candidates, even, relative_importance
 from compress.pruning.budget import Budget
 from compress.pruning.cost import macs, total

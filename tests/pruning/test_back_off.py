@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from compress.budget import Verdict
+from compress.core.budget import Verdict
+from compress.graph.weights import compute_weights
 from compress.pruning.back_off import fit_amount
 from compress.pruning.unstructured import prune_smallest
-from compress.weights import compute_weights
 
 
 def two_layers():

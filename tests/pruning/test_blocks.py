@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.graph import call_nodes, capture
+from compress.graph.capture import call_nodes, capture
 from compress.pruning.blocks import drop, drop_damage, find_blocks
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from compress import runtimes
-from compress.config import load_target
-from compress.errors import ConfigError, Refusal
+from compress.config.schema import load_target
+from compress.core.errors import ConfigError, Refusal
+from compress.core.roofline import Roofline
+from compress.core.types import Artifact, Format, Precision
+from compress.formats import runtimes
 from compress.formats.torch.macs import torch_macs
 from compress.pruning.attention import separate_heads
 from compress.pruning.cost import Estimated, Measured, macs, parameters, read_layer_times, total
 from compress.pruning.shapes import Cut, LayerShape, layer_shapes
-from compress.roofline import Roofline
 from compress.stages.prune.structured import Structured
-from compress.types import Artifact, Format, Precision
 
 sys.path.insert(0, str(Path(__file__).parent))
 from networks import NAMES, RGB, build

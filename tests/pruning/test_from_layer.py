@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.formats.runtimes import load_for_answers
+from compress.graph.weights import compute_weights
 from compress.pruning.from_layer import runner_from
 from compress.pruning.sensitivity import Weights
-from compress.runtimes import load_for_answers
-from compress.types import Artifact, Format, InputSpec, Precision
-from compress.weights import compute_weights
 
 SPEC = InputSpec((3, 12, 12))
 IMAGES = np.random.default_rng(0).standard_normal((3, *SPEC.shape)).astype(np.float32)

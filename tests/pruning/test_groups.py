@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.errors import StageError
+from compress.core.errors import StageError
 from compress.pruning.network import analyse
 from compress.pruning.shapes import layer_shapes
 

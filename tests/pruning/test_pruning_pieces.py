@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from compress.graph.weights import compute_weights
 from compress.pruning.n_m import follows, prune_n_m, why_not
 from compress.pruning.names import enclosing, matching
 from compress.pruning.scan_report import scan_csv, scan_table
 from compress.pruning.schedule import GradualPruning, Ramp
 from compress.pruning.sensitivity import Curve, Point, shares_within
-from compress.weights import compute_weights
 
 
 @given(

@@ -42,10 +42,10 @@ def sqnr_db(reference, other):
 
 def export_onnx(graph, spec, path):
     """An ONNX file of a converted graph, batch open."""
-    onnx_assemble = pytest.importorskip("compress.onnxfile.assemble")
+    onnx_assemble = pytest.importorskip("compress.formats.onnx.assemble")
     import onnx_ir as ir
 
-    from compress.onnxfile.opset import Ceiling
+    from compress.formats.onnx.opset import Ceiling
 
     model = onnx_assemble.finish(onnx_assemble.from_module(graph, spec, dynamic_batch=True), 17, Ceiling(None, ""))
     ir.save(model, path)

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from compress.graph import call_nodes, capture
+from compress.core.types import InputSpec
+from compress.graph.capture import call_nodes, capture
 from compress.quantization.batchnorm import fold_graph, fold_module
-from compress.types import InputSpec
 
 SPEC = InputSpec((3, 32, 32))
 

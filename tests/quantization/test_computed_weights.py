@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from compress.graph import call_nodes, capture, parameter_name
+from compress.core.types import InputSpec
+from compress.graph.capture import call_nodes, capture, parameter_name
 from compress.quantization.computed_weights import computed_layers, fold_parameters
 from compress.quantization.ptq import float_graph, layers_in_float
-from compress.types import InputSpec
 
 SPEC = InputSpec((3, 8, 8))
 

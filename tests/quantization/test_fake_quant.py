@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from compress.errors import StageError
-from compress.graph import call_nodes, parameter_name
+from compress.core.errors import StageError
+from compress.core.types import InputSpec
+from compress.graph.capture import call_nodes, parameter_name
 from compress.quantization.fake_quant import FrozenBatchNorm, MovingRanges, make_trainable, settle, start
 from compress.quantization.observers.min_max import MinMax
 from compress.quantization.placement import Recipe
@@ -18,7 +19,6 @@ from compress.quantization.policy import load_policy
 from compress.quantization.ptq import calibrate, convert, float_graph, prepare, quantizers
 from compress.quantization.tensor_quantizer import Mode
 from compress.training.mode import set_training
-from compress.types import InputSpec
 
 COLOUR = InputSpec((3, 12, 12))
 

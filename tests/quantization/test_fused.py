@@ -15,8 +15,8 @@ from doubles import SATURATES, not_here
 from onnx import TensorProto, helper, save
 from torch import nn
 
+from compress.core.types import InputSpec
 from compress.quantization.fused import count_fused
-from compress.types import InputSpec
 
 SPEC = InputSpec((3, 64, 64))
 

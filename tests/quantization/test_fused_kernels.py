@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from compress.gates.fused import first_wrong_kernel
-from compress.quantization.op_kind import OpKind
+from compress.core.types import InputSpec
+from compress.formats.onnx.runtime import open_session
+from compress.graph.op_kind import OpKind
 from compress.quantization.policy import load_policy
 from compress.quantization.ptq import float_graph, guard_reasons
-from compress.runtimes.onnx import open_session
-from compress.types import InputSpec
+from compress.verify.fused import first_wrong_kernel
 
 
 class Apply(nn.Module):

@@ -10,12 +10,12 @@ import torch
 from doubles import GRAY, noise, stage_context
 from torch import nn
 
-from compress.errors import StageError
-from compress.graph import capture
+from compress.core.errors import StageError
+from compress.core.types import Artifact, Format, Precision
+from compress.graph.capture import capture
 from compress.quantization.half import FLOAT16_MAX, to_half
 from compress.quantization.half_range import check_half, overflows, saturated
 from compress.stages.quantize.fp16 import Fp16
-from compress.types import Artifact, Format, Precision
 
 ROWS = 8
 

@@ -10,11 +10,11 @@ from recipes import make_recipe, sqnr_db
 from torch import nn
 from torch.nn import functional
 
-from compress.graph import call_nodes
+from compress.core.types import InputSpec
+from compress.graph.capture import call_nodes
 from compress.quantization.joins import narrow_parts
 from compress.quantization.policy import load_policy
 from compress.quantization.ptq import calibrate, convert, float_graph, prepare, quantizers
-from compress.types import InputSpec
 
 SPEC = InputSpec((3, 8, 8))
 IMAGES = torch.randn(32, *SPEC.shape, generator=torch.Generator().manual_seed(1))

@@ -6,7 +6,7 @@ from doubles import Log
 from recipes import make_recipe
 from torch import fx, nn
 
-from compress.budget import Limits, Verdict
+from compress.core.budget import Limits, Verdict
 from compress.quantization.ladder import Made, Rung, Settings, climb, in_words
 from compress.quantization.static import Recovery
 

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compress.config import load_target
+from compress.config.schema import load_target
+from compress.core.roofline import Roofline
+from compress.core.types import InputSpec
 from compress.quantization.mixed_precision import ExtraMilliseconds, choose_float_layers
 from compress.quantization.observers import load_observer
 from compress.quantization.placement import Recipe
@@ -20,8 +22,6 @@ from compress.quantization.ptq import calibrate, float_graph, prepare
 from compress.quantization.sensitivity import LayerSensitivity, measure_sensitivity
 from compress.quantization.simulation import switched
 from compress.quantization.tensor_quantizer import Mode
-from compress.roofline import Roofline
-from compress.types import InputSpec
 
 
 def layer(name, sqnr_db, weight_bytes=1000, macs=1000):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.graph import capture
+from compress.graph.capture import capture
 from compress.quantization.norm_as_conv import normalizations_as_convs
 from compress.quantization.policy import load_policy
 from compress.quantization.ptq import float_graph, layers_in_float

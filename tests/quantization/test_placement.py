@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from compress.graph import call_nodes, parameter_name
-from compress.quantization.operators import lossless_range
+from compress.graph.capture import call_nodes, parameter_name
+from compress.graph.operators import lossless_range
 from compress.quantization.ptq import calibrate, convert, float_graph, layers_in_float, prepare, quantizers
 
 Q = "quantize_per_tensor"

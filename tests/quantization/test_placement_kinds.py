@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.graph import call_nodes
+from compress.graph.capture import call_nodes
 from compress.quantization.ptq import float_graph, layers_in_float, weights_in_float
 
 POLICIES = ["onnxruntime", "tensorrt", "torch", "litert", "edgetpu"]

@@ -8,8 +8,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from compress.errors import ConfigError
-from compress.quantization.op_kind import OpKind
+from compress.core.errors import ConfigError
+from compress.graph.op_kind import OpKind
 from compress.quantization.policy import NumberFormat, OpRule, Policy, load_policy, policy_names
 
 

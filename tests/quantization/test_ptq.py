@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compress.errors import StageError
+from compress.core.errors import StageError
+from compress.core.types import InputSpec
+from compress.graph.weights import compute_weights
 from compress.quantization.observers.min_max import MinMax
 from compress.quantization.observers.mse import Mse
 from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy
 from compress.quantization.ptq import calibrate, float_graph, prepare, quantizers
 from compress.quantization.tensor_quantizer import TensorQuantizer
-from compress.types import InputSpec
-from compress.weights import compute_weights
 
 
 def network():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import fx, nn
 
-from compress.budget import Verdict
+from compress.core.budget import Verdict
 from compress.quantization.ladder import Made
 from compress.quantization.rounding_choice import better_rounding
 

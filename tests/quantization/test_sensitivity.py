@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from compress.errors import StageError
+from compress.core.errors import StageError
+from compress.core.types import InputSpec
 from compress.quantization.observers import load_observer
 from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy
@@ -16,7 +17,6 @@ from compress.quantization.ptq import calibrate, float_graph, prepare, quantizer
 from compress.quantization.sensitivity import layer_groups, measure_sensitivity
 from compress.quantization.simulation import switched
 from compress.quantization.tensor_quantizer import Mode
-from compress.types import InputSpec
 
 
 class Planted(nn.Module):

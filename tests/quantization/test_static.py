@@ -10,11 +10,11 @@ from doubles import Log, noise
 from recipes import make_recipe, sqnr_db
 from torch import nn
 
-from compress.errors import StageError
+from compress.core.errors import StageError
+from compress.core.types import InputSpec
 from compress.quantization import static
 from compress.quantization.ptq import convert, float_graph
 from compress.quantization.static import CalibrationImages, Recovery, layers_matching, quantize
-from compress.types import InputSpec
 
 SPEC = InputSpec((3, 8, 8))
 IMAGES = noise(20, SPEC.shape)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from compress.graph import call_nodes, capture
-from compress.quantization.stored_weights import with_weights_restored
+from compress.graph.capture import call_nodes, capture
+from compress.graph.stored_weights import with_weights_restored
 
 
 def network():

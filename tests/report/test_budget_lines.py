@@ -9,7 +9,7 @@ import pytest
 from report_rows import run_report
 from rich.console import Console
 
-from compress.budget import Outcome, Verdict
+from compress.core.budget import Outcome, Verdict
 from compress.report.compare import budget_lines, budget_word
 from compress.report.html.render import render
 from compress.report.html.run_page import RunData, run_page

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from compress.git_commit import head_commit
+from compress.support.git_commit import head_commit
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from html_outline import Outline
 from page_rows import large_report, range_of, write_run
 from report_rows import run_report, run_rows
 
+from compress.core.types import Sparsity
 from compress.report.html.compare_page import compare_page
 from compress.report.html.palette import DARK, LIGHT, css_variables
 from compress.report.html.plot import svg
 from compress.report.html.render import render
 from compress.report.html.run_page import RunData, read_run, run_page
-from compress.types import Sparsity
 
 HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(2)>&|$\\frac{a}$\u202e\x07]]>"""
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from report_rows import run_report
 
-from compress.errors import CompressError, ConfigError
+from compress.core.errors import CompressError, ConfigError
 from compress.report.__main__ import main
 from compress.results.report import Report
 

@@ -8,7 +8,7 @@ import math
 import pytest
 from page_rows import profile
 
-from compress.errors import ConfigError
+from compress.core.errors import ConfigError
 from compress.profile.document import find_profile
 from compress.report.html.layer_plots import prune_plot, quantize_plot
 from compress.report.html.plot import svg

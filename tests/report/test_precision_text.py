@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from report_rows import run_rows
 
+from compress.core.types import IntegerShare, Precision
 from compress.report.columns import precision_text
-from compress.types import IntegerShare, Precision
 
 
 @pytest.mark.parametrize(

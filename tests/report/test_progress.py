@@ -15,9 +15,9 @@ import time
 import pytest
 from rich.console import Console
 
-from compress.quiet import undisturbed
 from compress.report import progress as module
 from compress.report.progress import RichProgress, Verbosity, details_to
+from compress.support.quiet import undisturbed
 
 
 class Stream(io.StringIO):

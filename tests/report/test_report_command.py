@@ -154,7 +154,7 @@ def test_the_module_runs_without_torch(run):
 MULTIRUN = """
 import os, signal, sys
 from pathlib import Path
-import compress.run
+import compress.pipeline.run
 from compress.__main__ import main
 from compress.results.report import Report
 
@@ -163,8 +163,8 @@ def run_once(request, progress):
     if not folders:
         os.kill(os.getpid(), signal.SIGKILL)
     folder = folders.pop(0)
-    return compress.run.Finished(folder, Report.from_json((folder / "report.json").read_bytes()))
-compress.run.run_once = run_once
+    return compress.pipeline.run.Finished(folder, Report.from_json((folder / "report.json").read_bytes()))
+compress.pipeline.run.run_once = run_once
 main(["-q", "-m", "target=raspberry_pi_4", "seed=1,2,3", f"output={sys.argv[1]}"])
 """
 

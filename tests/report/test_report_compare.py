@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from report_rows import ORT, row, run_rows, timed
 
+from compress.core.types import Accuracy, Format, LatencyRatio, Race, Sparsity
 from compress.measure.comparable import comparable_latency, label, time_ratio, why_not_comparable
 from compress.report.compare import feed_of, final_row, in_words
-from compress.types import Accuracy, Format, LatencyRatio, Race, Sparsity
 
 
 def words(rows):

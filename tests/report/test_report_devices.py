@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from compress.estimate.roofline import Estimate
+from compress.measure.estimate.roofline import Estimate
 from compress.report.columns import device_heads, device_rows
 from compress.report.devices import device_notes, devices_table, estimate_lines
 from compress.results.device import DeviceFacts, DeviceLatency, DeviceResult, DeviceRow, DeviceRun, GoldenCheck
-from compress.serialize import from_json, to_json
+from compress.support.serialize import from_json, to_json
 
 
 def run(name="kitchen", *, emulated=None, settled=True):

@@ -12,8 +12,8 @@ import pytest
 from report_rows import row, run_report, run_rows
 from rich.console import Console
 
+from compress.core.types import Caveat, CaveatKind
 from compress.report import terminal
-from compress.types import Caveat, CaveatKind
 
 
 def render(report, width, **options):

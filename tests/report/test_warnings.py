@@ -10,12 +10,12 @@ from html_outline import Outline
 from report_rows import run_report
 from rich.console import Console
 
-from compress.chance import AtChance
+from compress.core.chance import AtChance
+from compress.core.stage import LeftOut
 from compress.report import terminal
 from compress.report.html.render import render
 from compress.report.html.run_page import RunData, run_page
 from compress.report.markdown import run_markdown
-from compress.stage import LeftOut
 
 ABOUT = "labels do not fit this model?"
 FIGURES = "right on 9.2 % of 360 images, and answers that have nothing to do with the labels would be on 10.1 %"

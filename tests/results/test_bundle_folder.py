@@ -17,9 +17,9 @@ from doubles import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from compress.core.errors import CompressError, ConfigError, StageError
 from compress.device.archive import pack
 from compress.device.visit import BenchOptions, measure_on
-from compress.errors import CompressError, ConfigError, StageError
 from compress.results.bundle import read_bundle
 from compress.results.device import read_result
 
@@ -212,7 +212,7 @@ def test_commands_in_a_folder_of_programs_run_none_of_them(tmp_path, module):
 
 def test_a_look_for_memory_imports_nothing_from_the_working_folder(tmp_path):
     (tmp_path / "numpy.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    script = "import sys; sys.path.pop(0); from compress.command import require_memory_for; "
+    script = "import sys; sys.path.pop(0); from compress.support.command import require_memory_for; "
     script += "import resource; resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30)); require_memory_for('numpy')"
     subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(PACKAGE)}, check=True

@@ -7,7 +7,7 @@ import json
 import pytest
 from bundle_factory import make_bundle
 
-from compress.errors import DeviceError
+from compress.core.errors import DeviceError
 from compress.results.bundle import read_bundle
 from compress.results.device import read_result
 

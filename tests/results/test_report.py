@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_rows import run_report, run_rows
 
-from compress.chance import AtChance
-from compress.errors import ConfigError
-from compress.record import create_report, summarize_file
+from compress.core.chance import AtChance
+from compress.core.errors import ConfigError
+from compress.core.stage import LeftOut
+from compress.core.types import Accuracy, Fidelity, Format, Latency, Measurement, Precision, Sparsity
+from compress.pipeline.record import create_report, summarize_file
 from compress.results.report import Report, SplitSummary
-from compress.stage import LeftOut
-from compress.types import Accuracy, Fidelity, Format, Latency, Measurement, Precision, Sparsity
 
 counts = st.integers(0, 2**53)
 shares = st.floats(0, 1)

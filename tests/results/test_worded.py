@@ -6,9 +6,9 @@ import json
 
 from report_rows import row, run_report
 
+from compress.core.types import Caveat, CaveatKind
 from compress.measure.comparable import label
 from compress.results.report import Report
-from compress.types import Caveat, CaveatKind
 
 ROWS = (
     row("emulated", caveats={"latency": Caveat(CaveatKind.EMULATED, "Q/DQ around float32")}),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.io import Boxes, Frame, KeyPoints, Mask, Signature, TensorSpec
+from compress.core.io import Boxes, Frame, KeyPoints, Mask, Signature, TensorSpec
 from compress.tasks.audio_classification import AudioClassificationTask
 from compress.tasks.base import Evaluator, Task
 from compress.tasks.bootstrap import change, score

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.errors import ConfigError, DataError, StageError
-from compress.io import Boxes, Frame, Mask, Signature, TensorSpec
+from compress.core.errors import ConfigError, DataError, StageError
+from compress.core.io import Boxes, Frame, Mask, Signature, TensorSpec
 from compress.tasks.bootstrap import change, score
 from compress.tasks.segmentation import SegmentationTask, on_picture
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.budget import Verdict
-from compress.chance import ChanceMeter
-from compress.errors import ConfigError, DataError, ParityError, StageError
-from compress.intervals import wilson_interval
-from compress.io import Signature, TensorSpec
-from compress.parity import FidelityMeter
+from compress.core.budget import Verdict
+from compress.core.chance import ChanceMeter
+from compress.core.errors import ConfigError, DataError, ParityError, StageError
+from compress.core.intervals import wilson_interval
+from compress.core.io import Signature, TensorSpec
+from compress.formats.parity import FidelityMeter
 from compress.tasks.bootstrap import change, score
 from compress.tasks.classification import ClassificationTask
 from compress.tasks.closeness import ClosenessMeter

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compress.errors import StageError
+from compress.core.errors import StageError
 from compress.training.hints import hint_loss, outputs_of, require_parts
 
 

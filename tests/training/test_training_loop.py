@@ -9,9 +9,9 @@ import torch
 from doubles import GRAY, Log
 from torch import nn
 
+from compress.core.errors import StageError
 from compress.data import DigitsData, load_splits
-from compress.errors import StageError
-from compress.graph import capture
+from compress.graph.capture import capture
 from compress.training import learner
 from compress.training.hooks import Hook
 from compress.training.loop import train

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from compress.errors import StageError
-from compress.graph import capture
-from compress.stage import Batch
+from compress.core.errors import StageError
+from compress.core.stage import Batch
+from compress.graph.capture import capture
 from compress.training.average import WeightAverage
 from compress.training.batchnorm import reestimate, running_statistics
 from compress.training.device import choose_device, seeded

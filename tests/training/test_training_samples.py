@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compress.errors import DataError, StageError
-from compress.stage import Batch
+from compress.core.errors import DataError, StageError
+from compress.core.stage import Batch
 from compress.training.augment import Augment, augmented
 from compress.training.forward import logits_of, require_scores
 from compress.training.samples import Samples

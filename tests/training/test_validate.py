@@ -8,9 +8,9 @@ import torch
 from doubles import ArraySplit
 from torch import nn
 
-from compress.errors import DataError
+from compress.core.errors import DataError
+from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.training.validate import beside_source, validate, validate_source
-from compress.types import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((3, 4, 4))
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from compress.runtimes.base import Runner
-    from compress.types import IntegerShare, Sparsity
+    from compress.core.types import IntegerShare, Sparsity
+    from compress.formats.runner import Runner
 
 __all__ = ["EdgetpuFile"]
 
@@ -23,7 +23,7 @@ class EdgetpuFile(TfliteFile):
     why = "what is compiled for an Edge TPU does not show its weights; see the TFLite file it was made of"
 
     def runner(self, *, threads: int) -> Runner:
-        from compress.runtimes.edgetpu import load
+        from compress.formats.edgetpu.runtime import load
 
         return load(self._artifact, threads=threads)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+from compress.core.types import COMPILED_SUFFIX, Format, Precision
 from compress.formats.base import DeviceRuntime, NotMeasured, Profiler
-from compress.types import COMPILED_SUFFIX, Format, Precision
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from compress.core.types import Artifact, InputSpec
     from compress.formats.base import FormatSupport, OpenFile
-    from compress.types import Artifact, InputSpec
 
 __all__ = ["SUPPORT", "EdgetpuSupport"]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx.external_data_helper import load_external_data_for_model
 
+from compress.core.types import Precision
 from compress.formats.base import NotMeasured, Unanswered
-from compress.onnxfile.external_data import external_files
-from compress.types import Precision
+from compress.formats.onnx.external_data import external_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import fx
 
+    from compress.core.types import Artifact, IntegerShare, Sparsity
     from compress.formats.base import Activation
     from compress.formats.onnx.layers import Layer
     from compress.formats.onnx.pattern import Pattern
+    from compress.formats.runner import Runner
     from compress.formats.size import Size
-    from compress.runtimes.base import Runner
-    from compress.types import Artifact, IntegerShare, Sparsity
 
 __all__ = ["OnnxFile"]
 
@@ -61,13 +61,13 @@ class OnnxFile(Unanswered):
         self._parsed = None
 
     def runner(self, *, threads: int) -> Runner:
-        from compress.runtimes.onnx import load
+        from compress.formats.onnx.runtime import load
 
         return load(self._artifact, threads=threads)
 
     def answers(self) -> Runner:
-        from compress.runtimes import usable_cores
-        from compress.runtimes.onnx import load
+        from compress.formats.onnx.runtime import load
+        from compress.formats.runtimes import usable_cores
 
         return load(self._artifact, threads=usable_cores(), timed=False)
 
@@ -77,13 +77,13 @@ class OnnxFile(Unanswered):
         A file whose own operators multiply integers (dynamic quantization) is run with weights in 7 bits where this
         processor saturates their products: that would be its fault and not the file's.
         """
-        from compress.runtimes import usable_cores
-        from compress.runtimes.onnx import OnnxRunner, load, open_session
+        from compress.formats.onnx.runtime import OnnxRunner, load, open_session
+        from compress.formats.runtimes import usable_cores
 
         if self._artifact.precision is not Precision.INT8:
             return self.answers()
         if self._saturates_as_written():
-            from compress.onnxfile.seven_bits import in_7_bits
+            from compress.formats.onnx.seven_bits import in_7_bits
 
             content = in_7_bits(self.model).SerializeToString()
             return OnnxRunner(open_session(content, threads=usable_cores(), fused=False, timed=False))
@@ -96,17 +96,17 @@ class OnnxFile(Unanswered):
         return file_size((self._artifact.path, *self._beside))
 
     def as_module(self) -> fx.GraphModule:
-        from compress.onnx_import import onnx_to_module
+        from compress.formats.onnx.importer import onnx_to_module
 
         return onnx_to_module(self._artifact.path)
 
     def self_contained(self, folder: Path) -> Artifact:
-        from compress.onnxfile.external_data import embedded
+        from compress.formats.onnx.external_data import embedded
 
         return replace(self._artifact, model=embedded(self._artifact.path, folder))
 
     def digest(self) -> str:
-        from compress.models.digest import onnx_digest
+        from compress.formats.digest import onnx_digest
 
         return onnx_digest(self._artifact.path)
 
@@ -173,12 +173,12 @@ class OnnxFile(Unanswered):
         return weights_in_7_bits(self.model)
 
     def _saturates_as_written(self) -> bool:
-        from compress.onnxfile.seven_bits import products_saturate
+        from compress.formats.onnx.seven_bits import products_saturate
 
         return products_saturate() and self._multiplies_integers
 
     @cached_property
     def _multiplies_integers(self) -> bool:
-        from compress.onnxfile.seven_bits import integer_products
+        from compress.formats.onnx.seven_bits import integer_products
 
         return integer_products(self.model)

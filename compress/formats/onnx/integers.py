@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from compress.core.types import IntegerShare
 from compress.formats.integers import LayerWork, integer_share
 from compress.formats.onnx.macs import node_macs, value_shapes
 from compress.formats.onnx.weights import onnx_weights
-from compress.types import IntegerShare
 
 if TYPE_CHECKING:
     import onnx

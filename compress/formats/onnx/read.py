@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from compress.errors import ConfigError
+from compress.core.errors import ConfigError
 
 __all__ = ["read_graph"]
 

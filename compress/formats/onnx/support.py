@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+from compress.core.types import Format, Precision
 from compress.formats.base import DeviceRuntime, Profiler
-from compress.types import Format, Precision
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from compress.core.types import Artifact, InputSpec
     from compress.formats.base import FormatSupport, OpenFile
-    from compress.types import Artifact, InputSpec
 
 __all__ = ["SUPPORT", "OnnxSupport"]
 
@@ -46,12 +46,12 @@ class OnnxSupport:
 
     def precision_of(self, path: Path) -> Precision:
         from compress.formats.onnx.read import read_graph
-        from compress.models.onnx_file import graph_precision
+        from compress.formats.onnx.source import graph_precision
 
         return graph_precision(read_graph(path).graph)
 
     def load_source(self, path: Path, spec: InputSpec) -> Artifact:
-        from compress.models.onnx_file import load_onnx
+        from compress.formats.onnx.source import load_onnx
 
         return load_onnx(path, spec)
 

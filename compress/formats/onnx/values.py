@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from compress.formats.base import Activation
-from compress.runtimes.onnx import open_session
+from compress.formats.onnx.runtime import open_session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,9 +10,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from compress.core.types import Sparsity
 from compress.formats.base import NotMeasured
 from compress.formats.sparsity import total_sparsity
-from compress.types import Sparsity
 
 __all__ = ["OnnxWeight", "constants", "onnx_parameters", "onnx_sparsity", "onnx_weights", "require_plain_operators"]
 __all__ += ["weights_in_7_bits"]

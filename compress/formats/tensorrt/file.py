@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from compress.formats.base import Unanswered
 
 if TYPE_CHECKING:
+    from compress.formats.runner import Runner
     from compress.formats.size import Size
-    from compress.runtimes.base import Runner
 
 __all__ = ["EngineFile"]
 
@@ -19,12 +19,12 @@ class EngineFile(Unanswered):
     why = "an engine does not show its weights; see the ONNX file it was built from"
 
     def runner(self, *, threads: int) -> Runner:
-        from compress.runtimes.tensorrt import load
+        from compress.formats.tensorrt.runtime import load
 
         return load(self._artifact, threads=threads)
 
     def answers(self) -> Runner:
-        from compress.runtimes import usable_cores
+        from compress.formats.runtimes import usable_cores
 
         return self.runner(threads=usable_cores())
 

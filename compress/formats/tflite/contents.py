@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from compress.core.types import IntegerShare, Port, Sparsity
 from compress.formats.integers import LayerWork, integer_share
-from compress.litert.network import Network, Operator, Tensor, read_network
-from compress.litert.versions import minimum_runtime
-from compress.types import IntegerShare, Port, Sparsity
+from compress.formats.tflite.network import Network, Operator, Tensor, read_network
+from compress.formats.tflite.versions import minimum_runtime
 
 __all__ = ["TfliteContents"]
 

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from compress.core.types import Artifact, IntegerShare, Port, Sparsity
+    from compress.formats.runner import Runner
     from compress.formats.size import Size
     from compress.formats.tflite.contents import TfliteContents
-    from compress.runtimes.base import Runner
-    from compress.types import Artifact, IntegerShare, Port, Sparsity
 
 __all__ = ["TfliteFile"]
 
@@ -40,12 +40,12 @@ class TfliteFile(Unanswered):
         self._read = None
 
     def runner(self, *, threads: int) -> Runner:
-        from compress.runtimes.tflite import load
+        from compress.formats.tflite.runtime import load
 
         return load(self._artifact, threads=threads)
 
     def answers(self) -> Runner:
-        from compress.runtimes import usable_cores
+        from compress.formats.runtimes import usable_cores
 
         return self.runner(threads=usable_cores())
 
@@ -70,7 +70,7 @@ class TfliteFile(Unanswered):
         return self.contents.integers()
 
     def activations(self, image: NDArray[np.float32]) -> list[Activation]:
-        from compress.runtimes.tflite import inner_values
+        from compress.formats.tflite.runtime import inner_values
 
         return [Activation(name, values) for name, values in inner_values(self._artifact.path, image).items()]
 

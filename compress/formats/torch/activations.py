@@ -8,13 +8,13 @@ import torch
 from torch import fx
 
 from compress.formats.base import Activation
-from compress.graph import call_nodes, capture, layer_name
+from compress.graph.capture import call_nodes, capture, layer_name
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from compress.types import Artifact
+    from compress.core.types import Artifact
 
 __all__ = ["module_activations"]
 

@@ -12,8 +12,8 @@ from compress.formats.base import NotMeasured
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from compress.runtimes.base import Runner
-    from compress.types import InputSpec
+    from compress.core.types import InputSpec
+    from compress.formats.runner import Runner
 
 __all__ = ["dispatched_macs", "torch_macs"]
 

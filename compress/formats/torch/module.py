@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from compress.core.types import Artifact, Sparsity
     from compress.formats.base import Activation
+    from compress.formats.runner import Runner
     from compress.formats.size import Size
-    from compress.runtimes.base import Runner
-    from compress.types import Artifact, Sparsity
 
 __all__ = ["OpenModule"]
 
@@ -29,14 +29,14 @@ class OpenModule(Unanswered):
         self._runner: Runner | None = None
 
     def runner(self, *, threads: int) -> Runner:
-        from compress.runtimes.torch import load
+        from compress.formats.torch.runtime import load
 
         self._runner = load(self._artifact, threads=threads)
         return self._runner
 
     def answers(self) -> Runner:
-        from compress.runtimes import usable_cores
-        from compress.runtimes.torch import load
+        from compress.formats.runtimes import usable_cores
+        from compress.formats.torch.runtime import load
 
         return load(self._artifact, threads=usable_cores(), timed=False)
 
@@ -52,7 +52,7 @@ class OpenModule(Unanswered):
         return self._artifact.module
 
     def digest(self) -> str:
-        from compress.models.digest import module_digest
+        from compress.formats.digest import module_digest
 
         return module_digest(self._artifact.module)
 

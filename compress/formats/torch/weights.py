@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from compress.core.types import Sparsity
 from compress.formats.sparsity import total_sparsity
-from compress.types import Sparsity
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +18,7 @@ def module_parameters(module: nn.Module) -> int:
     from torch import nn
     from torch.fx import GraphModule
 
-    from compress.weights import compute_weights, graph_tensors, named_tensors
+    from compress.graph.weights import compute_weights, graph_tensors, named_tensors
 
     named = graph_tensors(module) if isinstance(module, GraphModule) else named_tensors(module)
     learnt = {id(tensor): tensor.numel() for tensor in named.values() if isinstance(tensor, nn.Parameter)}
@@ -28,6 +28,6 @@ def module_parameters(module: nn.Module) -> int:
 
 def module_sparsity(module: nn.Module) -> Sparsity:
     """Zeros of a live module; integer weights behind dequantize nodes are zero where they equal their zero point."""
-    from compress.weights import compute_weights
+    from compress.graph.weights import compute_weights
 
     return total_sparsity((weight.layer, weight.zeros(), weight.tensor.numel()) for weight in compute_weights(module))

@@ -9,9 +9,9 @@ from compress.formats.base import Unanswered
 if TYPE_CHECKING:
     import torch
 
+    from compress.core.types import Artifact, Sparsity
+    from compress.formats.runner import Runner
     from compress.formats.size import Size
-    from compress.runtimes.base import Runner
-    from compress.types import Artifact, Sparsity
 
 __all__ = ["ScriptFile"]
 
@@ -28,7 +28,7 @@ class ScriptFile(Unanswered):
     @property
     def script(self) -> torch.jit.ScriptModule:
         if self._read is None:
-            from compress.models.script_file import load_script
+            from compress.formats.torchscript.script_file import load_script
 
             self._read = load_script(self._artifact.path)
         return self._read
@@ -37,12 +37,12 @@ class ScriptFile(Unanswered):
         self._read = None
 
     def runner(self, *, threads: int) -> Runner:
-        from compress.runtimes.torchscript import load
+        from compress.formats.torchscript.runtime import load
 
         return load(self._artifact, threads=threads)
 
     def answers(self) -> Runner:
-        from compress.runtimes import usable_cores
+        from compress.formats.runtimes import usable_cores
 
         return self.runner(threads=usable_cores())
 
@@ -66,7 +66,7 @@ class ScriptFile(Unanswered):
 
     def macs(self) -> int:
         from compress.formats.torch.macs import dispatched_macs
-        from compress.runtimes.torchscript import TorchScriptRunner
+        from compress.formats.torchscript.runtime import TorchScriptRunner
 
         run = TorchScriptRunner(self.script, threads=1, one_by_one=not self._artifact.dynamic_batch)
         return dispatched_macs(run, self._artifact.input)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+from compress.core.types import Format, Precision
 from compress.formats.base import DeviceRuntime, NotMeasured, Profiler
 from compress.formats.torch.support import torch_emulation
-from compress.types import Format, Precision
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from compress.core.types import Artifact, InputSpec
     from compress.formats.base import FormatSupport, OpenFile
-    from compress.types import Artifact, InputSpec
 
 __all__ = ["SUPPORT", "TorchScriptSupport"]
 

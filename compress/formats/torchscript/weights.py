@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
+from compress.core.types import Sparsity
 from compress.formats.sparsity import total_sparsity
-from compress.types import Sparsity
 
 __all__ = ["script_parameters", "script_sparsity", "script_weights"]
 

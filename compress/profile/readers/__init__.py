@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, cast
 
-from compress.errors import ConfigError
+from compress.core.errors import ConfigError
+from compress.core.types import Format
 from compress.formats.base import NotMeasured
 from compress.formats.registry import profiler, supports
-from compress.types import Format
 
 if TYPE_CHECKING:
     from compress.profile.layer import Reader

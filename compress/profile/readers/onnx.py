@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.errors import StageError
+from compress.core.errors import StageError
+from compress.core.types import Precision
 from compress.measure.host import describe_host
 from compress.measure.latency import PairedLatency, paired_latency
 from compress.profile.layer import LayerTime, Recording, Settings, Source, Span, quickest
@@ -20,8 +21,7 @@ from compress.profile.onnx_feeds import make_feeds
 from compress.profile.onnx_work import Traffic, Work, graph_work, named_model
 from compress.profile.ort_cost import BoundSession, ProfilerCost, launch_us, profiler_cost
 from compress.profile.ort_events import Call, median_us, read_calls
-from compress.scratch import scratch_folder
-from compress.types import Precision
+from compress.support.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -46,7 +46,7 @@ def record(source: Source, settings: Settings) -> Recording:
     import onnx
     import onnxruntime
 
-    from compress.runtimes.onnx import open_session
+    from compress.formats.onnx.runtime import open_session
 
     half = source.precision is Precision.FP16
     with scratch_folder() as folder:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.errors import ConfigError
+from compress.core.errors import ConfigError
+from compress.core.types import Precision
 from compress.formats.onnx.layers import Layer, read_layers
+from compress.formats.tensorrt.runtime import CallTimes, TensorRTRunner, interleaved, load_engine
 from compress.measure.unmeasured import NotMeasured
 from compress.profile.layer import LayerTime, Recording, Settings, Source, Span
-from compress.runtimes.tensorrt import CallTimes, TensorRTRunner, interleaved, load_engine
-from compress.types import Precision
 
 __all__ = ["launch_us", "record"]
 

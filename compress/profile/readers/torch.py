@@ -19,12 +19,12 @@ from torch import nn
 from torch.profiler import ProfilerActivity, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
-from compress.errors import ConfigError, StageError
+from compress.core.errors import ConfigError, StageError
+from compress.formats.torch.runtime import inference
 from compress.measure.host import describe_host
 from compress.profile.layer import LayerTime, Recording, Settings, Source, Span, quickest
 from compress.profile.torch_regions import LAYER, Counter, Marker, Work, watched
-from compress.quiet import first_line, quiet_native
-from compress.runtimes.torch import inference
+from compress.support.quiet import first_line, quiet_native
 
 if TYPE_CHECKING:
     from torch.autograd.profiler_util import FunctionEvent

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import fx
 
-from compress.graph import call_nodes
+from compress.graph.capture import call_nodes
 from compress.quantization.integer_forms.writer import Writer
 
 __all__ = [

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from compress.graph import bind, call_nodes, constant, only_user
+from compress.graph.capture import bind, call_nodes, constant, only_user
+from compress.graph.operators import bias_of, groups_of
 from compress.quantization.integer_forms.stored import rewritable, set_layer, stored_value
-from compress.quantization.operators import bias_of, groups_of
 
 __all__ = ["fold_affine"]
 

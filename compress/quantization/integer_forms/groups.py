@@ -11,10 +11,10 @@ import operator
 import torch
 from torch import fx
 
-from compress.graph import bind, call_nodes, constant, only_user, parameter_name
-from compress.quantization.op_kind import OpKind
-from compress.quantization.operators import bias_of, groups_of, kind_of, weight_of
-from compress.torch_internals import OpOverload
+from compress.graph.capture import bind, call_nodes, constant, only_user, parameter_name
+from compress.graph.op_kind import OpKind
+from compress.graph.operators import bias_of, groups_of, kind_of, weight_of
+from compress.support.torch_internals import OpOverload
 
 __all__ = ["split_groups"]
 

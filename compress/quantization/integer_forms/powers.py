@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from compress.graph import call_nodes
+from compress.graph.capture import call_nodes
 from compress.quantization.integer_forms.writer import Writer
 
 __all__ = ["LARGEST_POWER", "expand_powers"]

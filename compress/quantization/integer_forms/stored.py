@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from compress.graph import bind, constant
-from compress.quantization.operators import bias_of, weight_of
-from compress.torch_internals import OpOverload
+from compress.graph.capture import bind, constant
+from compress.graph.operators import bias_of, weight_of
+from compress.support.torch_internals import OpOverload
 
 __all__ = ["rewritable", "set_layer", "stored_value"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from compress.graph import bind
-from compress.torch_internals import OpOverload
+from compress.graph.capture import bind
+from compress.support.torch_internals import OpOverload
 
 __all__ = ["Writer"]
 

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING
 
-from compress.errors import ConfigError, nearest
+from compress.core.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from compress.quantization.observers.base import RangeObserver

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from compress.errors import StageError
-from compress.graph import bind
+from compress.core.errors import StageError
+from compress.core.stage import Progress
+from compress.graph.capture import bind
 from compress.quantization.ptq import make_room_for_biases
 from compress.quantization.recovery.layer_inputs import Layer, Moments, find_layers, gather_moments
 from compress.quantization.recovery.rounding_search import rounding_error, search_rounding
 from compress.quantization.simulation import switched
 from compress.quantization.tensor_quantizer import Mode
-from compress.stage import Progress
 
 __all__ = ["AdaRoundOptions", "LayerGain", "round_adaptively"]
 

@@ -25,9 +25,9 @@ from itertools import product
 import torch
 from torch import fx
 
-from compress.graph import layer_name
-from compress.quantization.op_kind import OpKind
-from compress.quantization.operators import groups_of, kind_of
+from compress.graph.capture import layer_name
+from compress.graph.op_kind import OpKind
+from compress.graph.operators import groups_of, kind_of
 from compress.quantization.recovery import Batches
 from compress.quantization.recovery.channels import Side, largest, stored
 from compress.quantization.recovery.pairs import (

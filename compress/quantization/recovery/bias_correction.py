@@ -23,10 +23,10 @@ from contextlib import contextmanager
 import torch
 from torch import fx
 
-from compress.errors import StageError
-from compress.graph import bind, call_nodes, constant, layer_name, parameter_name
-from compress.quantization.op_kind import OpKind
-from compress.quantization.operators import WEIGHTED, kind_of, output_axis, weight_of
+from compress.core.errors import StageError
+from compress.graph.capture import bind, call_nodes, constant, layer_name, parameter_name
+from compress.graph.op_kind import OpKind
+from compress.graph.operators import WEIGHTED, kind_of, output_axis, weight_of
 from compress.quantization.ptq import quantizers
 from compress.quantization.recovery import Batches
 from compress.quantization.recovery.watch import Watched

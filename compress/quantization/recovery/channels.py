@@ -7,9 +7,9 @@ from enum import Enum
 import torch
 from torch import fx
 
-from compress.graph import bind, constant, parameter_name
-from compress.quantization.op_kind import OpKind
-from compress.quantization.operators import groups_of, kind_of
+from compress.graph.capture import bind, constant, parameter_name
+from compress.graph.op_kind import OpKind
+from compress.graph.operators import groups_of, kind_of
 
 __all__ = ["Side", "largest", "scaled", "store", "stored"]
 

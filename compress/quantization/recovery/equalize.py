@@ -19,8 +19,8 @@ from typing import TypeAlias
 import torch
 from torch import fx
 
-from compress.graph import layer_name
-from compress.quantization.operators import bias_of
+from compress.graph.capture import layer_name
+from compress.graph.operators import bias_of
 from compress.quantization.recovery import Batches
 from compress.quantization.recovery.channels import Side, largest, scaled, stored
 from compress.quantization.recovery.pairs import (

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
-from compress.graph import call_nodes, constant, layer_name, only_user, parameter_name
-from compress.quantization.operators import WEIGHTED, kind_of
+from compress.graph.capture import call_nodes, constant, layer_name, only_user, parameter_name
+from compress.graph.operators import WEIGHTED, kind_of
 from compress.quantization.simulation import cut
 from compress.quantization.tensor_quantizer import TensorQuantizer
 

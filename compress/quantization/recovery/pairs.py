@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from compress.graph import call_nodes, only_user
-from compress.quantization.op_kind import OpKind
-from compress.quantization.operators import WEIGHTED, bias_of, kind_of, lossless_range, weight_of
+from compress.graph.capture import call_nodes, only_user
+from compress.graph.op_kind import OpKind
+from compress.graph.operators import WEIGHTED, bias_of, kind_of, lossless_range, weight_of
 from compress.quantization.recovery import Batches
 from compress.quantization.recovery.channels import Side, largest, scaled, store, stored
 from compress.quantization.recovery.watch import channel_statistics

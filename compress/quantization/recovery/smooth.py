@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from compress.graph import call_nodes, constant, layer_name, parameter_name
-from compress.quantization.op_kind import OpKind
-from compress.quantization.operators import kind_of, weight_of
+from compress.graph.capture import call_nodes, constant, layer_name, parameter_name
+from compress.graph.op_kind import OpKind
+from compress.graph.operators import kind_of, weight_of
 from compress.quantization.recovery import Batches
 from compress.quantization.recovery.channels import Side, largest, scaled, store, stored
 from compress.quantization.recovery.watch import channel_statistics
-from compress.torch_internals import OpOverload
+from compress.support.torch_internals import OpOverload
 
 __all__ = ["smooth"]
 

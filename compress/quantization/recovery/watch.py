@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from compress.errors import StageError
+from compress.core.errors import StageError
 
 __all__ = ["ChannelStatistics", "Watched", "channel_statistics"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compress.errors import one_line
+from compress.core.errors import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

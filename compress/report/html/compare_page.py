@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from pydantic import JsonValue
 
+from compress.core.types import Latency, Measurement
 from compress.measure.comparable import label
 from compress.report.columns import COLUMNS, Cell, Head, asked
 from compress.report.compare import final_row, in_words, measured_on
@@ -18,7 +19,6 @@ from compress.report.html.run_page import reproduce, stage_table
 from compress.report.html.stage_plots import accuracy_plot, latency_plot, size_plot
 from compress.report.text import DASH, runs_text
 from compress.results.report import Report
-from compress.types import Latency, Measurement
 
 __all__ = ["compare_page"]
 

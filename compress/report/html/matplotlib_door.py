@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.quiet import quiet
-from compress.scratch import scratch_folder
+from compress.support.quiet import quiet
+from compress.support.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

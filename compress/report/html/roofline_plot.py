@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from compress.core.roofline import Roofline
 from compress.profile.document import LayerProfile, Profile
 from compress.report.html.charts import Margins, axes, legend, legend_height, plain_numbers, unit_axis
 from compress.report.html.plot import Plot
-from compress.roofline import Roofline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from compress.core.types import Measurement
 from compress.measure.comparable import comparable_latency, time_ratio
 from compress.measure.ranges import TensorRange
 from compress.profile.document import Profile, find_profile
@@ -58,7 +59,6 @@ from compress.report.text import (
     speed_text,
 )
 from compress.results.report import Report
-from compress.types import Measurement
 
 __all__ = ["RunData", "read_run", "reproduce", "run_page", "stage_table"]
 

@@ -7,8 +7,8 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.errors import ConfigError
-from compress.reading import read_bytes
+from compress.core.errors import ConfigError
+from compress.support.reading import read_bytes
 
 __all__ = ["PruneCurve", "QuantizeRow", "Scan", "read_scans"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from compress.core.types import Latency, Measurement
 from compress.measure.comparable import label
 from compress.report.html.charts import (
     Margins,
@@ -21,7 +22,6 @@ from compress.report.html.charts import (
 )
 from compress.report.html.plot import Plot
 from compress.report.text import bytes_text, ms_text, percent_text
-from compress.types import Latency, Measurement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

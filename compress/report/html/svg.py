@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from xml.etree import ElementTree as Xml
 
-from compress.errors import one_line
+from compress.core.errors import one_line
 
 __all__ = ["cleaned", "standalone"]
 

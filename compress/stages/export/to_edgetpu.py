@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from compress.edgetpu.table import NEWEST_RUNTIME, OLDEST_RUNTIME
-from compress.errors import Refusal, StageError
-from compress.files import copy_file, sha256_file, write_bytes
-from compress.stage import Context, Stage
-from compress.types import SCRIPT_SUFFIX, Artifact, Format, Precision
+from compress.core.errors import Refusal, StageError
+from compress.core.stage import Context, Stage
+from compress.core.types import SCRIPT_SUFFIX, Artifact, Format, Precision
+from compress.formats.edgetpu.table import NEWEST_RUNTIME, OLDEST_RUNTIME
+from compress.support.files import copy_file, sha256_file, write_bytes
 
 if TYPE_CHECKING:
-    from compress.edgetpu.compiler import Compiler, Options
-    from compress.edgetpu.preflight import Preflight
-    from compress.target import Target
+    from compress.core.target import Target
+    from compress.formats.edgetpu.compiler import Compiler, Options
+    from compress.formats.edgetpu.preflight import Preflight
 
 __all__ = ["ToEdgetpu"]
 
@@ -61,12 +61,12 @@ class ToEdgetpu(Stage):
 
     def surroundings(self) -> dict[str, str]:
         """The compiler: with another one, or one at last, the stage is run again."""
-        from compress.edgetpu.compiler import find_compiler
+        from compress.formats.edgetpu.compiler import find_compiler
 
         return {"compiler": str(find_compiler())}
 
     def missing_here(self) -> str | None:
-        from compress.edgetpu.compiler import PROGRAM, find_compiler
+        from compress.formats.edgetpu.compiler import PROGRAM, find_compiler
 
         return None if find_compiler() else f"no {PROGRAM} on the PATH"
 
@@ -77,9 +77,9 @@ class ToEdgetpu(Stage):
             StageError: too few operators are mapped (lists those that are not), or the compiler failed.
             ConfigError: `EDGETPU_COMPILER` names something that is not there.
         """
-        from compress.edgetpu.compiler import find_compiler
-        from compress.edgetpu.preflight import preflight
-        from compress.litert.network import read_network
+        from compress.formats.edgetpu.compiler import find_compiler
+        from compress.formats.edgetpu.preflight import preflight
+        from compress.formats.tflite.network import read_network
 
         model = context.folder / f"{context.name}.tflite"
         copy_file(artifact.path, model)
@@ -91,7 +91,7 @@ class ToEdgetpu(Stage):
         return self._compiled(artifact, model, compiler, context)
 
     def _compiled(self, artifact: Artifact, model: Path, compiler: Compiler, context: Context) -> Artifact:
-        from compress.edgetpu.compiler import compile_model
+        from compress.formats.edgetpu.compiler import compile_model
 
         compiled = compile_model(compiler, model, self._options())
         share = compiled.log.share
@@ -108,7 +108,7 @@ class ToEdgetpu(Stage):
         )
 
     def _handed_over(self, artifact: Artifact, model: Path, prediction: Preflight, context: Context) -> Artifact:
-        from compress.edgetpu.script import compile_script
+        from compress.formats.edgetpu.script import compile_script
 
         if prediction.share < self.min_mapped:
             raise self._too_few(prediction.share, _listed(prediction))
@@ -120,7 +120,7 @@ class ToEdgetpu(Stage):
         return artifact.after(context.name, model, format=Format.EDGETPU, notes=notes, attachments=(script,))
 
     def _options(self) -> Options:
-        from compress.edgetpu.compiler import Options
+        from compress.formats.edgetpu.compiler import Options
 
         return Options(self.runtime, self.num_segments, self.timeout_seconds)
 

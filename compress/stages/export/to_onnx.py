@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from compress.errors import Refusal
-from compress.files import atomic_path
-from compress.stage import Context, ExportStage
-from compress.types import Artifact, Format, Precision
+from compress.core.errors import Refusal
+from compress.core.stage import Context, ExportStage
+from compress.core.types import Artifact, Format, Precision
+from compress.support.files import atomic_path
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from compress.target import Target
+    from compress.core.target import Target
 
 __all__ = ["ToOnnx"]
 
@@ -79,8 +79,8 @@ class ToOnnx(ExportStage):
             self._graph(source, target)
 
     def run(self, artifact: Artifact, context: Context) -> Artifact:
-        from compress.onnxfile.metadata import metadata
-        from compress.onnxfile.write import write_checked
+        from compress.formats.onnx.metadata import metadata
+        from compress.formats.onnx.write import write_checked
 
         _require_precision(artifact, context)
         model, rewrites = self._graph(artifact, context.target)
@@ -98,8 +98,8 @@ class ToOnnx(ExportStage):
 
     def _graph(self, artifact: Artifact, target: Target) -> tuple[ir.Model, tuple[str, ...]]:
         """The graph as the target's parser reads it, and what was rewritten for that."""
-        from compress.onnxfile import assemble
-        from compress.onnxfile.opset import Ceiling
+        from compress.formats.onnx import assemble
+        from compress.formats.onnx.opset import Ceiling
 
         newest = target.onnx_opset_max.value if target.onnx_opset_max else None
         opset = self.opset or min(newest or _DEFAULT_OPSET, _DEFAULT_OPSET)

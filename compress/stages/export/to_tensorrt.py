@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
-from compress.errors import Refusal, StageError
-from compress.files import copy_file, sha256_file, write_bytes
-from compress.stage import Context, Stage
-from compress.types import PLAN_SUFFIX, Artifact, Format, Precision
+from compress.core.errors import Refusal, StageError
+from compress.core.stage import Context, Stage
+from compress.core.types import PLAN_SUFFIX, Artifact, Format, Precision
+from compress.support.files import copy_file, sha256_file, write_bytes
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from compress.engine.plan import EnginePlan
-    from compress.engine.race import Candidate
-    from compress.target import Target
+    from compress.core.target import Target
+    from compress.formats.tensorrt.plan import EnginePlan
+    from compress.formats.tensorrt.race import Candidate
 
 __all__ = ["ToTensorRT"]
 
@@ -74,7 +74,7 @@ class ToTensorRT(Stage):
             )
 
     def missing_here(self) -> str | None:
-        from compress.runtimes.tensorrt import unavailable
+        from compress.formats.tensorrt.runtime import unavailable
 
         return unavailable()
 
@@ -102,7 +102,7 @@ class ToTensorRT(Stage):
         return replace(made, attachments=(self._calibration(artifact, version, context),))
 
     def _plan(self, artifact: Artifact, target: Target) -> EnginePlan:
-        from compress.engine.plan import EnginePlan
+        from compress.formats.tensorrt.plan import EnginePlan
 
         workspace = self.workspace_mib or min(_LARGEST_WORKSPACE_MIB, target.memory_bytes.value // 8 // _MIB)
         return EnginePlan(
@@ -120,8 +120,8 @@ class ToTensorRT(Stage):
         """A file of scales for implicit INT8 in that TensorRT, which agrees with the Q/DQ file then."""
         import onnx
 
-        from compress.engine.plan import CALIBRATION_SUFFIX
-        from compress.onnxfile.calibration_cache import calibration_cache
+        from compress.formats.onnx.calibration_cache import calibration_cache
+        from compress.formats.tensorrt.plan import CALIBRATION_SUFFIX
 
         text = calibration_cache(onnx.load(artifact.path), version)
         path = context.folder / f"{context.name}{CALIBRATION_SUFFIX}"
@@ -130,7 +130,7 @@ class ToTensorRT(Stage):
 
     def _planned(self, artifact: Artifact, plan: EnginePlan, context: Context) -> Artifact | None:
         """The plan for the device, where no engine can be built here; else None."""
-        from compress.serialize import to_json
+        from compress.support.serialize import to_json
 
         reason = self.missing_here()
         if reason is None:
@@ -142,7 +142,7 @@ class ToTensorRT(Stage):
         return artifact.after(context.name, path, format=Format.TENSORRT, notes={"engine": note})
 
     def _built(self, artifact: Artifact, plan: EnginePlan, context: Context) -> Artifact:
-        from compress.engine.race import describe, fastest, race
+        from compress.formats.tensorrt.race import describe, fastest, race
 
         images = next(context.splits.calibration.batches(max(_IMAGES, plan.batch[1]))).images
         candidates = self._candidates(artifact, plan, context)
@@ -161,9 +161,9 @@ class ToTensorRT(Stage):
 
     def _candidates(self, artifact: Artifact, plan: EnginePlan, context: Context) -> list[Candidate]:
         """An engine of the file itself, and for INT8 one of its float twin in FP16."""
-        from compress.engine.build import build_engine
-        from compress.engine.race import Candidate
-        from compress.parity import TOLERANCES
+        from compress.formats.parity import TOLERANCES
+        from compress.formats.tensorrt.build import build_engine
+        from compress.formats.tensorrt.race import Candidate
 
         files = {artifact.precision: artifact.path}
         if self.race and artifact.precision is Precision.INT8:
@@ -182,8 +182,8 @@ def _require_read(path: Path, target: Target) -> None:
     """Refuse here what the device's parser would refuse there."""
     if target.onnx_parser is None:
         return
-    from compress.onnxfile.parsers.fit import require_read
-    from compress.onnxfile.parsers.table import load_parser
+    from compress.formats.onnx.parsers.fit import require_read
+    from compress.formats.onnx.parsers.table import load_parser
 
     require_read(path, load_parser(target.onnx_parser.value), target.title)
 
@@ -191,7 +191,7 @@ def _require_read(path: Path, target: Target) -> None:
 def _write_twin(source: Path, path: Path) -> Path:
     import onnx
 
-    from compress.onnxfile.float_twin import float_twin
+    from compress.formats.onnx.float_twin import float_twin
 
     onnx.save(float_twin(onnx.load(source)), path)
     return path
@@ -201,6 +201,6 @@ def _reference(artifact: Artifact, images: NDArray[np.float32]) -> NDArray[np.fl
     """Logits of the ONNX file as its specification says, every operator by itself."""
     import os
 
-    from compress.runtimes.onnx import load
+    from compress.formats.onnx.runtime import load
 
     return load(artifact, threads=os.cpu_count() or 1, fused=False)(images)

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.errors import MissingExtra, Refusal, StageError
-from compress.files import atomic_path
-from compress.stage import Context, ExportStage
-from compress.types import Artifact, Format, Precision
+from compress.core.errors import MissingExtra, Refusal, StageError
+from compress.core.stage import Context, ExportStage
+from compress.core.types import Artifact, Format, Precision
+from compress.support.files import atomic_path
 
 if TYPE_CHECKING:
     from torch import fx, nn
 
-    from compress.litert.check import Requirements
-    from compress.litert.write import Form
-    from compress.parity import Tolerance
-    from compress.target import Target
+    from compress.core.target import Target
+    from compress.formats.parity import Tolerance
+    from compress.formats.tflite.check import Requirements
+    from compress.formats.tflite.write import Form
 
 __all__ = ["ToTflite"]
 
@@ -94,10 +94,10 @@ class ToTflite(ExportStage):
             StageError: an operator has no form in LiteRT, or the file is not what the target needs; names where.
             ParityError: the file does not compute what its source does.
         """
-        from compress.graph import capture
-        from compress.litert.loadable import require_loadable
-        from compress.litert.write import tflite_bytes
-        from compress.parity import check_export
+        from compress.formats.parity import check_export
+        from compress.formats.tflite.loadable import require_loadable
+        from compress.formats.tflite.write import tflite_bytes
+        from compress.graph.capture import capture
 
         module = _module(artifact)
         graph = capture(module, artifact.input, dynamic_batch=False)
@@ -127,7 +127,7 @@ class ToTflite(ExportStage):
         return exported
 
     def _form(self, target: Target) -> Form:
-        from compress.litert.write import Form
+        from compress.formats.tflite.write import Form
 
         return Form(self._io(target), self.weights, target.tflite.lacks if target.tflite else ())
 
@@ -135,7 +135,7 @@ class ToTflite(ExportStage):
         return self.io or (target.tflite.io if target.tflite else "int8")
 
     def _tolerance(self) -> Tolerance:
-        from compress.parity import TOLERANCES, Tolerance
+        from compress.formats.parity import TOLERANCES, Tolerance
 
         return Tolerance(sqnr_db=_DYNAMIC_SQNR_DB) if self.weights == "int8" else TOLERANCES[Precision.FP16]
 
@@ -148,9 +148,9 @@ class ToTflite(ExportStage):
 
     def _check(self, content: bytes, graph: fx.GraphModule, artifact: Artifact, context: Context) -> None:
         """Refuse a file that a full-integer target cannot use; elsewhere, say what it has."""
-        from compress.litert.check import check_network
-        from compress.litert.network import parse_network
-        from compress.litert.refusals import unmapped, without_integers
+        from compress.formats.tflite.check import check_network
+        from compress.formats.tflite.network import parse_network
+        from compress.formats.tflite.refusals import unmapped, without_integers
 
         if artifact.precision is not Precision.INT8:
             return
@@ -172,7 +172,7 @@ class ToTflite(ExportStage):
         context.progress.log(f"{context.name}: not full-integer: {shown}{more}")
 
     def _requirements(self, target: Target) -> Requirements:
-        from compress.litert.check import Requirements
+        from compress.formats.tflite.check import Requirements
 
         return Requirements(
             full_integer=True,
@@ -184,7 +184,7 @@ class ToTflite(ExportStage):
 
 def _refuse_recurrent(graph: fx.GraphModule, target: Target) -> None:
     """A recurrent layer is unrolled in float, step by step, which a full-integer target does not take."""
-    from compress.litert.lower import recurrent_layers
+    from compress.formats.tflite.lower import recurrent_layers
 
     if target.tflite is None or not target.tflite.full_integer:
         return
@@ -207,13 +207,13 @@ def _runtime_version(target: Target) -> str | None:
 def _module(artifact: Artifact) -> nn.Module:
     if artifact.format is Format.TORCH:
         return artifact.module
-    from compress.onnx_import import onnx_to_module
+    from compress.formats.onnx.importer import onnx_to_module
 
     return onnx_to_module(artifact.path)
 
 
 def _metadata(exported: Artifact, context: Context) -> dict[str, object]:
-    from compress.onnxfile.metadata import metadata
+    from compress.formats.onnx.metadata import metadata
 
     entries: dict[str, object] = dict(metadata(exported.input, exported.precision, exported.history))
     return {**entries, "layout": "NHWC", "labels": list(context.splits.classes)}

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from compress.errors import Refusal, StageError
-from compress.files import atomic_path
-from compress.stage import Context, ExportStage
-from compress.types import Artifact, Format, InputSpec, Precision
+from compress.core.errors import Refusal, StageError
+from compress.core.stage import Context, ExportStage
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.support.files import atomic_path
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from compress.target import Target
+    from compress.core.target import Target
 
 __all__ = ["ToTorchscript"]
 
@@ -54,8 +54,8 @@ class ToTorchscript(ExportStage):
     def run(self, artifact: Artifact, context: Context) -> Artifact:
         import torch
 
-        from compress.onnxfile.metadata import metadata
-        from compress.quiet import quiet
+        from compress.formats.onnx.metadata import metadata
+        from compress.support.quiet import quiet
 
         script = _trace(artifact.module, artifact.input)
         path = context.folder / f"{context.name}.ts.pt"
@@ -74,7 +74,7 @@ class ToTorchscript(ExportStage):
 def _trace(module: nn.Module, spec: InputSpec) -> torch.jit.ScriptModule:
     import torch
 
-    from compress.quiet import first_line, quiet
+    from compress.support.quiet import first_line, quiet
 
     try:
         with quiet(), torch.no_grad():

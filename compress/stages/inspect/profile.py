@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.files import copy_file, write_bytes
-from compress.stage import Context, Stage
-from compress.types import Artifact, Format
+from compress.core.stage import Context, Stage
+from compress.core.types import Artifact, Format
+from compress.support.files import copy_file, write_bytes
 
 __all__ = ["Profile"]
 
@@ -52,7 +52,7 @@ class Profile(Stage):
         from compress.profile.layer import Settings, Source
         from compress.profile.readers import find_reader
         from compress.profile.trace import write_trace
-        from compress.serialize import to_json
+        from compress.support.serialize import to_json
 
         settings = Settings(threads=self.threads, batch=self.batch, seconds=self.seconds)
         target = context.target if self.limits == "published" else None

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.errors import Refusal
+from compress.core.errors import Refusal
+from compress.core.stage import Context, Stage
+from compress.core.types import Artifact, Format, Precision
 from compress.optimize.pass_names import PORTABLE, PassName
-from compress.stage import Context, Stage
-from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
-    from compress.target import Target
+    from compress.core.target import Target
 
 __all__ = ["OptimizeGraph"]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, ClassVar
 
-from compress.errors import Refusal
-from compress.stage import Context, Stage, maker_of
-from compress.target import Target
-from compress.types import Artifact, Format, Precision
+from compress.core.errors import Refusal
+from compress.core.stage import Context, Stage, maker_of
+from compress.core.target import Target
+from compress.core.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.types import InputSpec
+    from compress.core.types import InputSpec
 
 __all__ = ["FoldBatchnorm"]
 
@@ -62,7 +62,7 @@ def _fold(module: nn.Module, input: InputSpec) -> tuple[nn.Module, int, list[str
     """The folded copy, the number of normalisations folded, and a line for everything worth one."""
     from torch import fx
 
-    from compress.graph import capture, layer_name, static_batch_reason
+    from compress.graph.capture import capture, layer_name, static_batch_reason
     from compress.models.aten_modules import with_modules
     from compress.quantization.batchnorm import fold_graph, fold_module
     from compress.quantization.computed_weights import computed_layers, fold_parameters

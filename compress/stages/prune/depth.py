@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from compress.errors import StageError
+from compress.core.errors import StageError
+from compress.core.stage import Context
+from compress.core.types import Artifact
 from compress.pruning.budget import Budget, BudgetStage
-from compress.stage import Context
-from compress.types import Artifact
 
 if TYPE_CHECKING:
     import torch

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.budget import Limits, in_points
-from compress.errors import Refusal
-from compress.stage import Context, Stage, maker_of
-from compress.target import Target
-from compress.types import Artifact, Format, Precision
+from compress.core.budget import Limits, in_points
+from compress.core.errors import Refusal
+from compress.core.stage import Context, Stage, maker_of
+from compress.core.target import Target
+from compress.core.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.budget import Verdict
+    from compress.core.budget import Verdict
+    from compress.core.stage import BudgetJudge
+    from compress.graph.weights import Weight
     from compress.pruning.sensitivity import Weights
-    from compress.stage import BudgetJudge
-    from compress.weights import Weight
 
 __all__ = ["Magnitude"]
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from compress.errors import Refusal, StageError
-from compress.files import write_bytes
-from compress.stage import Context, Stage, maker_of
-from compress.target import Target
-from compress.types import Artifact, Format, Precision
+from compress.core.errors import Refusal, StageError
+from compress.core.stage import Context, Stage, maker_of
+from compress.core.target import Target
+from compress.core.types import Artifact, Format, Precision
+from compress.support.files import write_bytes
 
 if TYPE_CHECKING:
     from torch import nn

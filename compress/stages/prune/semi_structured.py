@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from compress.errors import Refusal, StageError
-from compress.stage import Context, Stage, maker_of
-from compress.target import Target
-from compress.types import Artifact, Format, Precision
+from compress.core.errors import Refusal, StageError
+from compress.core.stage import Context, Stage, maker_of
+from compress.core.target import Target
+from compress.core.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.weights import Weight
+    from compress.graph.weights import Weight
 
 __all__ = ["SemiStructured"]
 

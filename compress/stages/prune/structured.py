@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from compress.core.stage import Context
+from compress.core.types import Artifact
 from compress.pruning.budget import Budget, BudgetStage
-from compress.stage import Context
-from compress.types import Artifact
 
 if TYPE_CHECKING:
     from compress.pruning.allocate import Candidate, Damage, Plan

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from compress.budget import BudgetMissed
-from compress.errors import Refusal, StageError
+from compress.core.budget import BudgetMissed
+from compress.core.errors import Refusal, StageError
+from compress.core.stage import Context
+from compress.core.target import Target
+from compress.core.types import Artifact, Format, Precision
 from compress.quantization.options import StaticOptions, log_float_layers, single_image_reason
 from compress.quantization.rung_names import RUNGS, RungName
-from compress.stage import Context
-from compress.target import Target
 from compress.training.options import Device, TrainOptions
-from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import fx, nn
 
-    from compress.budget import Verdict
+    from compress.core.budget import Verdict
     from compress.quantization.ladder import Climb, RungRecord
     from compress.quantization.mixed_precision import Cost
     from compress.quantization.rungs import Bench
@@ -115,8 +115,8 @@ class Auto(StaticOptions):
         """
         import torch
 
-        from compress.files import write_bytes
-        from compress.serialize import to_json
+        from compress.support.files import write_bytes
+        from compress.support.serialize import to_json
 
         torch.manual_seed(context.seed)
         graph = self.float_graph(artifact, context)
@@ -150,7 +150,7 @@ class Auto(StaticOptions):
         return climb(rungs, start, bench.judge, bench.limits, context.progress, context.name)
 
     def _bench(self, graph: fx.GraphModule, artifact: Artifact, single: str | None, context: Context) -> Bench:
-        from compress.budget import Limits
+        from compress.core.budget import Limits
         from compress.quantization.observers import load_observer
         from compress.quantization.observers.min_max import MinMax
         from compress.quantization.rungs import Bench
@@ -183,8 +183,8 @@ class Auto(StaticOptions):
                 "the validation split is empty: nothing to hold the accuracy budget against",
                 fix="data.validation=<number of images>",
             )
-        from compress.budget import Budget as RunBudget
-        from compress.judge import Judge
+        from compress.core.budget import Budget as RunBudget
+        from compress.verify.judge import Judge
 
         judge = context.judge or Judge(context.source or exact, context.splits, RunBudget())
         return lambda module: judge(replace(exact, model=module))
@@ -221,9 +221,9 @@ class Auto(StaticOptions):
         if climb.best is None or climb.best_record is None:
             reasons = "; ".join(f"{record.name}: {record.obstacle}" for record in climb.records)
             return BudgetMissed(f"stage {context.name!r}: no rung could be tried: {reasons}")
-        from compress.files import write_bytes
-        from compress.persist import save_module
-        from compress.serialize import to_json
+        from compress.models.persist import save_module
+        from compress.support.files import write_bytes
+        from compress.support.serialize import to_json
 
         folder = context.folder / _MISSED
         folder.mkdir(parents=True, exist_ok=True)

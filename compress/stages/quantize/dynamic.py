@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.errors import StageError
-from compress.onnxfile.ort_target import require_float, require_onnxruntime
-from compress.stage import Context, Stage
-from compress.types import Artifact, Format, Precision
+from compress.core.errors import StageError
+from compress.core.stage import Context, Stage
+from compress.core.types import Artifact, Format, Precision
+from compress.formats.onnx.ort_target import require_float, require_onnxruntime
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from compress.target import Target
+    from compress.core.target import Target
 
 __all__ = ["Dynamic"]
 
@@ -70,8 +70,8 @@ class Dynamic(Stage):
             StageError: nothing to quantize, a pattern that matches nothing, or the file is quantized already.
             ParityError: the logits' signal-to-noise ratio against the source is below 15 dB.
         """
-        from compress.onnxfile.rewrite import hand_over, open_float
-        from compress.parity import Tolerance
+        from compress.formats.onnx.rewrite import hand_over, open_float
+        from compress.formats.parity import Tolerance
 
         model = open_float(artifact, context.name)
         self._rewrite(model, context)
@@ -86,9 +86,9 @@ class Dynamic(Stage):
         )
 
     def _rewrite(self, model: ir.Model, context: Context) -> None:
-        from compress.onnxfile.dynamic_lstm import Lstm, find_lstms, quantize_lstms
-        from compress.onnxfile.dynamic_quant import FULL_RANGE, OLDEST_OPSET, REDUCED_RANGE, quantize_linears
-        from compress.onnxfile.linear_layers import Linear, choose, describe_float, find_linears, float_nodes
+        from compress.formats.onnx.dynamic_lstm import Lstm, find_lstms, quantize_lstms
+        from compress.formats.onnx.dynamic_quant import FULL_RANGE, OLDEST_OPSET, REDUCED_RANGE, quantize_linears
+        from compress.formats.onnx.linear_layers import Linear, choose, describe_float, find_linears, float_nodes
 
         _require_opset(model, OLDEST_OPSET, context.name)
         linears, float_linears = find_linears(model) if "matmul" in self.op_types else ([], [])

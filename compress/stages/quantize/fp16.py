@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from compress.errors import ModelError, Refusal, StageError
-from compress.stage import Context, Stage
-from compress.types import Artifact, Format, Precision
+from compress.core.errors import ModelError, Refusal, StageError
+from compress.core.stage import Context, Stage
+from compress.core.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
     from torch import fx, nn
 
-    from compress.target import Target
+    from compress.core.target import Target
 
 __all__ = ["Fp16"]
 
@@ -50,11 +50,11 @@ class Fp16(Stage):
         """
         from torch import fx
 
-        from compress.gates.form import require_equal_graph
-        from compress.parity import first_images
+        from compress.formats.parity import first_images
         from compress.quantization.half import to_half
         from compress.quantization.half_range import check_half, saturated
         from compress.quantization.options import float_module, single_image_reason
+        from compress.verify.form import require_equal_graph
 
         source = float_module(artifact)
         if artifact.format is not Format.TORCH and isinstance(source, fx.GraphModule):
@@ -78,7 +78,7 @@ class Fp16(Stage):
 
 def _captured(module: nn.Module, artifact: Artifact) -> fx.GraphModule | None:
     """The module as a graph, in which numbers and types can be changed; None if it cannot be traced."""
-    from compress.graph import capture
+    from compress.graph.capture import capture
 
     try:
         return capture(module, artifact.input)
@@ -90,7 +90,7 @@ def _check_runs(module: nn.Module, artifact: Artifact) -> None:
     """One sample of zeros: types that clash inside `forward` show here and not in a later stage."""
     import torch
 
-    from compress.quiet import first_line
+    from compress.support.quiet import first_line
 
     try:
         with torch.inference_mode():

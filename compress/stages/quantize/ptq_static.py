@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.budget import Budget
-from compress.errors import Refusal
+from compress.core.budget import Budget
+from compress.core.errors import Refusal
+from compress.core.stage import Context
+from compress.core.target import Target
+from compress.core.types import Artifact, Format, Precision
 from compress.quantization.options import StaticOptions, log_float_layers, single_image_reason
-from compress.stage import Context
-from compress.target import Target
 from compress.training.options import TrainOptions
-from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
     from torch import fx, nn
 
-    from compress.budget import Verdict
+    from compress.core.budget import Verdict
+    from compress.core.stage import BudgetJudge
     from compress.quantization.hold import Held
     from compress.quantization.ladder import Made, Settings
     from compress.quantization.static import CalibrationImages
-    from compress.stage import BudgetJudge
 
 __all__ = ["PtqStatic"]
 
@@ -123,11 +123,11 @@ class PtqStatic(StaticOptions):
         Adaptive rounding fits each layer to calibration images, which is no promise about the network: what it gives is
         only kept where validation images do not tell otherwise.
         """
-        from compress.judge import Judge
         from compress.quantization.ladder import Made
         from compress.quantization.ptq import convert
         from compress.quantization.rounding_choice import better_rounding
         from compress.quantization.static import quantize
+        from compress.verify.judge import Judge
 
         def made(graph: fx.GraphModule, settings: Settings) -> Made:
             calibrated = quantize(graph, settings.recipe, settings.recovery, images, context.progress)
@@ -149,7 +149,7 @@ class PtqStatic(StaticOptions):
         Args:
             single: why images are run one by one; None where they are not.
         """
-        from compress.budget import Limits
+        from compress.core.budget import Limits
         from compress.quantization.hold import Held, hold
         from compress.quantization.mixed_precision import extra_bytes
         from compress.quantization.observers import load_observer

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from compress.errors import StageError
+from compress.core.errors import StageError
+from compress.core.stage import Context
+from compress.core.types import Artifact, Format, Precision
 from compress.quantization.options import StaticOptions, log_float_layers, single_image_reason
-from compress.stage import Context
 from compress.training.stage import TrainingStage, log_unvalidated, source_validated, training_samples, validated
-from compress.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
     from torch import fx

@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from compress.files import write_bytes
+from compress.core.stage import Context
+from compress.core.types import Artifact, Format, Precision
 from compress.quantization.options import StaticOptions, single_image_reason
-from compress.stage import Context
-from compress.types import Artifact, Format, Precision
+from compress.support.files import write_bytes
 
 __all__ = ["QuantizeScan"]
 
@@ -62,7 +62,7 @@ class QuantizeScan(StaticOptions):
         return artifact.after(context.name, artifact.module)
 
     def _log_reference(self, artifact: Artifact, context: Context) -> None:
-        from compress.parity import distance
+        from compress.formats.parity import distance
         from compress.quantization.scan_report import decibels
 
         if context.source is None:

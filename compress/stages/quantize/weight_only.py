@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from compress.onnxfile.ort_target import require_float, require_onnxruntime
-from compress.stage import Context, Stage
-from compress.types import Artifact, Format, Precision
+from compress.core.stage import Context, Stage
+from compress.core.types import Artifact, Format, Precision
+from compress.formats.onnx.ort_target import require_float, require_onnxruntime
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from compress.onnxfile.weight_only import BlockScheme
-    from compress.target import Target
+    from compress.core.target import Target
+    from compress.formats.onnx.weight_only import BlockScheme
 
 __all__ = ["WeightOnly"]
 
@@ -85,8 +85,8 @@ class WeightOnly(Stage):
             StageError: nothing to quantize, a pattern that matches nothing, or the file is quantized already.
             ParityError: the logits' signal-to-noise ratio against the source is below 25 dB (8 bits) or 8 dB (4 bits).
         """
-        from compress.onnxfile.rewrite import hand_over, open_float
-        from compress.parity import Tolerance
+        from compress.formats.onnx.rewrite import hand_over, open_float
+        from compress.formats.parity import Tolerance
 
         model = open_float(artifact, context.name)
         scheme = self._scheme()
@@ -102,12 +102,12 @@ class WeightOnly(Stage):
         )
 
     def _scheme(self) -> BlockScheme:
-        from compress.onnxfile.weight_only import BlockScheme
+        from compress.formats.onnx.weight_only import BlockScheme
 
         return BlockScheme(self.bits, self.block_size, self.symmetric, self.scales == "mse", self.accuracy_level)
 
     def _rewrite(self, model: ir.Model, scheme: BlockScheme, context: Context) -> None:
-        from compress.onnxfile.linear_layers import (
+        from compress.formats.onnx.linear_layers import (
             StaysFloat,
             choose,
             describe_float,
@@ -115,7 +115,7 @@ class WeightOnly(Stage):
             float_nodes,
             read_elsewhere,
         )
-        from compress.onnxfile.weight_only import pack_linears
+        from compress.formats.onnx.weight_only import pack_linears
 
         linears, others = find_linears(model)
         tied = [linear for linear in linears if read_elsewhere(linear, linears)]

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from compress.errors import Refusal
-from compress.stage import Context, maker_of
-from compress.target import Target
+from compress.core.errors import Refusal
+from compress.core.stage import Context, maker_of
+from compress.core.target import Target
+from compress.core.types import Artifact, Precision
 from compress.training.stage import FloatTrainingStage, log_unvalidated
-from compress.types import Artifact, Precision
 
 if TYPE_CHECKING:
     from compress.training.loop import TrainResult

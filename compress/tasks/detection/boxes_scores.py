@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.io import Arrays, Signature
+from compress.core.io import Arrays, Signature
 from compress.tasks.base import NoFit
 from compress.tasks.detection.candidates import Candidates, Corners, above, softmax, to_corners
 from compress.tasks.detection.decoder import Decoder, fixed_plane, is_list, named, rows_of, sigmoid

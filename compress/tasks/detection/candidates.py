@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.io import Frame
+from compress.core.io import Frame
 
 __all__ = ["Candidates", "Corners", "above", "softmax", "to_corners", "to_picture"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from compress.io import Arrays, Signature
+from compress.core.io import Arrays, Signature
 from compress.tasks.base import NoFit, finite_output
 from compress.tasks.detection.candidates import Candidates, to_corners
 from compress.tasks.detection.decoder import Decoder, fixed_plane, named, same_size, sigmoid

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from compress.errors import ConfigError
-from compress.io import Array, Arrays, Signature, TensorSpec
+from compress.core.errors import ConfigError
+from compress.core.io import Array, Arrays, Signature, TensorSpec
 from compress.tasks.base import NoFit, finite_output, plane_size
 from compress.tasks.detection.candidates import Candidates
 

@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
-from compress.io import Signature
+from compress.core.io import Signature
 from compress.tasks.base import NoFit
 from compress.tasks.detection.boxes_scores import BoxesScoresDecoder
 from compress.tasks.detection.centers import CentersDecoder

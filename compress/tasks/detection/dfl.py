@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from compress.io import Arrays, Signature
+from compress.core.io import Arrays, Signature
 from compress.tasks.base import NoFit
 from compress.tasks.detection.candidates import Candidates, above, softmax
 from compress.tasks.detection.decoder import Decoder, fixed_plane, sigmoid

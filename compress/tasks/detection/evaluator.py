@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.errors import DataError
-from compress.io import Arrays, Boxes, Frame, Target
+from compress.core.errors import DataError
+from compress.core.io import Arrays, Boxes, Frame, Target
 from compress.tasks.average_precision import Judged, PrecisionCurves
 from compress.tasks.base import ClassScore, Evaluator, Metric, sample_name
 from compress.tasks.detection.candidates import Candidates

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from compress.io import Arrays, Signature
+from compress.core.io import Arrays, Signature
 from compress.tasks.base import NoFit
 from compress.tasks.detection.candidates import Candidates, above, to_corners
 from compress.tasks.detection.decoder import Decoder, fixed_plane, sigmoid

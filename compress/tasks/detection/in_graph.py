@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from compress.io import Arrays, Signature, TensorSpec
+from compress.core.io import Arrays, Signature, TensorSpec
 from compress.tasks.base import NoFit, finite_output
 from compress.tasks.detection.boxes_scores import in_pixels
 from compress.tasks.detection.candidates import Candidates, Corners, to_corners

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.io import Arrays, TensorSpec
+from compress.core.io import Arrays, TensorSpec
 from compress.tasks.base import finite_output
 from compress.tasks.detection.decoder import is_list, rows_of, same_size
 

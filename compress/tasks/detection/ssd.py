@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from compress.io import Arrays, Signature
+from compress.core.io import Arrays, Signature
 from compress.tasks.base import NoFit
 from compress.tasks.detection.boxes_scores import Scores, activate, in_pixels, split_outputs
 from compress.tasks.detection.candidates import Candidates, above, to_corners

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from compress.io import Arrays, Signature
+from compress.core.io import Arrays, Signature
 from compress.tasks.base import NoFit, finite_output, plane_size
 from compress.tasks.keypoints.decoder import PointDecoder, Points, argmax2d
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from compress.io import Arrays, Signature, TensorSpec
+from compress.core.io import Arrays, Signature, TensorSpec
 from compress.tasks.base import NoFit, finite_output, plane_size
 from compress.tasks.keypoints.decoder import PointDecoder, Points
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from compress.io import Arrays, Frame, Signature
+from compress.core.io import Arrays, Frame, Signature
 
 __all__ = ["PointDecoder", "Points", "argmax2d", "points_on_picture"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.errors import DataError
-from compress.io import Arrays, Frame, KeyPoints, Target
+from compress.core.errors import DataError
+from compress.core.io import Arrays, Frame, KeyPoints, Target
 from compress.tasks.average_precision import Judged, PrecisionCurves
 from compress.tasks.base import Evaluator, Metric, sample_name
 from compress.tasks.keypoints.decoder import Points

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.io import KeyPoints
+from compress.core.io import KeyPoints
 
 __all__ = ["COCO_SIGMAS", "object_similarity"]
 

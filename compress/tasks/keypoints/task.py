@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from compress.errors import ConfigError
-from compress.io import Arrays, Frame, Signature
+from compress.core.errors import ConfigError
+from compress.core.io import Arrays, Frame, Signature
 from compress.tasks.base import Agreement, Metric, NoFit, Task, plane_size, shown
 from compress.tasks.keypoints.centre_heads import CentreHeadsDecoder
 from compress.tasks.keypoints.coordinates import CoordinateDecoder

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pycoral.utils.edgetpu import MARK
 
-from compress.litert.flatbuffer import kind_name, new_code, pack, schema, unpack
+from compress.formats.tflite.flatbuffer import kind_name, new_code, pack, schema, unpack
 
 VERSION = "Edge TPU Compiler version 16.0.384591198"
 

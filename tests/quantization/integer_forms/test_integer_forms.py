@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from compress.graph import call_nodes, capture, layer_name
+from compress.core.types import InputSpec
+from compress.graph.capture import call_nodes, capture, layer_name
 from compress.quantization.integer_forms import expand
 from compress.quantization.policy import IntegerForm, load_policy
 from compress.quantization.ptq import float_graph
-from compress.types import InputSpec
 
 SPEC = InputSpec((4, 8, 8), "planes", (0.5,) * 4, (0.5,) * 4)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compress.errors import ConfigError
+from compress.core.errors import ConfigError
 from compress.quantization.grid import Grid
 from compress.quantization.observers import load_observer, observer_names
 from compress.quantization.observers.min_max import MinMax

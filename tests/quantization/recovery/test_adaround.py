@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compress.errors import StageError
+from compress.core.errors import StageError
+from compress.core.types import InputSpec
 from compress.quantization.observers import load_observer
 from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy
@@ -23,7 +24,6 @@ from compress.quantization.recovery.layer_inputs import find_layers, gather_mome
 from compress.quantization.recovery.rounding_search import rounding_error, search_rounding
 from compress.quantization.simulation import switched
 from compress.quantization.tensor_quantizer import Mode
-from compress.types import InputSpec
 
 SPEC = InputSpec((4, 8, 8), "planes", mean=(0,) * 4, std=(1,) * 4)
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from compress.errors import StageError
+from compress.core.errors import StageError
+from compress.core.types import InputSpec
 from compress.quantization.ptq import float_graph
 from compress.quantization.recovery.balance import balance
 from compress.quantization.recovery.watch import channel_statistics
-from compress.types import InputSpec
 
 SPEC = InputSpec((3, 8, 8))
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from compress.errors import StageError
-from compress.graph import call_nodes
+from compress.core.errors import StageError
+from compress.core.types import InputSpec
+from compress.graph.capture import call_nodes
+from compress.graph.operators import WEIGHTED, kind_of
 from compress.quantization.observers.min_max import MinMax
-from compress.quantization.operators import WEIGHTED, kind_of
 from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy
 from compress.quantization.ptq import calibrate, convert, float_graph, prepare, quantizers, set_mode
 from compress.quantization.recovery.bias_correction import add_missing_biases, correct_biases
 from compress.quantization.tensor_quantizer import Mode
-from compress.types import InputSpec
 
 SPEC = InputSpec((3, 16, 16))
 

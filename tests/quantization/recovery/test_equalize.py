@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from compress.core.types import InputSpec
 from compress.data import CsvData, load_splits
-from compress.graph import bind, call_nodes, constant
+from compress.graph.capture import bind, call_nodes, constant
+from compress.graph.operators import WEIGHTED, kind_of
 from compress.quantization.observers import load_observer
-from compress.quantization.operators import WEIGHTED, kind_of
 from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy
 from compress.quantization.ptq import calibrate, float_graph, prepare, set_mode
@@ -20,7 +21,6 @@ from compress.quantization.recovery.bias_correction import correct_biases
 from compress.quantization.recovery.channels import Side, largest, scaled
 from compress.quantization.recovery.equalize import equalize
 from compress.quantization.tensor_quantizer import Mode
-from compress.types import InputSpec
 
 SPEC = InputSpec((3, 16, 16))
 

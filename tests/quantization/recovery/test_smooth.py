@@ -9,16 +9,16 @@ import torch
 import torchvision
 from torch import nn
 
-from compress.errors import StageError
-from compress.graph import call_nodes, constant
-from compress.parity import FidelityMeter
+from compress.core.errors import StageError
+from compress.core.types import InputSpec
+from compress.formats.parity import FidelityMeter
+from compress.graph.capture import call_nodes, constant
 from compress.quantization.observers.min_max import MinMax
 from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy
 from compress.quantization.ptq import calibrate, float_graph, prepare, set_mode
 from compress.quantization.recovery.smooth import smooth
 from compress.quantization.tensor_quantizer import Mode
-from compress.types import InputSpec
 
 SPEC = InputSpec((3, 32, 32))
 

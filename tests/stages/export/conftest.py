@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from doubles import ArraySplit, stage_context
 
-from compress.stage import Context
-from compress.target import Fact, Support, Target
-from compress.types import Format, Precision
+from compress.core.stage import Context
+from compress.core.target import Fact, Support, Target
+from compress.core.types import Format, Precision
 
 SOURCE = "made for this test"
 

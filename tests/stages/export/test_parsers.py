@@ -14,20 +14,20 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 from torch.nn import functional as F
 
-from compress.config import load_target
-from compress.errors import Refusal, StageError
-from compress.onnxfile.parsers.fit import refused
-from compress.onnxfile.parsers.table import load_parser
-from compress.onnxfile.write import read
-from compress.pipeline import Pipeline
+from compress.config.schema import load_target
+from compress.core.errors import Refusal, StageError
+from compress.core.stage import Context
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.formats.onnx.parsers.fit import refused
+from compress.formats.onnx.parsers.table import load_parser
+from compress.formats.onnx.write import read
+from compress.pipeline.plan import Pipeline
 from compress.quantization.half import to_half
-from compress.stage import Context
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.export.to_tensorrt import ToTensorRT
 from compress.stages.quantize.fp16 import Fp16
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.stages.quantize.quantize_scan import QuantizeScan
-from compress.types import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((1, 16, 16), "gray", (0.5,), (0.5,))
 

@@ -9,17 +9,17 @@ from doubles import ArraySplit, stage_context
 from torch import nn
 from torch.nn.functional import pad, relu
 
-from compress import runtimes
-from compress.edgetpu.preflight import preflight
-from compress.graph import call_nodes, capture
-from compress.litert.strides import pool_strides
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.formats import runtimes
+from compress.formats.edgetpu.preflight import preflight
+from compress.formats.tflite.strides import pool_strides
+from compress.graph.capture import call_nodes, capture
 from compress.stages.export.to_tflite import ToTflite
 from compress.stages.quantize.ptq_static import PtqStatic
-from compress.types import Artifact, Format, InputSpec, Precision
 
 pytest.importorskip("litert_torch", reason="needs the extra tflite")
 
-from compress.litert.network import read_network
+from compress.formats.tflite.network import read_network
 
 SPEC = InputSpec((3, 9, 12))
 

@@ -17,10 +17,10 @@ from torchvision.models.mobilenetv3 import InvertedResidualConfig as V3
 from torchvision.models.resnet import BasicBlock
 
 import compress
-from compress.errors import ParityError, Refusal, StageError
-from compress.gates.hold import hold
+from compress.core.errors import ParityError, Refusal, StageError
+from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.stages.export.to_onnx import ToOnnx
-from compress.types import Artifact, Format, InputSpec, Precision
+from compress.verify.hold import hold
 
 SPEC = InputSpec((3, 32, 32))
 

@@ -12,18 +12,18 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from compress.config import load_target
-from compress.engine.race import Candidate, Raced, describe, fastest
-from compress.errors import MissingExtra, Refusal, StageError
-from compress.files import sha256_file
+from compress.config.schema import load_target
+from compress.core.errors import MissingExtra, Refusal, StageError
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.formats.parity import Tolerance
+from compress.formats.runtimes import load
+from compress.formats.tensorrt.race import Candidate, Raced, describe, fastest
+from compress.formats.tensorrt.runtime import unavailable
 from compress.measure.boundary import MeasureConfig, measure
-from compress.parity import Tolerance
-from compress.runtimes import load
-from compress.runtimes.tensorrt import unavailable
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.export.to_tensorrt import ToTensorRT
 from compress.stages.quantize.ptq_static import PtqStatic
-from compress.types import Artifact, Format, InputSpec, Precision
+from compress.support.files import sha256_file
 
 SPEC = InputSpec((3, 16, 16))
 XAVIER, NANO = (load_target(name, []) for name in ("jetson_xavier_nx", "jetson_nano"))

@@ -10,19 +10,19 @@ import torch
 from doubles import ArraySplit, stage_context
 from torch import nn
 
-from compress import runtimes
-from compress.config import load_target
-from compress.errors import MissingExtra, Refusal, StageError
+from compress.config.schema import load_target
+from compress.core.errors import MissingExtra, Refusal, StageError
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.formats import runtimes
 from compress.stages.export.to_edgetpu import ToEdgetpu
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.export.to_tflite import ToTflite, _runtime_version
 from compress.stages.quantize.ptq_static import PtqStatic
-from compress.types import Artifact, Format, InputSpec, Precision
 
 pytest.importorskip("litert_torch", reason="needs the extra tflite")
 
-from compress.litert.interface import METADATA_NAME
-from compress.litert.network import read_network
+from compress.formats.tflite.interface import METADATA_NAME
+from compress.formats.tflite.network import read_network
 
 SPEC = InputSpec((3, 16, 16))
 

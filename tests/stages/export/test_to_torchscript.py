@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from compress import runtimes
-from compress.errors import Refusal, StageError
+from compress.core.errors import Refusal, StageError
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.formats import runtimes
 from compress.quantization.half import to_half
 from compress.stages.export.to_torchscript import METADATA_FILE, ToTorchscript
-from compress.types import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((3, 8, 8))
 

@@ -12,15 +12,15 @@ from doubles import stage_context
 from onnx import TensorProto, helper
 from torch import nn
 
-from compress.config import build_stages, load_target
-from compress.deliver import copy_artifacts, copy_reports
-from compress.errors import Refusal
-from compress.execute import Output, Result
-from compress.pipeline import Pipeline
+from compress.config.schema import build_stages, load_target
+from compress.core.errors import Refusal
+from compress.core.types import Artifact, Format, InputSpec, Measurement, Precision
+from compress.pipeline.deliver import copy_artifacts, copy_reports
+from compress.pipeline.execute import Output, Result
+from compress.pipeline.plan import Pipeline
+from compress.pipeline.store import StageStore
 from compress.profile.document import read_profile
 from compress.stages.inspect.profile import Profile
-from compress.store import StageStore
-from compress.types import Artifact, Format, InputSpec, Measurement, Precision
 
 SPEC = InputSpec((3, 8, 8))
 PI = load_target("raspberry_pi_4", [])

@@ -19,19 +19,19 @@ from pydantic import ValidationError
 from torch import nn
 from torchvision.models.mobilenetv3 import InvertedResidualConfig as V3
 
-from compress import runtimes
-from compress.config import load_target
-from compress.errors import Refusal, StageError
+from compress.config.schema import load_target
+from compress.core.errors import Refusal, StageError
+from compress.core.stage import Batch
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.formats import runtimes
+from compress.formats.onnx.runtime import load
 from compress.optimize.document import Optimization
 from compress.optimize.pass_names import PORTABLE
 from compress.quantization.fused import count_fused
-from compress.runtimes.onnx import load
-from compress.serialize import from_json
-from compress.stage import Batch
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.optimize.optimize_graph import OptimizeGraph
 from compress.stages.quantize.ptq_static import PtqStatic
-from compress.types import Artifact, Format, InputSpec, Precision
+from compress.support.serialize import from_json
 
 SPEC = InputSpec((3, 32, 32))
 FAST = {"seconds": 0.1, "samples": 4}

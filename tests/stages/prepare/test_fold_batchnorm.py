@@ -9,10 +9,10 @@ import torch
 from doubles import Log, stage_context
 from torch import fx, nn
 
-from compress.errors import Refusal
-from compress.graph import capture
+from compress.core.errors import Refusal
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.graph.capture import capture
 from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
-from compress.types import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((3, 8, 8))
 

@@ -11,12 +11,13 @@ import torch
 from doubles import GRAY, stage_context
 from pydantic import ValidationError
 
-from compress import runtimes
+from compress.core.errors import Refusal, StageError
+from compress.core.types import Artifact, Format, Precision
 from compress.data import DigitsData, load_splits
-from compress.errors import Refusal, StageError
+from compress.formats import runtimes
 from compress.formats.torch.macs import torch_macs
 from compress.models.digits import DigitsNet
-from compress.persist import load_module, save_module
+from compress.models.persist import load_module, save_module
 from compress.report.html.scans import read_scans
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
@@ -25,7 +26,6 @@ from compress.stages.prune.magnitude import Magnitude
 from compress.stages.prune.prune_scan import PruneScan
 from compress.stages.recover.finetune import Finetune
 from compress.training.validate import validate
-from compress.types import Artifact, Format, Precision
 
 
 @pytest.fixture(scope="module")

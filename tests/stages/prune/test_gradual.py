@@ -11,13 +11,13 @@ from doubles import GRAY, Log, killed_after, stage_context
 from pydantic import ValidationError
 from torch import nn
 
-from compress.errors import Refusal, StageError
+from compress.core.errors import Refusal, StageError
+from compress.core.types import Artifact, Format, Precision
+from compress.graph.weights import compute_weights
 from compress.stages.prune.gradual import Gradual
 from compress.stages.prune.magnitude import Magnitude
 from compress.stages.recover.finetune import Finetune
 from compress.training.validate import validate
-from compress.types import Artifact, Format, Precision
-from compress.weights import compute_weights
 
 
 def context(folder, splits, *, log=None, source=None, name="gradual"):

@@ -11,11 +11,11 @@ import torch
 from doubles import ArraySplit, Log, stage_context
 from torch import nn
 
-from compress.budget import SQNR_FLOOR_DB, Budget
-from compress.judge import Judge
+from compress.core.budget import SQNR_FLOOR_DB, Budget
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.graph.weights import compute_weights
 from compress.stages.prune.magnitude import Magnitude
-from compress.types import Artifact, Format, InputSpec, Precision
-from compress.weights import compute_weights
+from compress.verify.judge import Judge
 
 SPEC = InputSpec((1, 4, 4), "gray", (0.5,), (0.5,))
 

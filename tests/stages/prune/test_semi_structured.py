@@ -9,9 +9,11 @@ from doubles import GRAY, stage_context
 from pydantic import ValidationError
 from torch import nn
 
-from compress.config import load_target
-from compress.errors import Refusal, StageError
+from compress.config.schema import load_target
+from compress.core.errors import Refusal, StageError
+from compress.core.types import Artifact, Format, Precision
 from compress.formats.onnx.pattern import onnx_pattern
+from compress.graph.weights import compute_weights
 from compress.models.digits import DigitsNet
 from compress.pruning.n_m import follows
 from compress.stages.export.to_onnx import ToOnnx
@@ -19,8 +21,6 @@ from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
 from compress.stages.prune.semi_structured import SemiStructured
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.stages.recover.finetune import Finetune
-from compress.types import Artifact, Format, Precision
-from compress.weights import compute_weights
 
 
 @pytest.fixture

@@ -13,16 +13,16 @@ from doubles import GRAY, stage_context
 from pydantic import ValidationError
 from torch import nn
 
-from compress import runtimes
-from compress.errors import Refusal, StageError
+from compress.core.errors import Refusal, StageError
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.formats import runtimes
 from compress.formats.onnx.macs import onnx_macs
 from compress.formats.torch.macs import torch_macs
 from compress.models.digits import DigitsNet
-from compress.persist import load_module, save_module
+from compress.models.persist import load_module, save_module
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
 from compress.stages.prune.structured import Structured
-from compress.types import Artifact, Format, InputSpec, Precision
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ from doubles import ArraySplit, stage_context
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from compress import runtimes
-from compress.onnxfile import assemble
-from compress.onnxfile.metadata import metadata
-from compress.onnxfile.opset import Ceiling
-from compress.onnxfile.write import write_checked
-from compress.parity import FidelityMeter
-from compress.types import Artifact, Format, InputSpec, Precision
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.formats import runtimes
+from compress.formats.onnx import assemble
+from compress.formats.onnx.metadata import metadata
+from compress.formats.onnx.opset import Ceiling
+from compress.formats.onnx.write import write_checked
+from compress.formats.parity import FidelityMeter
 
 GRAY = InputSpec((1, 28, 28), "gray", (0.5,), (0.5,))
 COLOUR = InputSpec((3, 32, 32))

@@ -13,18 +13,18 @@ from doubles import ArraySplit, Log, stage_context
 from pydantic import TypeAdapter, ValidationError
 from torch import fx, nn
 
-from compress.config import load_target
+from compress.config.schema import load_target
+from compress.core.errors import Refusal, StageError
+from compress.core.target import Int8Scheme, Target
+from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.data import load_splits
 from compress.data.configs import DigitsData
-from compress.errors import Refusal, StageError
 from compress.models import load_model
 from compress.models.configs import DigitsModel
-from compress.persist import load_module
+from compress.models.persist import load_module
+from compress.pipeline.store import StageStore
 from compress.quantization.rung_names import RUNGS
 from compress.stages.quantize.auto import Auto, BudgetMissed
-from compress.store import StageStore
-from compress.target import Int8Scheme, Target
-from compress.types import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((1, 4, 4), "gray", (0.5,), (0.5,))
 

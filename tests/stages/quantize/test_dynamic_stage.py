@@ -12,10 +12,10 @@ from doubles import SATURATES, Log, not_here
 from exported_networks import GRAY, context, exported, fidelity, fused_operators, operators
 from pydantic import ValidationError
 
-from compress.config import load_target
-from compress.errors import ParityError, Refusal, StageError
+from compress.config.schema import load_target
+from compress.core.errors import ParityError, Refusal, StageError
+from compress.core.types import Artifact, Format, Precision
 from compress.stages.quantize.dynamic import Dynamic
-from compress.types import Artifact, Format, Precision
 
 
 def run(name, folder, log=None, **options):

@@ -7,10 +7,10 @@ import torch
 from doubles import noise, stage_context
 from torch import nn
 
-from compress.errors import Refusal, StageError
+from compress.core.errors import Refusal, StageError
+from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.quantization.half import to_half
 from compress.stages.quantize.fp16 import Fp16
-from compress.types import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((3, 8, 8))
 

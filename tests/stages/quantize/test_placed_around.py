@@ -10,10 +10,10 @@ import torch
 from doubles import ArraySplit, Log, stage_context
 from torch import nn
 
+from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.stages.quantize.auto import Auto, Budget
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.stages.quantize.qat import Qat
-from compress.types import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))
 

@@ -10,11 +10,11 @@ import torch
 from doubles import ArraySplit, Log, stage_context
 from torch import nn
 
-from compress.budget import Budget
-from compress.config import load_target
-from compress.judge import Judge
+from compress.config.schema import load_target
+from compress.core.budget import Budget
+from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.stages.quantize.ptq_static import PtqStatic
-from compress.types import Artifact, Format, InputSpec, Precision
+from compress.verify.judge import Judge
 
 SPEC = InputSpec((1, 4, 4), "gray", (0.5,), (0.5,))
 

@@ -8,17 +8,17 @@ from doubles import Log, noise, stage_context
 from pydantic import ValidationError
 from torch import fx, nn
 
-from compress import onnx_import
-from compress.config import load_target
-from compress.errors import ParityError, Refusal, StageError
+from compress.config.schema import load_target
+from compress.core.errors import ParityError, Refusal, StageError
+from compress.core.target import Int8Scheme, Target
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.formats.onnx import importer as onnx_import
+from compress.graph.weights import compute_weights
 from compress.quantization import ptq
 from compress.quantization.ptq import float_graph
 from compress.stages.quantize.fp16 import Fp16
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.stages.quantize.quantize_scan import QuantizeScan
-from compress.target import Int8Scheme, Target
-from compress.types import Artifact, Format, InputSpec, Precision
-from compress.weights import compute_weights
 
 SPEC = InputSpec((3, 8, 8))
 
@@ -195,7 +195,7 @@ def test_wrong_options(options, message):
 
 
 def test_an_onnx_file_is_a_source(tmp_path):
-    pytest.importorskip("compress.onnx_import")
+    pytest.importorskip("compress.formats.onnx.importer")
     x = torch.randn(2, *SPEC.shape)
     module = network()
     torch.onnx.export(module, (x[:1],), tmp_path / "model.onnx", dynamo=False, opset_version=17)

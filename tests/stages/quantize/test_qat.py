@@ -12,11 +12,12 @@ from doubles import GRAY, Log, killed_after, stage_context
 from pydantic import ValidationError
 from torch import nn
 
-from compress.compose import compose_tree
-from compress.config import load_target
+from compress.config.compose import compose_tree
+from compress.config.schema import load_target
+from compress.core.errors import Refusal, StageError
+from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.data import DigitsData, ImageFolderData, load_splits
-from compress.errors import Refusal, StageError
-from compress.graph import capture
+from compress.graph.capture import capture
 from compress.quantization.fused import count_fused
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.prune.magnitude import Magnitude
@@ -24,7 +25,6 @@ from compress.stages.quantize.ptq_static import PtqStatic
 from compress.stages.quantize.qat import Qat
 from compress.stages.recover.finetune import Finetune
 from compress.training.validate import validate
-from compress.types import Artifact, Format, InputSpec, Precision
 
 
 def context(folder, splits, *, log=None, source=None, name="qat", target="raspberry_pi_4"):

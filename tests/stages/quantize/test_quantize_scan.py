@@ -10,11 +10,11 @@ import torch
 from doubles import Log, noise, stage_context
 from torch import nn
 
-from compress.config import load_target
-from compress.errors import Refusal
-from compress.parity import distance
+from compress.config.schema import load_target
+from compress.core.errors import Refusal
+from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.formats.parity import distance
 from compress.stages.quantize.quantize_scan import QuantizeScan
-from compress.types import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((3, 8, 8))
 

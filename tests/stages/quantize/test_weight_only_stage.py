@@ -8,11 +8,11 @@ from doubles import Log
 from exported_networks import context, exported, fidelity, operators
 from pydantic import ValidationError
 
-from compress.config import load_target
-from compress.errors import ParityError, Refusal, StageError
+from compress.config.schema import load_target
+from compress.core.errors import ParityError, Refusal, StageError
+from compress.core.types import Format, Precision
 from compress.stages.quantize import weight_only
 from compress.stages.quantize.weight_only import WeightOnly
-from compress.types import Format, Precision
 
 
 def run(name, folder, log=None, **options):

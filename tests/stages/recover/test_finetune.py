@@ -12,15 +12,15 @@ from doubles import GRAY, Log, killed_after, stage_context
 from pydantic import ValidationError
 from torch import nn
 
-from compress.compose import compose_tree
+from compress.config.compose import compose_tree
+from compress.core.errors import Refusal, StageError
+from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.data import DigitsData, ImageFolderData, load_splits
-from compress.errors import Refusal, StageError
-from compress.graph import capture
+from compress.graph.capture import capture
+from compress.graph.weights import compute_weights
 from compress.stages.prune.magnitude import Magnitude
 from compress.stages.recover.finetune import Finetune
 from compress.training.validate import validate
-from compress.types import Artifact, Format, InputSpec, Precision
-from compress.weights import compute_weights
 
 
 def context(folder, splits, *, log=None, source=None, name="finetune"):

@@ -9,13 +9,13 @@ import torch
 from doubles import GRAY, stage_context
 from torch import nn
 
+from compress.core.errors import Refusal, StageError
+from compress.core.types import Artifact, Format, Precision
 from compress.data import DigitsData, load_splits
-from compress.errors import Refusal, StageError
-from compress.graph import capture
+from compress.graph.capture import capture
 from compress.quantization.batchnorm import fold_module
 from compress.stages.recover.reestimate_batchnorm import ReestimateBatchnorm
 from compress.training.batchnorm import running_statistics
-from compress.types import Artifact, Format, Precision
 
 
 def context(folder, splits):

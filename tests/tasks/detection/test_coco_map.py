@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from compress.errors import DataError
-from compress.io import Boxes, Mask
+from compress.core.errors import DataError
+from compress.core.io import Boxes, Mask
 from compress.tasks.bootstrap import change, score
 from compress.tasks.detection.candidates import Candidates
 from compress.tasks.detection.evaluator import DetectionEvaluator

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.errors import ConfigError, StageError
-from compress.io import Frame, Signature, TensorSpec
+from compress.core.errors import ConfigError, StageError
+from compress.core.io import Frame, Signature, TensorSpec
 from compress.tasks.detection.boxes_scores import BoxesScoresDecoder
 from compress.tasks.detection.centers import CentersDecoder
 from compress.tasks.detection.dfl import DflDecoder

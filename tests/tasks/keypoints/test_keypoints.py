@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from compress.errors import ConfigError, DataError, StageError
-from compress.io import Boxes, Frame, KeyPoints, Mask, Signature, TensorSpec
+from compress.core.errors import ConfigError, DataError, StageError
+from compress.core.io import Boxes, Frame, KeyPoints, Mask, Signature, TensorSpec
 from compress.tasks.bootstrap import change
 from compress.tasks.keypoints.centre_heads import CentreHeadsDecoder
 from compress.tasks.keypoints.coordinates import CoordinateDecoder

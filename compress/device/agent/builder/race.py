@@ -16,7 +16,7 @@ from .limits import MIB, refusal, require_memory
 from .network import build, import_tensorrt
 from .plans import Plan, plans, trtexec
 
-FP16_TOLERANCE = {"sqnr_db": 20.0}  # of an engine in FP16 from a float file, as for FP16 files (compress.parity)
+FP16_TOLERANCE = {"sqnr_db": 20.0}  # of an engine in FP16 from a float file, as for FP16 files
 
 
 def build_model(folder: str, manifest: Json, model: Json, plan: Plan, seconds: float) -> Json:

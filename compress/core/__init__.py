@@ -1,0 +1,1 @@
+"""The words of the program: errors, artifacts, stages, targets, budgets."""

@@ -1,1 +1,0 @@
-"""The Coral Edge TPU: what it maps, its compiler, and the compiler's log."""

@@ -1,0 +1,1 @@
+"""The one captured form of a model: capture, weights, kinds of operators."""

@@ -1,1 +1,0 @@
-"""LiteRT (TFLite) files: conversion from PyTorch, legalisation, and a typed look into what was written."""

@@ -1,0 +1,1 @@
+"""Plan, execute, deliver: a run from its request to its folder."""
