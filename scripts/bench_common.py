@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from compress.core.types import LatencyRatio
+from compress.core.measurement import LatencyRatio
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

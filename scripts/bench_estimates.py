@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from compress.config.schema import load_target
-from compress.core.types import InputSpec, Precision
+from compress.core.artifact import InputSpec, Precision
 from compress.formats.onnx import assemble
 from compress.formats.onnx.layers import read_layers
 from compress.formats.onnx.opset import Ceiling

@@ -23,8 +23,8 @@ from bench_networks import QUIET, Decoded, Net, load, nets
 from numpy.typing import NDArray
 from torch import nn
 
+from compress.core.artifact import Artifact
 from compress.core.stage import Context, Splits
-from compress.core.types import Artifact
 from compress.measure.memory import PeakMemory
 
 FULL = "ours, full recovery"

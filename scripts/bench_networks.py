@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from compress.core.artifact import Artifact, InputSpec
 from compress.core.stage import Batch, Split
-from compress.core.types import Artifact, InputSpec
 from compress.data import CsvData, ImageFolderData, load_splits
 from compress.data.splits import DataSplits
 from compress.models import FactoryModel, load_model

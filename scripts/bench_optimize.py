@@ -33,8 +33,9 @@ from rich.console import Console
 from rich.table import Table
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
+from compress.core.measurement import LatencyRatio
 from compress.core.stage import Batch, Context, Splits
-from compress.core.types import Artifact, Format, InputSpec, LatencyRatio, Precision
 from compress.optimize.choose import Bench
 from compress.optimize.document import Optimization
 from compress.optimize.equivalence import Equivalence

@@ -22,7 +22,7 @@ from bench_common import Bar, arguments, at_least, at_most, report
 from rich.console import Console
 from rich.table import Table
 
-from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.formats import runtimes
 from compress.measure.host import describe_host
 from compress.measure.latency import one_sample, paired_latency

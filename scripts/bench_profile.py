@@ -28,7 +28,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from rich.console import Console
 from rich.table import Table
 
-from compress.core.types import Format, InputSpec, Precision
+from compress.core.artifact import Format, InputSpec, Precision
 from compress.formats.onnx import assemble
 from compress.formats.onnx.opset import Ceiling
 from compress.formats.tensorrt.runtime import unavailable

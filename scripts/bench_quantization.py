@@ -36,8 +36,9 @@ from bench_networks import Net, load, nets
 from rich.console import Console
 from rich.table import Table
 
+from compress.core.artifact import Artifact, Format, Precision
+from compress.core.measurement import Fidelity, LatencyRatio
 from compress.core.stage import Splits
-from compress.core.types import Artifact, Fidelity, Format, LatencyRatio, Precision
 from compress.formats import runtimes
 from compress.formats.parity import FidelityMeter
 from compress.measure.host import describe_host

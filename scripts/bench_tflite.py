@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.stage import Context, Splits
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats.tflite.check import Requirements, check_network
 from compress.formats.tflite.network import Network, read_network
 from compress.formats.tflite.runtime import open_file

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.budget import Verdict
 from compress.core.stage import Splits
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.data import CsvData, ImageFolderData, NpzData, load_splits
 from compress.formats.onnx.runtime import load as load_onnx
 from compress.measure.host import describe_host, int8_trusted

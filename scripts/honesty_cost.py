@@ -21,7 +21,7 @@ import torch
 from bench_common import Bar, arguments, at_most, report
 from torchvision.models import mobilenet_v2
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.data import CsvData, load_splits
 from compress.quantization.observers.min_max import MinMax
 from compress.quantization.placement import Recipe

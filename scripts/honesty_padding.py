@@ -20,7 +20,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from pruning_bench.workshop import NoiseSplits
 from torch import nn
 
-from compress.core.types import Artifact, Format, InputSpec, LatencyRatio, Precision
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
+from compress.core.measurement import LatencyRatio
 from compress.measure.race import race
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.prepare.fold_batchnorm import FoldBatchnorm

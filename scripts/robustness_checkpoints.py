@@ -26,7 +26,7 @@ from robustness_states import network, odd_state, sound_state
 from safetensors.torch import save
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.device.preflight.__main__ import main as preflight
 from compress.formats.onnx.source import load_onnx
 from compress.graph.probe import probe_module

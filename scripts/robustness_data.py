@@ -14,8 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 from robustness_case import Case, generated, mutated, write
 from robustness_zip import archived, archived_wrongly
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import ConfigError
-from compress.core.types import InputSpec
 from compress.data import DataConfig, load_splits
 from compress.data.splits import require_classes
 

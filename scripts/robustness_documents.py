@@ -24,7 +24,7 @@ from robustness_json import example, odd_document
 
 from compress.__main__ import main
 from compress.config.schema import load_target
-from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.device.__main__ import main as device
 from compress.device.bundle import Content, write_bundle
 from compress.device.visit import BenchOptions, check_device, measure_on

@@ -15,8 +15,8 @@ from pathlib import Path
 from pydantic import JsonValue
 from robustness_case import mutated
 
+from compress.core.artifact import InputSpec
 from compress.core.budget import Verdict
-from compress.core.types import InputSpec
 
 __all__ = ["ODD_VALUES", "example", "odd_document"]
 

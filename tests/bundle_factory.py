@@ -14,7 +14,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.config.schema import load_target
-from compress.core.types import AS_STORED, Artifact, Format, InputSpec, Precision, Scaling
+from compress.core.artifact import AS_STORED, Artifact, Format, InputSpec, Precision, Scaling
 from compress.device.bundle import Content, write_bundle
 from compress.support.files import sha256_file
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from compress.config.schema import load_target
+from compress.core.artifact import InputSpec
 from compress.core.stage import Batch, Context
-from compress.core.types import InputSpec
 from compress.measure.host import describe_host, int8_trusted
 
 GRAY = InputSpec((1, 8, 8), "gray", (0.5,), (0.5,))

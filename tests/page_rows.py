@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from report_rows import run_report, run_rows
 
-from compress.core.types import Caveat, CaveatKind, Sparsity
+from compress.core.measurement import Caveat, CaveatKind, Sparsity
 from compress.measure.drift import Drift
 from compress.measure.estimate.roofline import Estimate
 from compress.measure.ranges import Histogram, TensorRange

@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from compress.core.types import (
-    Accuracy,
-    Caveat,
-    CaveatKind,
-    Fidelity,
-    Format,
-    Latency,
-    Measurement,
-    Precision,
-    Sparsity,
-)
+from compress.core.artifact import Format, Precision
+from compress.core.measurement import Accuracy, Caveat, CaveatKind, Fidelity, Latency, Measurement, Sparsity
 from compress.measure.host import Host
 from compress.results.report import Report
 

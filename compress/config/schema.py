@@ -13,11 +13,11 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from compress.config.compose import Tree
+from compress.core.artifact import Precision
 from compress.core.budget import Budget
 from compress.core.errors import ConfigError, nearest
 from compress.core.stage import Stage
 from compress.core.target import TARGET_NAME, Target
-from compress.core.types import Precision
 from compress.data import DataConfig
 from compress.device.config import DeviceConfig
 from compress.measure.boundary import MeasureConfig

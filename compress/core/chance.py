@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.intervals import wilson_interval
+from compress.core.measurement import Accuracy
 from compress.core.quantities import Count, Share
-from compress.core.types import Accuracy
 
 __all__ = ["AtChance", "ChanceMeter", "at_chance"]
 

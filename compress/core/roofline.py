@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compress.core.artifact import Precision
 from compress.core.target import Target
-from compress.core.types import Precision
 
 __all__ = ["ELEMENT_BYTES", "Roofline", "published"]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from compress.core.artifact import Artifact, Format, Precision, Scaling
 from compress.core.budget import Budget, Verdict
 from compress.core.target import Target
-from compress.core.types import Artifact, Format, Precision, Scaling
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,8 +6,8 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from compress.core.artifact import Format, Precision
 from compress.core.errors import Refusal
-from compress.core.types import Format, Precision
 
 __all__ = ["TARGET_NAME", "Deployment", "Fact", "Int8Scheme", "SparseWeights", "Support", "Target", "TfliteFacts"]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from compress.core.types import Interpolation
+from compress.core.artifact import Interpolation
 
 __all__ = ["MOST_CLASSES", "CsvData", "DataConfig", "DigitsData", "ImageFolderData", "NamedClasses", "NpzData"]
 __all__ += ["SplitOptions", "TorchvisionData"]

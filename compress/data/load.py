@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.data.configs import CsvData, DataConfig, DigitsData, ImageFolderData, NpzData
 
 if TYPE_CHECKING:

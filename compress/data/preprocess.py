@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from compress.core.artifact import InputSpec, Interpolation, Scaling
 from compress.core.errors import DataError
-from compress.core.types import InputSpec, Interpolation, Scaling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.core.artifact import AS_STORED, Scaling
 from compress.core.errors import DataError
 from compress.core.stage import Batch, Split
-from compress.core.types import AS_STORED, Scaling
 from compress.data.configs import SplitOptions
 from compress.data.decoded import Decoded
 from compress.data.preprocess import Preprocess

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress import __version__
+from compress.core.artifact import AS_STORED, COMPILED_SUFFIX, SCRIPT_SUFFIX, Artifact, InputSpec, Scaling
 from compress.core.target import Deployment, Target
-from compress.core.types import AS_STORED, COMPILED_SUFFIX, SCRIPT_SUFFIX, Artifact, InputSpec, Scaling
 from compress.device.archive import pack
 from compress.device.bundle_agent import AGENT, agent_files
 from compress.device.tolerance import tolerances

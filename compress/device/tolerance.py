@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.core.types import Precision
+from compress.core.artifact import Precision
 from compress.formats.parity import TOLERANCES
 
 __all__ = ["tolerances"]

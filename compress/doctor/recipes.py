@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from compress.config.schema import build_stages, load_target
+from compress.core.artifact import Precision
 from compress.core.errors import CompressError, ConfigError, MissingExtra
 from compress.core.stage import Stage
 from compress.core.target import Target
-from compress.core.types import Precision
 from compress.doctor.check import Check, Level
 from compress.pipeline.request import Request, plan_run
 from compress.support.plain_yaml import read_yaml

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from compress.core.types import Artifact, Format, InputSpec, IntegerShare, Port, Precision, Sparsity
+    from compress.core.artifact import Artifact, Format, InputSpec, Port, Precision
+    from compress.core.measurement import IntegerShare, Sparsity
     from compress.formats.onnx.layers import Layer
     from compress.formats.onnx.pattern import Pattern
     from compress.formats.runner import Runner

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from compress.core.types import IntegerShare
+from compress.core.measurement import IntegerShare
 from compress.formats.base import NotMeasured
 
 __all__ = ["LayerWork", "integer_share"]

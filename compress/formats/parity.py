@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.core.artifact import Precision
 from compress.core.errors import ParityError
-from compress.core.types import Fidelity, Precision
+from compress.core.measurement import Fidelity
 from compress.formats.registry import open_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from compress.core.artifact import Artifact
     from compress.core.stage import Split
-    from compress.core.types import Artifact
     from compress.formats.runner import Runner
 
 __all__ = [

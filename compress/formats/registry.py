@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from compress.core.types import Artifact, Format
+from compress.core.artifact import Artifact, Format
 from compress.formats.base import FormatSupport, NotMeasured
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from compress.core.types import Artifact
+    from compress.core.artifact import Artifact
     from compress.formats.runner import Runner
 
 __all__ = ["load", "load_for_answers", "usable_cores"]

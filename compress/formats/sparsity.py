@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from compress.core.types import Sparsity
+from compress.core.measurement import Sparsity
 from compress.formats.base import NotMeasured
 
 __all__ = ["total_sparsity"]

@@ -9,7 +9,7 @@ import onnx
 import torch
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.support.torch_internals import OpOverload, TorchDispatchMode, tensors_in
 
 __all__ = ["widest_node", "widest_operator"]

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 import torch
 from torch import fx, nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import ModelError
-from compress.core.types import InputSpec
 from compress.graph.captures import remembered
 from compress.graph.unlift import module_of
 from compress.support.garbage import collector_paused

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import ModelError
-from compress.core.types import InputSpec
 from compress.support.quiet import first_line
 
 __all__ = ["does_not_take", "probe", "probe_module", "require_logits"]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from compress.core.chance import ChanceMeter
 from compress.core.errors import DataError, StageError
+from compress.core.measurement import Accuracy, Fidelity
 from compress.core.stage import Batch, Progress, Split
-from compress.core.types import Accuracy, Fidelity
 from compress.formats.parity import FidelityMeter
 from compress.formats.runner import Runner
 from compress.measure.unmeasured import NotMeasured

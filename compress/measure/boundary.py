@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import DeviceMissing
+from compress.core.measurement import Caveat, CaveatKind, IntegerShare, Latency, Measurement, Sparsity
 from compress.core.stage import Progress, Splits
-from compress.core.types import (
-    Artifact,
-    Caveat,
-    CaveatKind,
-    Format,
-    InputSpec,
-    IntegerShare,
-    Latency,
-    Measurement,
-    Precision,
-    Sparsity,
-)
 from compress.formats.registry import open_file, release_large, support_of
 from compress.formats.runner import Runner
 from compress.measure.accuracy import Evaluation, evaluate

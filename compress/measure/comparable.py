@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compress.core.types import CaveatKind, Measurement
+from compress.core.measurement import CaveatKind, Measurement
 
 __all__ = ["comparable_latency", "label", "time_ratio", "why_not_comparable"]
 

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.core.artifact import Artifact, Format
 from compress.core.errors import StageError
 from compress.core.quantities import Amount, Count, Magnitude, Share
 from compress.core.stage import Progress, Split, Splits
-from compress.core.types import Artifact, Format
 from compress.formats.parity import reference_runner
 from compress.formats.runtimes import load_for_answers
 from compress.measure.boundary import int8_exact

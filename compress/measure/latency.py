@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.core.artifact import InputSpec
 from compress.core.intervals import median_interval
-from compress.core.types import InputSpec, Latency
+from compress.core.measurement import Latency
 from compress.formats.runner import Runner
 from compress.support.quiet import undisturbed
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from compress.core.artifact import Artifact
 from compress.core.intervals import median_interval
-from compress.core.types import Artifact, LatencyRatio
+from compress.core.measurement import LatencyRatio
 from compress.formats.registry import support_of
 from compress.formats.runtimes import load
 from compress.measure.host import describe_host

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from compress.core.artifact import Artifact
 from compress.core.quantities import Amount, Count, Finite, Known, Share
 from compress.core.stage import Split
-from compress.core.types import Artifact
 
 if TYPE_CHECKING:
     import torch

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.core.artifact import Artifact
 from compress.core.errors import DataError
 from compress.core.stage import Progress, Split
-from compress.core.types import Artifact
 from compress.formats.runner import Runner
 from compress.formats.runtimes import load_for_answers
 from compress.measure.accuracy import answers

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from compress.core.errors import CompressError
-from compress.core.types import Caveat, CaveatKind
+from compress.core.measurement import Caveat, CaveatKind
 from compress.formats.base import NotMeasured
 from compress.support.quiet import first_line
 

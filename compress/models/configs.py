@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 
 __all__ = ["DigitsModel", "FactoryModel", "FileLimits", "FileModel", "InputConfig", "ModelConfig", "TorchvisionModel"]
 

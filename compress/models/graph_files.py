@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import ModelError
-from compress.core.types import InputSpec
 from compress.formats.torchscript.records import LARGEST
 from compress.graph.probe import does_not_take
 from compress.support.archives import UnsafeArchive, checked_members

@@ -14,8 +14,8 @@ from compress.support.garbage import collector_paused
 if TYPE_CHECKING:
     from torch import nn
 
+    from compress.core.artifact import Artifact, Format
     from compress.core.stage import Progress, Split
-    from compress.core.types import Artifact, Format
     from compress.formats.base import FormatSupport
 
 __all__ = ["is_tflite", "load_model", "model_digest", "self_contained", "source_format"]
@@ -48,7 +48,7 @@ def load_model(
         from compress.graph.activation_bytes import widest_operator
         from compress.graph.probe import probe_module
         from compress.graph.sound import refuse_unsound
-    from compress.core.types import Artifact, Format, Precision
+    from compress.core.artifact import Artifact, Format, Precision
 
     spec = config.input.spec()
     if isinstance(config, FileModel):
@@ -108,7 +108,7 @@ def _module(
 
 def source_format(config: ModelConfig) -> Format:
     """Format of the artifact that `load_model` will return, known without loading anything."""
-    from compress.core.types import Format
+    from compress.core.artifact import Format
 
     support = _as_it_is(config) if isinstance(config, FileModel) else None
     return Format.TORCH if support is None else support.format

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.formats.onnx.program import program_for_storing
 from compress.graph.capture import static_batch_reason
 from compress.graph.weights import graph_tensors

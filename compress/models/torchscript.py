@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import ModelError
-from compress.core.types import InputSpec
 from compress.formats.torchscript.script_file import load_script
 from compress.models.aten_modules import with_modules
 from compress.support.quiet import first_line, quiet

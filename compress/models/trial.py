@@ -10,8 +10,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import CompressError, ModelError, StageError
-from compress.core.types import InputSpec
 from compress.models.configs import FileLimits
 from compress.support.forked import Failure, Limits, tried
 from compress.support.reading import open_regular

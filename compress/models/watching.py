@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 
 __all__ = ["Look", "watch_one_image", "watched"]
 

@@ -21,7 +21,8 @@ from compress.optimize.passes import ONNXRUNTIME_ONLY, GraphPass
 from compress.support.quiet import first_line, quiet
 
 if TYPE_CHECKING:
-    from compress.core.types import Artifact, LatencyRatio
+    from compress.core.artifact import Artifact
+    from compress.core.measurement import LatencyRatio
     from compress.optimize.equivalence import Equivalence
 
 __all__ = ["THREADS", "Bench", "Chosen", "choose", "clearly_slower"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from compress.core.types import LatencyRatio
+from compress.core.measurement import LatencyRatio
 from compress.optimize.facts import GraphFacts
 
 __all__ = ["Attempt", "Optimization", "Outcome"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from compress.core.types import Caveat
+from compress.core.measurement import Caveat
 from compress.formats.onnx.ort_graph import optimized_graph
 from compress.measure.unmeasured import attempt
 from compress.optimize.activation_memory import peak_activation_bytes

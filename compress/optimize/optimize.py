@@ -28,8 +28,9 @@ from compress.support.scratch import scratch_folder
 from compress.support.serialize import to_json
 
 if TYPE_CHECKING:
+    from compress.core.artifact import Artifact
+    from compress.core.measurement import LatencyRatio
     from compress.core.stage import Context
-    from compress.core.types import Artifact, LatencyRatio
 
 __all__ = ["Wanted", "measured_on", "optimize"]
 

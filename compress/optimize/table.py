@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from compress.core.types import LatencyRatio
+from compress.core.measurement import LatencyRatio
 from compress.optimize.document import Attempt, Optimization
 from compress.optimize.facts import GraphFacts
 

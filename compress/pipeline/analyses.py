@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.budget import BudgetMissed, Limits, Outcome, Verdict, in_points
 from compress.core.errors import DeviceMissing
+from compress.core.measurement import Caveat
 from compress.core.stage import Progress
-from compress.core.types import Artifact, Caveat, Format, Precision
 from compress.formats.parity import reference_runner
 from compress.formats.registry import profiled_by
 from compress.formats.runner import Runner

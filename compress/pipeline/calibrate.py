@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format
 from compress.core.errors import ConfigError, ModelError
-from compress.core.types import Artifact, Format
 from compress.formats.registry import open_file
 from compress.measure.estimate.calibration import Point, add_points
 from compress.measure.estimate.roofline import estimate

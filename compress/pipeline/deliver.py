@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress import __version__
+from compress.core.artifact import PLAN_SUFFIX, SCRIPT_SUFFIX, Artifact, Format, is_segment
 from compress.core.errors import DeviceMissing
 from compress.core.stage import Splits
 from compress.core.target import Target
-from compress.core.types import PLAN_SUFFIX, SCRIPT_SUFFIX, Artifact, Format, is_segment
 from compress.device.bundle import Content, write_bundle
 from compress.formats import runtimes
 from compress.formats.base import NotMeasured

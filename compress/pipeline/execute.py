@@ -10,11 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.budget import Budget
 from compress.core.errors import StageError
+from compress.core.measurement import LatencyRatio, Measurement, Race
 from compress.core.stage import Context, Progress, Splits
 from compress.core.target import Target
-from compress.core.types import Artifact, Format, LatencyRatio, Measurement, Precision, Race
 from compress.measure.boundary import MeasureConfig, RecordedLogits, measure
 from compress.measure.comparable import comparable_latency
 from compress.measure.host import describe_host, int8_trusted

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import ConfigError, Refusal, nearest
 from compress.core.stage import ExportStage, LeftOut, Stage, maker_of
 from compress.core.target import Target
-from compress.core.types import Artifact, Format, Precision
 from compress.formats.registry import open_file
 
 __all__ = ["SOURCE", "Pipeline", "Step"]

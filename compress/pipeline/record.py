@@ -10,8 +10,8 @@ from pydantic import JsonValue
 
 from compress.core.budget import Outcome
 from compress.core.chance import at_chance
+from compress.core.measurement import Measurement
 from compress.core.stage import LeftOut, Split, Splits
-from compress.core.types import Measurement
 from compress.measure.drift import Drift
 from compress.measure.estimate.roofline import Estimate
 from compress.measure.host import describe_host

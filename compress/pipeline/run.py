@@ -13,9 +13,9 @@ import numpy as np
 
 from compress.config.compose import Tree
 from compress.config.schema import RunConfig
+from compress.core.artifact import Artifact
 from compress.core.errors import CompressError, DeviceError, StageError
 from compress.core.stage import LeftOut, Progress
-from compress.core.types import Artifact
 from compress.data import load_splits
 from compress.data.splits import require_classes
 from compress.device.fleet import measure_all

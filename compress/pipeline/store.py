@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import StageError
-from compress.core.types import Artifact, Format, InputSpec, Measurement, Precision
+from compress.core.measurement import Measurement
 from compress.pipeline.store_size import Trimmed, hold, trim
 from compress.support.files import cannot_write, inside, make_folder, sha256_file, write_bytes
 from compress.support.reading import read_bytes

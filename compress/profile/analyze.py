@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from compress.core.artifact import Precision
 from compress.core.errors import ConfigError
 from compress.core.target import Target
-from compress.core.types import Precision
 from compress.formats.registry import support_of
 from compress.profile.bottleneck import Bottleneck, bound_ms, classify, classify_model, layer_advice, model_advice
 from compress.profile.document import SCHEMA, LayerProfile, ModelProfile, Profile, RooflineProfile

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 
-from compress.core.types import Precision
+from compress.core.artifact import Precision
 from compress.profile.layer import LayerTime
 from compress.profile.machine import MachineLimits
 

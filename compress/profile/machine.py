@@ -15,10 +15,10 @@ from typing import Literal
 
 import numpy as np
 
+from compress.core.artifact import Precision
 from compress.core.errors import ConfigError
 from compress.core.roofline import Roofline
 from compress.core.target import Target
-from compress.core.types import Precision
 from compress.measure.host import describe_host
 
 __all__ = ["MachineLimits", "machine_name", "measured_limits", "published_limits"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from compress.core.types import Precision
+from compress.core.artifact import Precision
 from compress.formats.onnx.layers import tensor_bytes
 from compress.formats.onnx.macs import node_macs
 from compress.formats.onnx.read import read_graph

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.quantities import Above, Amount
-from compress.core.types import Artifact, Format, Precision
 from compress.profile.diff import matched, plain_name
 from compress.profile.layer import LayerTime, Settings, Source
 from compress.profile.onnx_work import named_model

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.core.types import Precision
+from compress.core.artifact import Precision
 
 __all__ = ["matrix_product", "tiny_chain"]
 

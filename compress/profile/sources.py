@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
+from compress.core.artifact import Format, InputSpec, Precision
 from compress.core.errors import ConfigError
-from compress.core.types import Format, InputSpec, Precision
 from compress.formats.registry import by_suffix, supports
 from compress.profile.layer import Source
 from compress.profile.readers import profiled

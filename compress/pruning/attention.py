@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.models.watching import watch_one_image
 
 __all__ = ["HeadAttention", "separate_heads"]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.graph.capture import call_nodes, capture, parameter_name, tensor_inputs
 
 __all__ = ["Block", "Nothing", "drop", "drop_damage", "find_blocks"]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, computed_field
 
+from compress.core.artifact import Format, Precision
 from compress.core.errors import Refusal
 from compress.core.stage import Context, Stage, maker_of
 from compress.core.target import Target
-from compress.core.types import Format, Precision
 from compress.support.files import sha256_file
 from compress.support.reading import is_file
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from compress.core.artifact import Precision
 from compress.core.errors import ConfigError
 from compress.core.roofline import ELEMENT_BYTES, Roofline, published
 from compress.core.target import Target
-from compress.core.types import Precision
 from compress.pruning.shapes import LayerShape
 from compress.support.plain_json import NotJson, parse_json
 from compress.support.reading import read_text

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
+from compress.core.artifact import Artifact
 from compress.core.errors import ModelError
-from compress.core.types import Artifact
 from compress.formats.runtimes import usable_cores
 from compress.formats.torch.runtime import TorchRunner
 from compress.graph.capture import capture, constant, static_batch_reason

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx, nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import StageError
-from compress.core.types import InputSpec
 from compress.models.watching import watch_one_image
 from compress.pruning.attention import separate_heads
 from compress.pruning.groups import ChannelGroup, Group, channel_groups, head_groups, provable

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from compress.core.artifact import Artifact
 from compress.core.errors import StageError
 from compress.core.stage import Batch, Context
-from compress.core.types import Artifact
 from compress.training.validate import Validation, validate, validate_source
 
 __all__ = ["Judge"]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import fx, nn
 from torch.fx.node import Argument
 
+from compress.core.artifact import Precision
 from compress.core.errors import StageError
-from compress.core.types import Precision
 from compress.formats.parity import TOLERANCES, FidelityMeter
 from compress.graph.capture import bind, constant, layer_name
 from compress.quantization.half import FLOAT16_MAX

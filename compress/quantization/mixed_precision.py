@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from compress.core.artifact import Precision
 from compress.core.roofline import Roofline, published
 from compress.core.target import Target
-from compress.core.types import Precision
 from compress.quantization.sensitivity import LayerSensitivity
 
 __all__ = ["Cost", "ExtraMilliseconds", "MixedChoice", "choose_float_layers", "extra_bytes"]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import field_validator
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import ModelError, Refusal, nearest
 from compress.core.stage import Context, Stage, maker_of
 from compress.core.target import Target
-from compress.core.types import Artifact, Format, Precision
 from compress.formats.registry import open_file
 from compress.quantization.observers import observer_names
 from compress.quantization.policy import Policy, load_policy, policy_names

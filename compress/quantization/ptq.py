@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable
 import torch
 from torch import fx, nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import StageError
-from compress.core.types import InputSpec
 from compress.graph.capture import call_nodes, capture, constant, layer_name
 from compress.graph.op_kind import OpKind
 from compress.graph.operators import WEIGHTED, kind_of, lossless_range

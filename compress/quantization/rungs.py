@@ -10,9 +10,9 @@ from pathlib import Path
 
 from torch import fx
 
+from compress.core.artifact import Artifact
 from compress.core.budget import Limits, Verdict
 from compress.core.stage import Progress, Splits
-from compress.core.types import Artifact
 from compress.quantization.fake_quant import FrozenBatchNorm, make_trainable, settle, start
 from compress.quantization.ladder import Made, Rung, Settings
 from compress.quantization.mixed_precision import Cost, choose_float_layers

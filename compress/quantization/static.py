@@ -21,9 +21,9 @@ from typing import Literal, TypeAlias
 import torch
 from torch import fx
 
+from compress.core.artifact import Precision
 from compress.core.errors import ParityError, StageError, names_near
 from compress.core.stage import Progress, Split
-from compress.core.types import Precision
 from compress.formats.parity import TOLERANCES, FidelityMeter
 from compress.graph.capture import call_nodes, layer_name
 from compress.quantization.joins import narrow_parts

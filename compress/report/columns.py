@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from compress.core.errors import one_line
-from compress.core.types import Measurement
+from compress.core.measurement import Measurement
 from compress.measure.comparable import label, time_ratio, why_not_comparable
 from compress.measure.drift import Drift
 from compress.report.compare import feed_of

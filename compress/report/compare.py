@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from compress.core.budget import Outcome, in_points
-from compress.core.types import Measurement
+from compress.core.measurement import Measurement
 from compress.measure.comparable import comparable_latency, label
 from compress.profile.slower import Slower
 from compress.report.text import factor_text, ms_text, percent_text, points_text

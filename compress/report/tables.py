@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from compress.core.types import Measurement
+from compress.core.measurement import Measurement
 from compress.measure.drift import Drift
 from compress.report.columns import (
     CHANGES,

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from compress.core.artifact import Format, InputSpec, Precision, Scaling
 from compress.core.errors import ConfigError, StageError
 from compress.core.quantities import Count, Few, Finite, Many, Positive
-from compress.core.types import Format, InputSpec, Precision, Scaling
 from compress.support.files import inside, sha256_file
 from compress.support.reading import is_file, read_bytes
 from compress.support.serialize import from_json

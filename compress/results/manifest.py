@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from compress.core.artifact import Format, InputSpec, Port, Precision, Scaling
 from compress.core.quantities import Count, Many
-from compress.core.types import Format, InputSpec, Port, Precision, Scaling
 from compress.support.files import sha256_file, write_in_order
 from compress.support.reading import is_file, read_bytes
 from compress.support.scratch import locked, unfinished

@@ -15,9 +15,9 @@ from pydantic import JsonValue
 from compress.core.budget import Outcome
 from compress.core.chance import AtChance
 from compress.core.errors import ConfigError, StageError
+from compress.core.measurement import Measurement
 from compress.core.quantities import Amount, Count, Few, Many
 from compress.core.stage import LeftOut
-from compress.core.types import Measurement
 from compress.measure.drift import Drift
 from compress.measure.estimate.roofline import Estimate
 from compress.measure.host import Host

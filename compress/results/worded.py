@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from compress.core.types import Caveat, CaveatKind, Measurement
+from compress.core.measurement import Caveat, CaveatKind, Measurement
 
 __all__ = ["with_caveats"]
 

@@ -7,9 +7,9 @@ import copy
 import torch
 from torch import nn
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import StageError
 from compress.core.stage import Context
-from compress.core.types import Artifact, Format, Precision
 from compress.support.quiet import first_line
 from compress.training.device import home_of
 from compress.training.forward import logits_of

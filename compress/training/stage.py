@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter, ValidationInfo, field_validator, model_validator
 
+from compress.core.artifact import Artifact, Format
 from compress.core.errors import StageError
 from compress.core.stage import Context, Stage
-from compress.core.types import Artifact, Format
 from compress.training.options import Device, Optimizer, Padding, TrainOptions
 
 if TYPE_CHECKING:

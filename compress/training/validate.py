@@ -20,7 +20,7 @@ from compress.training.forward import logits_of, on_device, require_scores
 from compress.training.mode import set_training
 
 if TYPE_CHECKING:
-    from compress.core.types import Artifact
+    from compress.core.artifact import Artifact
 
 __all__ = ["Validation", "beside_source", "validate", "validate_source"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.core.artifact import Format, Precision
 from compress.core.errors import ParityError
-from compress.core.types import Format, Precision
 from compress.formats.parity import TOLERANCES, FidelityMeter, Tolerance, first_images, reference_runner
 from compress.verify.locate import first_difference
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import fx
 
+    from compress.core.artifact import Artifact
     from compress.core.stage import Split
-    from compress.core.types import Artifact
     from compress.formats.runner import Runner
 
 __all__ = ["outputs", "problem", "require_equal", "require_equal_graph", "worst"]

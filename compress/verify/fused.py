@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from compress.core.types import Artifact
+    from compress.core.artifact import Artifact
 
 __all__ = ["first_wrong_kernel", "judgeable"]
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import filecmp
 from typing import TYPE_CHECKING
 
+from compress.core.artifact import Format, Precision
 from compress.core.errors import DeviceMissing, ParityError
-from compress.core.types import Format, Precision
 from compress.formats.parity import Tolerance, first_images
 from compress.verify.form import outputs, problem, require_equal, worst
 from compress.verify.fused import first_wrong_kernel, judgeable
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from compress.core.artifact import Artifact
     from compress.core.stage import Context, Stage
     from compress.core.target import Target
-    from compress.core.types import Artifact
 
 __all__ = ["hold"]
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.core.artifact import Artifact, Format
 from compress.core.budget import Budget, Verdict
 from compress.core.chance import ChanceMeter, at_chance
 from compress.core.errors import DataError
-from compress.core.types import Artifact, Format
 from compress.formats.parity import FidelityMeter
 
 if TYPE_CHECKING:

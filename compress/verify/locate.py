@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.core.artifact import Precision
 from compress.core.errors import CompressError
-from compress.core.types import Precision
 from compress.formats.base import Activation, NotMeasured
 from compress.formats.registry import open_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from compress.core.types import Artifact
+    from compress.core.artifact import Artifact
 
 __all__ = ["first_difference"]
 

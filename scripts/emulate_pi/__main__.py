@@ -20,7 +20,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 from platformdirs import user_cache_path  # noqa: E402
 
 from compress.config.schema import load_target  # noqa: E402
-from compress.core.types import Format  # noqa: E402
+from compress.core.artifact import Format  # noqa: E402
 from emulate_pi.board import BOARDS, UserSpace, build, dress  # noqa: E402
 from emulate_pi.server import start  # noqa: E402
 

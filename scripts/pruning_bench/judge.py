@@ -9,8 +9,8 @@ from bench_common import Bar, at_least, at_most
 from bench_networks import load, nets
 from rich.table import Table
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.stage import Split
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats import runtimes
 from compress.formats.onnx.weights import onnx_sparsity
 from compress.formats.size import file_size

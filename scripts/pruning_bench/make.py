@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from bench_networks import load, nets
 
+from compress.core.artifact import Artifact
 from compress.core.stage import Stage
-from compress.core.types import Artifact
 from compress.formats import runtimes
 from compress.stages.prune.depth import Depth
 from compress.stages.prune.gradual import Gradual

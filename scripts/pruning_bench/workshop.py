@@ -12,8 +12,8 @@ import numpy as np
 from rich.console import Console
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, InputSpec, Precision
 from compress.core.stage import Context, Progress, Split, Splits, Stage
-from compress.core.types import Artifact, InputSpec, Precision
 from compress.stages.export.to_onnx import ToOnnx
 from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
 from compress.training.validate import validate

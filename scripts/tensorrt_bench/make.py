@@ -20,8 +20,8 @@ from rich.console import Console
 from torch import nn
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.stage import Batch, Context
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats import runtimes
 from compress.formats.onnx.calibration_cache import calibration_cache
 from compress.report.progress import RichProgress

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from compress.core.types import Precision  # noqa: E402
+from compress.core.artifact import Precision  # noqa: E402
 from compress.device.agent.builder.network import build  # noqa: E402  the device's own
 from compress.device.agent.builder.plans import Plan  # noqa: E402
 from compress.formats.parity import TOLERANCES  # noqa: E402

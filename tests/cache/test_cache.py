@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.cache.__main__ import main
-from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.pipeline.run import _in_one_file, _trim
 from compress.pipeline.store import StageStore
 from compress.pipeline.store_size import Trimmed, hold, stored, trim

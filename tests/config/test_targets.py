@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from compress.config.schema import load_target
+from compress.core.artifact import Format, Precision
 from compress.core.errors import ConfigError, Refusal
-from compress.core.types import Format, Precision
 from compress.support.resources import conf_folder, describe_choices, targets_folder
 
 NAMES = sorted(path.stem for path in targets_folder().glob("*.yaml"))

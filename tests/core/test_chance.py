@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from compress.core.chance import ChanceMeter, at_chance, binomial_tail
 from compress.core.intervals import wilson_interval
-from compress.core.types import Accuracy
+from compress.core.measurement import Accuracy
 from compress.measure.accuracy import evaluate
 
 SAMPLES = 200

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from compress.config.schema import load_target
+from compress.core.artifact import Precision
 from compress.core.roofline import Roofline, published
-from compress.core.types import Precision
 
 ROOF = Roofline(flops=100e9, bandwidth=10e9)
 

@@ -14,8 +14,8 @@ from doubles import ROOT
 from PIL import Image
 from pydantic import TypeAdapter
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import DataError
-from compress.core.types import InputSpec
 from compress.data import DataConfig, NpzData, load_splits
 
 CONFIG = TypeAdapter(DataConfig)

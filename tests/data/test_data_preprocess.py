@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
+from compress.core.artifact import InputSpec, Scaling
 from compress.core.errors import DataError
-from compress.core.types import InputSpec, Scaling
 from compress.data.configs import NpzData
 from compress.data.load import load_splits
 from compress.data.preprocess import Preprocess

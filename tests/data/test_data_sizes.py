@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import DataError
-from compress.core.types import InputSpec
 from compress.data import DataConfig, load_splits
 from compress.models.configs import InputConfig, TorchvisionModel
 

@@ -8,8 +8,8 @@ from doubles import GRAY
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import DataError
-from compress.core.types import InputSpec
 from compress.data import DigitsData, load_splits
 from compress.data.configs import SplitOptions
 from compress.data.digits import held_out, read_digits

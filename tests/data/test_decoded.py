@@ -7,7 +7,7 @@ import pytest
 from doubles import GRAY
 from PIL import Image
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.data.decoded import Decoded
 from compress.data.preprocess import Preprocess
 from compress.data.source import ArraySource

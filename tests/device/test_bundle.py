@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from bundle_factory import edit_manifest, make_bundle
 
+from compress.core.artifact import Precision, Scaling
 from compress.core.errors import ConfigError, StageError
-from compress.core.types import Precision, Scaling
 from compress.device.bundle import _place, _scaled
 from compress.device.tolerance import tolerances
 from compress.results.bundle import read_bundle

@@ -15,8 +15,8 @@ from packaging.requirements import Requirement
 from pydantic import ValidationError
 
 from compress.config.schema import load_target
+from compress.core.artifact import Format
 from compress.core.target import Deployment
-from compress.core.types import Format
 from compress.support.resources import describe_choices, targets_folder
 
 TARGETS = sorted(describe_choices(targets_folder()))

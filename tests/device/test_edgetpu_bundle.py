@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from bundle_factory import QUICK, edit_manifest, make_tflite_bundle, run_agent
 
+from compress.core.artifact import Format
 from compress.core.errors import ConfigError
-from compress.core.types import Format
 from compress.device.agent.benchmark import main
 from compress.device.archive import pack
 from compress.results.bundle import read_bundle

@@ -22,8 +22,8 @@ from onnx import TensorProto, helper, numpy_helper
 from platformdirs import user_cache_path
 
 from compress.config.schema import load_target
+from compress.core.artifact import Format
 from compress.core.errors import DeviceError
-from compress.core.types import Format
 from compress.device.inventory import find_devices
 from compress.device.visit import BenchOptions, check_device, measure_on
 from compress.results.bundle import read_bundle

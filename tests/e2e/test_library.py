@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import compress
+from compress.core.artifact import Format
 from compress.core.errors import ConfigError
-from compress.core.types import Format
 
 JOB = ("target=raspberry_pi_4", "precision=fp32", "~stage.magnitude", "~stage.to_onnx_fp32", "measure=quick")
 

@@ -17,9 +17,9 @@ from bundle_factory import SPEC, onnx_network, tflite_network
 from torch import nn
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import CompressError
 from compress.core.target import Deployment
-from compress.core.types import Artifact, Format, Precision
 from compress.formats import registry
 from compress.formats.base import NotMeasured, OpenFile, Profiler
 from compress.formats.registry import by_suffix, device_runtime, open_file, release_large, support_of, supports

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from compress.core.types import IntegerShare
+from compress.core.measurement import IntegerShare
 from compress.formats.integers import LayerWork, integer_share
 from compress.formats.onnx.integers import onnx_integers
 from compress.formats.onnx.macs import onnx_macs

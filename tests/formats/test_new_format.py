@@ -19,8 +19,8 @@ from doubles import Log, noise
 from rich.console import Console
 
 from compress.config.schema import load_target
+from compress.core.artifact import Format
 from compress.core.stage import ExportStage
-from compress.core.types import Format
 from compress.data.splits import DataSplits
 from compress.formats import registry
 from compress.formats.base import DeviceRuntime

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from compress.core.artifact import Precision
 from compress.core.errors import ParityError
-from compress.core.types import Precision
 from compress.formats.parity import TOLERANCES, FidelityMeter, Tolerance, check_parity, first_images
 
 LOGITS = arrays(np.float32, (6, 4), elements=st.floats(-100, 100, width=32))

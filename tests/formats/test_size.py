@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save
 from torch import nn
 
-from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.formats.registry import open_file
 from compress.formats.size import Size, file_size, module_size, safetensors_chunks, stored_tensors
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from compress.core.errors import StageError
-from compress.core.types import Caveat, CaveatKind
+from compress.core.measurement import Caveat, CaveatKind
 from compress.formats.onnx.macs import onnx_macs
 from compress.formats.onnx.weights import onnx_parameters, onnx_sparsity, weights_in_7_bits
 from compress.formats.torch.macs import torch_macs

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.graph import capture as graph_module
 from compress.graph.capture import call_nodes, capture
 

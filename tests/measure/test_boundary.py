@@ -13,7 +13,8 @@ import torch
 from doubles import Log, noise
 from torch import nn
 
-from compress.core.types import BATCH_BYTES, Artifact, Caveat, CaveatKind, Format, InputSpec, Precision
+from compress.core.artifact import BATCH_BYTES, Artifact, Format, InputSpec, Precision
+from compress.core.measurement import Caveat, CaveatKind
 from compress.formats.registry import open_file, support_of
 from compress.measure import boundary
 from compress.measure.boundary import MeasureConfig, RecordedLogits, measure

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from report_rows import row, timed
 
-from compress.core.types import Caveat, CaveatKind
+from compress.core.measurement import Caveat, CaveatKind
 from compress.measure.comparable import label, time_ratio, why_not_comparable
 
 OLD = row("old", latency=timed(4.0))

@@ -9,7 +9,7 @@ import torch
 from doubles import Log, noise
 from torch import nn
 
-from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.measure.drift import measure_drift, output_scale
 from compress.quantization.observers.min_max import MinMax
 from compress.quantization.placement import Recipe

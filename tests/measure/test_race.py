@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.measure import latency as timing
 from compress.measure import race as racing
 from compress.measure.latency import paired_latency

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.stage import Batch
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.measure.ranges import measure_ranges
 from compress.quantization.observers.min_max import MinMax
 from compress.quantization.placement import Recipe

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 
 SPEC = InputSpec((3, 16, 16))
 

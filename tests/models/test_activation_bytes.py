@@ -9,7 +9,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from compress.core.types import BATCH_BYTES, Artifact, Format, InputSpec, Precision
+from compress.core.artifact import BATCH_BYTES, Artifact, Format, InputSpec, Precision
 from compress.graph.activation_bytes import widest_node, widest_operator
 
 SPEC = InputSpec((3, 16, 16))

@@ -13,8 +13,8 @@ import torch
 from graph_networks import SPEC, edit_program, edited, make_net, save_exported, save_scripted, save_traced
 from torch import nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import ModelError
-from compress.core.types import InputSpec
 from compress.graph.probe import probe_module
 from compress.models.exported import load_exported
 from compress.models.graph_files import load_graph_file

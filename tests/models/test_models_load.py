@@ -13,8 +13,8 @@ from doubles import ROOT
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import ModelError
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.data import CsvData, DigitsData, ImageFolderData, load_splits
 from compress.models import ModelConfig, load_model, model_digest, source_format
 

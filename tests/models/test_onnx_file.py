@@ -8,8 +8,8 @@ import onnx.external_data_helper
 import pytest
 from onnx import TensorProto, helper
 
+from compress.core.artifact import Format, InputSpec, Precision
 from compress.core.errors import ModelError
-from compress.core.types import Format, InputSpec, Precision
 from compress.formats.onnx.source import load_onnx
 from compress.formats.runtimes import load
 from compress.models import FileModel, load_model, model_digest, self_contained

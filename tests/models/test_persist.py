@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compress.config.schema import load_target
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.graph.capture import capture
 from compress.models.persist import load_module, save_module
 from compress.quantization.observers.min_max import MinMax

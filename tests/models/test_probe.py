@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import ModelError
-from compress.core.types import InputSpec
 from compress.graph.probe import probe_module
 
 SPEC = InputSpec((3, 8, 8))

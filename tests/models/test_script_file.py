@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import ModelError
-from compress.core.types import InputSpec
 from compress.formats.torchscript.script_code import Forbidden, rewritten
 from compress.formats.torchscript.script_file import load_script
 from compress.models.graph_files import load_graph_file

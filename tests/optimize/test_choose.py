@@ -8,7 +8,8 @@ import onnx.numpy_helper
 import pytest
 from text_graphs import SPEC, graph, images, kinds, network, quantized, run, saved, unpacked, with_weights
 
-from compress.core.types import LatencyRatio, Precision
+from compress.core.artifact import Precision
+from compress.core.measurement import LatencyRatio
 from compress.optimize import choose as choosing
 from compress.optimize.choose import Bench, Chosen, choose, clearly_slower
 from compress.optimize.equivalence import Equivalence

@@ -9,7 +9,7 @@ import onnx
 import onnx.numpy_helper
 import onnxruntime
 
-from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 
 SPEC = InputSpec((3, 8, 8))
 

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision, Scaling
 from compress.core.errors import StageError
-from compress.core.types import Artifact, Format, InputSpec, Measurement, Precision, Scaling
+from compress.core.measurement import Measurement
 from compress.pipeline.deliver import copy_artifacts, write_manifest
 from compress.pipeline.execute import Output, Result
 from compress.results.manifest import FileRecord, Manifest, update_files

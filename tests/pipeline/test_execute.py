@@ -10,9 +10,9 @@ from doubles import Log, noise
 from torch import nn
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import StageError
 from compress.core.stage import Stage
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.data.splits import DataSplits
 from compress.measure.settings import MeasureConfig
 from compress.pipeline.execute import Run, execute

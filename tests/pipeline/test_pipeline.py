@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import ConfigError, Refusal
 from compress.core.stage import Context, ExportStage, LeftOut, Stage
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.pipeline.plan import SOURCE, Pipeline
 from compress.stages.prune.depth import Depth
 from compress.stages.prune.gradual import Gradual

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import StageError
-from compress.core.types import Artifact, Fidelity, Format, InputSpec, Measurement, Precision, Sparsity
+from compress.core.measurement import Fidelity, Measurement, Sparsity
 from compress.pipeline.store import StageStore, content_key
 from compress.support.serialize import from_json, to_json
 
@@ -110,7 +111,7 @@ def test_two_runs_at_once_make_an_entry_once(tmp_path):
     script = (
         "import sys, time; from pathlib import Path\n"
         "from compress.pipeline.store import StageStore\n"
-        "from compress.core.types import Artifact, Format, InputSpec, Precision\n"
+        "from compress.core.artifact import Artifact, Format, InputSpec, Precision\n"
         "store = StageStore(Path(sys.argv[1]))\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "with store.making('k', lambda: None):\n"

@@ -9,7 +9,7 @@ from onnx import helper
 from small_models import elementwise_chain, large_product, save, tiny_operators
 
 from compress.config.schema import load_target
-from compress.core.types import Format, Precision
+from compress.core.artifact import Format, Precision
 from compress.profile.analyze import profile
 from compress.profile.bottleneck import Bottleneck, bound_ms, classify, classify_model, layer_advice, model_advice
 from compress.profile.layer import LayerTime, Settings, Source

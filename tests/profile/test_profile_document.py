@@ -8,8 +8,8 @@ import json
 import pytest
 from rich.console import Console
 
+from compress.core.artifact import Precision
 from compress.core.errors import ConfigError
-from compress.core.types import Precision
 from compress.profile.analyze import analyze
 from compress.profile.diff import compare
 from compress.profile.document import read_profile

@@ -10,8 +10,8 @@ import pytest
 from onnx import helper
 from small_models import save, tiny_operators
 
+from compress.core.artifact import Format, Precision
 from compress.core.errors import ConfigError, StageError
-from compress.core.types import Format, Precision
 from compress.profile.analyze import profile
 from compress.profile.layer import Settings, Source
 from compress.profile.ort_cost import ProfilerCost, launch_us, profiler_cost

@@ -7,8 +7,8 @@ import pytest
 from onnx import helper
 from small_models import save
 
+from compress.core.artifact import Format, Precision
 from compress.core.errors import ConfigError
-from compress.core.types import Format, Precision
 from compress.formats.tensorrt.runtime import CallTimes
 from compress.profile.analyze import analyze
 from compress.profile.bottleneck import Bottleneck

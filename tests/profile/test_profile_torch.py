@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.core.types import Format, InputSpec, Precision
+from compress.core.artifact import Format, InputSpec, Precision
 from compress.formats.torch.macs import torch_macs
 from compress.formats.torch.runtime import TorchRunner
 from compress.graph.capture import capture

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from compress.config.schema import load_target
-from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.formats.onnx.assemble import finish, from_module
 from compress.formats.onnx.opset import Ceiling
 from compress.profile.layer import LayerTime

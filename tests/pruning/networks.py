@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 
 RGB = InputSpec((3, 16, 16))
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import ConfigError, Refusal
 from compress.core.roofline import Roofline
-from compress.core.types import Artifact, Format, Precision
 from compress.formats import runtimes
 from compress.formats.torch.macs import torch_macs
 from compress.pruning.attention import separate_heads

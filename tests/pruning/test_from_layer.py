@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.formats.runtimes import load_for_answers
 from compress.graph.weights import compute_weights
 from compress.pruning.from_layer import runner_from

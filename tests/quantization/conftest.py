@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from recipes import export_onnx, make_lively, make_recipe, quantize_module, sqnr_db
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 
 
 @pytest.fixture

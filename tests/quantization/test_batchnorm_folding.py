@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.graph.capture import call_nodes, capture
 from compress.quantization.batchnorm import fold_graph, fold_module
 

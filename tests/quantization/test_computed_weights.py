@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.graph.capture import call_nodes, capture, parameter_name
 from compress.quantization.computed_weights import computed_layers, fold_parameters
 from compress.quantization.ptq import float_graph, layers_in_float

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import StageError
-from compress.core.types import InputSpec
 from compress.graph.capture import call_nodes, parameter_name
 from compress.quantization.fake_quant import FrozenBatchNorm, MovingRanges, make_trainable, settle, start
 from compress.quantization.observers.min_max import MinMax

@@ -15,7 +15,7 @@ from doubles import SATURATES, not_here
 from onnx import TensorProto, helper, save
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.quantization.fused import count_fused
 
 SPEC = InputSpec((3, 64, 64))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.formats.onnx.runtime import open_session
 from compress.graph.op_kind import OpKind
 from compress.quantization.policy import load_policy

@@ -10,8 +10,8 @@ import torch
 from doubles import GRAY, noise, stage_context
 from torch import nn
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import StageError
-from compress.core.types import Artifact, Format, Precision
 from compress.graph.capture import capture
 from compress.quantization.half import FLOAT16_MAX, to_half
 from compress.quantization.half_range import check_half, overflows, saturated

@@ -10,7 +10,7 @@ from recipes import make_recipe, sqnr_db
 from torch import nn
 from torch.nn import functional
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.graph.capture import call_nodes
 from compress.quantization.joins import narrow_parts
 from compress.quantization.policy import load_policy

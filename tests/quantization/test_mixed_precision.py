@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compress.config.schema import load_target
+from compress.core.artifact import InputSpec
 from compress.core.roofline import Roofline
-from compress.core.types import InputSpec
 from compress.quantization.mixed_precision import ExtraMilliseconds, choose_float_layers
 from compress.quantization.observers import load_observer
 from compress.quantization.placement import Recipe

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import StageError
-from compress.core.types import InputSpec
 from compress.graph.weights import compute_weights
 from compress.quantization.observers.min_max import MinMax
 from compress.quantization.observers.mse import Mse

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import StageError
-from compress.core.types import InputSpec
 from compress.quantization.observers import load_observer
 from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy

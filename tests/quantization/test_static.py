@@ -10,8 +10,8 @@ from doubles import Log, noise
 from recipes import make_recipe, sqnr_db
 from torch import nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import StageError
-from compress.core.types import InputSpec
 from compress.quantization import static
 from compress.quantization.ptq import convert, float_graph
 from compress.quantization.static import CalibrationImages, Recovery, layers_matching, quantize

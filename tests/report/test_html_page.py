@@ -11,7 +11,7 @@ from html_outline import Outline
 from page_rows import large_report, range_of, write_run
 from report_rows import run_report, run_rows
 
-from compress.core.types import Sparsity
+from compress.core.measurement import Sparsity
 from compress.report.html.compare_page import compare_page
 from compress.report.html.palette import DARK, LIGHT, css_variables
 from compress.report.html.plot import svg

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from report_rows import run_rows
 
-from compress.core.types import IntegerShare, Precision
+from compress.core.artifact import Precision
+from compress.core.measurement import IntegerShare
 from compress.report.columns import precision_text
 
 

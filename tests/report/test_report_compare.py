@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from report_rows import ORT, row, run_rows, timed
 
-from compress.core.types import Accuracy, Format, LatencyRatio, Race, Sparsity
+from compress.core.artifact import Format
+from compress.core.measurement import Accuracy, LatencyRatio, Race, Sparsity
 from compress.measure.comparable import comparable_latency, label, time_ratio, why_not_comparable
 from compress.report.compare import feed_of, final_row, in_words
 

@@ -12,7 +12,7 @@ import pytest
 from report_rows import row, run_report, run_rows
 from rich.console import Console
 
-from compress.core.types import Caveat, CaveatKind
+from compress.core.measurement import Caveat, CaveatKind
 from compress.report import terminal
 
 

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_rows import run_report, run_rows
 
+from compress.core.artifact import Format, Precision
 from compress.core.chance import AtChance
 from compress.core.errors import ConfigError
+from compress.core.measurement import Accuracy, Fidelity, Latency, Measurement, Sparsity
 from compress.core.stage import LeftOut
-from compress.core.types import Accuracy, Fidelity, Format, Latency, Measurement, Precision, Sparsity
 from compress.pipeline.record import create_report, summarize_file
 from compress.results.report import Report, SplitSummary
 

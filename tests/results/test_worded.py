@@ -6,7 +6,7 @@ import json
 
 from report_rows import row, run_report
 
-from compress.core.types import Caveat, CaveatKind
+from compress.core.measurement import Caveat, CaveatKind
 from compress.measure.comparable import label
 from compress.results.report import Report
 

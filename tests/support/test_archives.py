@@ -76,7 +76,7 @@ def test_what_numpy_and_torch_write():
         (overlapping(3), "lie over one another"),
         (b"prefix" + archive([("a", b"x" * 100)]), "not where it says"),
     ],
-    ids=["empty", "end alone", "cut", "two", "ratio", "size", "bzip2", "overlapping", "prefix"],  # not their bytes: time
+    ids=["empty", "end alone", "cut", "two", "ratio", "size", "bzip2", "overlapping", "prefix"],  # bytes hold the time
 )
 def test_what_is_refused(content, reason):
     with pytest.raises(UnsafeArchive, match=reason):

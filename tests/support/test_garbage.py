@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.graph import capture as graphs
 from compress.quantization.ptq import float_graph
 from compress.support.garbage import collector_paused

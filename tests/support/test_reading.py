@@ -13,8 +13,8 @@ from doubles import ROOT
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import CompressError, DataError, StageError
-from compress.core.types import InputSpec
 from compress.data import CsvData, ImageFolderData, NpzData
 from compress.data.csv_table import read_csv
 from compress.data.image_folder import read_image_folders

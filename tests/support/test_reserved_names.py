@@ -11,7 +11,7 @@ from doubles import noise, stage_context
 from onnx import helper, numpy_helper
 from torch import nn
 
-from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.formats.onnx.importer import onnx_to_module
 from compress.graph.capture import capture, layer_name
 from compress.models.persist import load_module, save_module

@@ -12,7 +12,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.formats.onnx import translate
 from compress.formats.onnx.capture import capture
 from compress.formats.onnx.interface import set_interface

@@ -8,8 +8,8 @@ import torch
 from doubles import ArraySplit
 from torch import nn
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import DataError
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.training.validate import beside_source, validate, validate_source
 
 SPEC = InputSpec((3, 4, 4))

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import DeviceMissing, ParityError
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats.onnx.assemble import finish, from_module
 from compress.formats.onnx.opset import Ceiling
 from compress.quantization.observers.min_max import MinMax

@@ -11,9 +11,9 @@ import torch
 from doubles import ArraySplit
 from torch import nn
 
+from compress.core.artifact import BATCH_BYTES, Artifact, Format, InputSpec, Precision
 from compress.core.budget import Budget
 from compress.core.errors import DataError
-from compress.core.types import BATCH_BYTES, Artifact, Format, InputSpec, Precision
 from compress.verify.judge import Judge
 
 SPEC = InputSpec((2, 1, 1), "planes", mean=(0.0, 0.0), std=(1.0, 1.0))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.core.artifact import Port
 from compress.core.errors import one_line
-from compress.core.types import Port
 from compress.formats.edgetpu.table import NEWEST_RUNTIME
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from compress.core.types import IntegerShare, Sparsity
+    from compress.core.measurement import IntegerShare, Sparsity
     from compress.formats.runner import Runner
 
 __all__ = ["EdgetpuFile"]

@@ -14,7 +14,7 @@ from compress.support.quiet import first_line, quiet_native
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from compress.core.types import Artifact
+    from compress.core.artifact import Artifact
     from compress.formats.tflite.package import Interpreter
 
 __all__ = ["load"]

@@ -20,7 +20,7 @@ from compress.support.garbage import collector_paused
 from compress.support.quiet import quiet
 
 if TYPE_CHECKING:
-    from compress.core.types import InputSpec
+    from compress.core.artifact import InputSpec
 
 __all__ = ["finish", "fit_parser", "from_file", "from_module"]
 

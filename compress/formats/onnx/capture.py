@@ -16,7 +16,7 @@ from compress.graph import capture as graph
 from compress.support.quiet import first_line, quiet
 
 if TYPE_CHECKING:
-    from compress.core.types import InputSpec
+    from compress.core.artifact import InputSpec
 
 __all__ = ["CAPTURE_OPSET", "capture"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx.external_data_helper import load_external_data_for_model
 
-from compress.core.types import Precision
+from compress.core.artifact import Precision
 from compress.formats.base import NotMeasured, Unanswered
 from compress.formats.onnx.external_data import external_files
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import fx
 
-    from compress.core.types import Artifact, IntegerShare, Sparsity
+    from compress.core.artifact import Artifact
+    from compress.core.measurement import IntegerShare, Sparsity
     from compress.formats.base import Activation
     from compress.formats.onnx.layers import Layer
     from compress.formats.onnx.pattern import Pattern

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compress.core.types import IntegerShare
+from compress.core.measurement import IntegerShare
 from compress.formats.integers import LayerWork, integer_share
 from compress.formats.onnx.macs import node_macs, value_shapes
 from compress.formats.onnx.weights import onnx_weights

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from compress.core.errors import StageError
 
 if TYPE_CHECKING:
-    from compress.core.types import InputSpec
+    from compress.core.artifact import InputSpec
 
 __all__ = ["BATCH", "INPUT_NAME", "OUTPUT_NAME", "forget_inner_shapes", "set_interface"]
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 import compress
-from compress.core.types import InputSpec, Precision
+from compress.core.artifact import InputSpec, Precision
 
 __all__ = ["PRODUCER", "metadata"]
 

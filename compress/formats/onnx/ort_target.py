@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from compress.core.artifact import Precision
 from compress.core.errors import Refusal
 from compress.core.target import Target
-from compress.core.types import Precision
 
 __all__ = ["require_float", "require_onnxruntime"]
 

@@ -34,7 +34,7 @@ from compress.support.torch_internals import known
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from compress.core.types import InputSpec
+    from compress.core.artifact import InputSpec
 
 __all__ = ["program_for_storing", "program_of"]
 

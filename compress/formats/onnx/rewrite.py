@@ -17,8 +17,8 @@ from compress.support.files import atomic_path
 from compress.support.quiet import quiet
 
 if TYPE_CHECKING:
+    from compress.core.artifact import Artifact, Precision
     from compress.core.stage import Context
-    from compress.core.types import Artifact, Precision
     from compress.formats.parity import Tolerance
 
 __all__ = ["hand_over", "open_float"]

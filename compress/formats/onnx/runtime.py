@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.core.artifact import Precision
 from compress.core.errors import StageError
-from compress.core.types import Precision
 from compress.support.quiet import first_line
 
 # Linux wheels from 1.29 on report usage to their maker unless told not to before the import.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from compress.core.types import Artifact
+    from compress.core.artifact import Artifact
 
 __all__ = ["OnnxRunner", "load", "open_session"]
 

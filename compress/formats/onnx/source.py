@@ -11,8 +11,8 @@ import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import ModelError
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats.onnx.external_data import check_external_data
 from compress.formats.onnx.sizes import check_stored_tensors, require_small_values
 from compress.graph.activation_bytes import widest_node

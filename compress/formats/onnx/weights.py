@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from compress.core.types import Sparsity
+from compress.core.measurement import Sparsity
 from compress.formats.base import NotMeasured
 from compress.formats.sparsity import total_sparsity
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.core.types import Precision
+from compress.core.artifact import Precision
 
 __all__ = ["CALIBRATION_SUFFIX", "EnginePlan"]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.core.artifact import Precision
 from compress.core.errors import StageError
-from compress.core.types import Precision
 from compress.formats.parity import FidelityMeter, Tolerance
 from compress.formats.tensorrt.runtime import TensorRTRunner, interleaved, load_engine
 

@@ -16,7 +16,7 @@ from compress.formats.tensorrt.cuda import DeviceBuffer, Event, Stream, open_gpu
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from compress.core.types import Artifact
+    from compress.core.artifact import Artifact
 
 __all__ = ["CallTimes", "TensorRTRunner", "interleaved", "load", "load_engine", "unavailable"]
 

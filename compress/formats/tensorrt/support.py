@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from compress.core.types import Format, Precision
+from compress.core.artifact import Format, Precision
 from compress.formats.base import DeviceRuntime, NotMeasured, Profiler
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from compress.core.types import Artifact, InputSpec
+    from compress.core.artifact import Artifact, InputSpec
     from compress.formats.base import FormatSupport, OpenFile
 
 __all__ = ["SUPPORT", "TensorrtSupport"]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.core.types import IntegerShare, Port, Sparsity
+from compress.core.artifact import Port
+from compress.core.measurement import IntegerShare, Sparsity
 from compress.formats.integers import LayerWork, integer_share
 from compress.formats.tflite.network import Network, Operator, Tensor, read_network
 from compress.formats.tflite.versions import minimum_runtime

@@ -21,7 +21,7 @@ from compress.support.quiet import quiet_native
 if TYPE_CHECKING:
     from torch import fx, nn
 
-    from compress.core.types import InputSpec
+    from compress.core.artifact import InputSpec
     from compress.formats.tflite.flatbuffer import ModelEntry
     from compress.formats.tflite.lower import ChannelsLast
 

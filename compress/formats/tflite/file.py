@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from compress.core.types import Artifact, IntegerShare, Port, Sparsity
+    from compress.core.artifact import Artifact, Port
+    from compress.core.measurement import IntegerShare, Sparsity
     from compress.formats.runner import Runner
     from compress.formats.size import Size
     from compress.formats.tflite.contents import TfliteContents

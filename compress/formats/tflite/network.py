@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from compress.core.artifact import Port
 from compress.core.errors import ModelError
-from compress.core.types import Port
 from compress.formats.tflite.flatbuffer import (
     ModelEntry,
     OperatorEntry,

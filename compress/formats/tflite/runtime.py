@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from compress.core.types import Artifact
+    from compress.core.artifact import Artifact
     from compress.formats.tflite.package import Interpreter, InterpreterModule
 
 __all__ = ["TfliteRunner", "inner_values", "load", "open_file"]

@@ -17,7 +17,7 @@ from compress.formats.tflite.weights import WeightType, store_weights
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.core.types import InputSpec
+    from compress.core.artifact import InputSpec
 
 __all__ = ["INPUT_NAME", "OUTPUT_NAME", "Form", "tflite_bytes"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from compress.core.types import Artifact
+    from compress.core.artifact import Artifact
 
 __all__ = ["module_activations"]
 

@@ -12,7 +12,7 @@ from compress.formats.base import NotMeasured
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from compress.core.types import InputSpec
+    from compress.core.artifact import InputSpec
     from compress.formats.runner import Runner
 
 __all__ = ["dispatched_macs", "torch_macs"]

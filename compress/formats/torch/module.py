@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from compress.core.types import Artifact, Sparsity
+    from compress.core.artifact import Artifact
+    from compress.core.measurement import Sparsity
     from compress.formats.base import Activation
     from compress.formats.runner import Runner
     from compress.formats.size import Size

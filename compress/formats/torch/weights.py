@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compress.core.types import Sparsity
+from compress.core.measurement import Sparsity
 from compress.formats.sparsity import total_sparsity
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from compress.formats.base import Unanswered
 if TYPE_CHECKING:
     import torch
 
-    from compress.core.types import Artifact, Sparsity
+    from compress.core.artifact import Artifact
+    from compress.core.measurement import Sparsity
     from compress.formats.runner import Runner
     from compress.formats.size import Size
 

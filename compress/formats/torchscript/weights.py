@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from compress.core.types import Sparsity
+from compress.core.measurement import Sparsity
 from compress.formats.sparsity import total_sparsity
 
 __all__ = ["script_parameters", "script_sparsity", "script_weights"]

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
+from compress.core.artifact import Artifact
 from compress.core.target import Target
-from compress.core.types import Artifact
 from compress.formats.registry import open_file
 from compress.measure.estimate.calibration import read_points, summarize
 from compress.measure.estimate.roofline import Estimate, estimate

@@ -18,9 +18,9 @@ from typing import Annotated
 from platformdirs import user_data_path
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
+from compress.core.artifact import Precision
 from compress.core.errors import StageError, one_line
 from compress.core.quantities import Milliseconds
-from compress.core.types import Precision
 from compress.measure.estimate.roofline import BAND
 from compress.support.files import write_bytes
 from compress.support.reading import read_bytes

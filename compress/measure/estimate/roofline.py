@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from compress.core.artifact import Precision
 from compress.core.quantities import Amount, Count
 from compress.core.roofline import ELEMENT_BYTES, Roofline, published
 from compress.core.target import Target
-from compress.core.types import Precision
 from compress.formats.base import NotMeasured
 from compress.formats.onnx.layers import Kind, Layer
 

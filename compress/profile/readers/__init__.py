@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, cast
 
+from compress.core.artifact import Format
 from compress.core.errors import ConfigError
-from compress.core.types import Format
 from compress.formats.base import NotMeasured
 from compress.formats.registry import profiler, supports
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.core.artifact import Precision
 from compress.core.errors import StageError
-from compress.core.types import Precision
 from compress.measure.host import describe_host
 from compress.measure.latency import PairedLatency, paired_latency
 from compress.profile.layer import LayerTime, Recording, Settings, Source, Span, quickest

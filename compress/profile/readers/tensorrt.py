@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from compress.core.artifact import Precision
 from compress.core.errors import ConfigError
-from compress.core.types import Precision
 from compress.formats.onnx.layers import Layer, read_layers
 from compress.formats.tensorrt.runtime import CallTimes, TensorRTRunner, interleaved, load_engine
 from compress.measure.unmeasured import NotMeasured

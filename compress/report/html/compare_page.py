@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pydantic import JsonValue
 
-from compress.core.types import Latency, Measurement
+from compress.core.measurement import Latency, Measurement
 from compress.measure.comparable import label
 from compress.report.columns import COLUMNS, Cell, Head, asked
 from compress.report.compare import final_row, in_words, measured_on

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from compress.core.types import Measurement
+from compress.core.measurement import Measurement
 from compress.measure.comparable import comparable_latency, time_ratio
 from compress.measure.ranges import TensorRange
 from compress.profile.document import Profile, find_profile

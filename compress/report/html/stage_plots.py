@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from compress.core.types import Latency, Measurement
+from compress.core.measurement import Latency, Measurement
 from compress.measure.comparable import label
 from compress.report.html.charts import (
     Margins,

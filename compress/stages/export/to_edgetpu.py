@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from compress.core.artifact import SCRIPT_SUFFIX, Artifact, Format, Precision
 from compress.core.errors import Refusal, StageError
 from compress.core.stage import Context, Stage
-from compress.core.types import SCRIPT_SUFFIX, Artifact, Format, Precision
 from compress.formats.edgetpu.table import NEWEST_RUNTIME, OLDEST_RUNTIME
 from compress.support.files import copy_file, sha256_file, write_bytes
 

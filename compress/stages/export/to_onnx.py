@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import Refusal
 from compress.core.stage import Context, ExportStage
-from compress.core.types import Artifact, Format, Precision
 from compress.support.files import atomic_path
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
+from compress.core.artifact import PLAN_SUFFIX, Artifact, Format, Precision
 from compress.core.errors import Refusal, StageError
 from compress.core.stage import Context, Stage
-from compress.core.types import PLAN_SUFFIX, Artifact, Format, Precision
 from compress.support.files import copy_file, sha256_file, write_bytes
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import Refusal, StageError
 from compress.core.stage import Context, ExportStage
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.support.files import atomic_path
 
 if TYPE_CHECKING:

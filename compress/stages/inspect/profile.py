@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from compress.core.artifact import Artifact, Format
 from compress.core.stage import Context, Stage
-from compress.core.types import Artifact, Format
 from compress.support.files import copy_file, write_bytes
 
 __all__ = ["Profile"]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import Refusal
 from compress.core.stage import Context, Stage
-from compress.core.types import Artifact, Format, Precision
 from compress.optimize.pass_names import PORTABLE, PassName
 
 if TYPE_CHECKING:

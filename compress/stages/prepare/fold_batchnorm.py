@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, ClassVar
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import Refusal
 from compress.core.stage import Context, Stage, maker_of
 from compress.core.target import Target
-from compress.core.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.core.types import InputSpec
+    from compress.core.artifact import InputSpec
 
 __all__ = ["FoldBatchnorm"]
 

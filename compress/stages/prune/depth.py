@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from compress.core.artifact import Artifact
 from compress.core.errors import StageError
 from compress.core.stage import Context
-from compress.core.types import Artifact
 from compress.pruning.budget import Budget, BudgetStage
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from compress.core.artifact import Artifact, Precision
 from compress.core.errors import Refusal
 from compress.core.stage import Context, maker_of
 from compress.core.target import Target
-from compress.core.types import Artifact, Precision
 from compress.training.stage import FloatTrainingStage, log_unvalidated
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.budget import Limits, in_points
 from compress.core.errors import Refusal
 from compress.core.stage import Context, Stage, maker_of
 from compress.core.target import Target
-from compress.core.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
     from torch import nn

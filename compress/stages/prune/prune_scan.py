@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import Refusal, StageError
 from compress.core.stage import Context, Stage, maker_of
 from compress.core.target import Target
-from compress.core.types import Artifact, Format, Precision
 from compress.support.files import write_bytes
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import StageError
 from compress.core.stage import Context, Stage
-from compress.core.types import Artifact, Format, Precision
 from compress.formats.onnx.ort_target import require_float, require_onnxruntime
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import ModelError, Refusal, StageError
 from compress.core.stage import Context, Stage
-from compress.core.types import Artifact, Format, Precision
 
 if TYPE_CHECKING:
     from torch import fx, nn

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.budget import Budget
 from compress.core.errors import Refusal
 from compress.core.stage import Context
 from compress.core.target import Target
-from compress.core.types import Artifact, Format, Precision
 from compress.quantization.options import StaticOptions, log_float_layers, single_image_reason
 from compress.training.options import TrainOptions
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import StageError
 from compress.core.stage import Context
-from compress.core.types import Artifact, Format, Precision
 from compress.quantization.options import StaticOptions, log_float_layers, single_image_reason
 from compress.training.stage import TrainingStage, log_unvalidated, source_validated, training_samples, validated
 

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.stage import Context
-from compress.core.types import Artifact, Format, Precision
 from compress.quantization.options import StaticOptions, single_image_reason
 from compress.support.files import write_bytes
 

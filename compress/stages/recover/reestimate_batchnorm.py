@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import Refusal, StageError
 from compress.core.stage import Context, Stage, maker_of
 from compress.core.target import Target
-from compress.core.types import Artifact, Format, Precision
 
 __all__ = ["ReestimateBatchnorm"]
 

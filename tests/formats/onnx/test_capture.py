@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import fx, nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import StageError
-from compress.core.types import InputSpec
 from compress.formats.onnx import capture as capturing
 from compress.formats.onnx.assemble import from_module
 from compress.formats.onnx.capture import CAPTURE_OPSET, capture

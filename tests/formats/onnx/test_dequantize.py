@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.formats.onnx.capture import capture as onnx_of
 from compress.formats.onnx.dequantize import OPERATOR
 from compress.formats.onnx.program import program_of

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import fx, nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.formats.onnx.program import program_for_storing, program_of
 from compress.graph.capture import capture
 

@@ -11,7 +11,7 @@ import torch
 from doubles import not_here
 from onnx_ir.passes import common
 
-from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.formats.onnx.dynamic_quant import quantize_linears
 from compress.formats.onnx.linear_layers import find_linears, read_elsewhere
 from compress.formats.onnx.rewrite import open_float

@@ -8,7 +8,7 @@ import pytest
 from doubles import SATURATES
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.formats.onnx.runtime import open_session
 from compress.formats.onnx.seven_bits import in_7_bits, integer_products, products_saturate
 from compress.formats.parity import reference_runner

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.formats.onnx import translate
 from compress.formats.onnx.program import program_of
 from compress.formats.onnx.translate import translate_whole

@@ -7,8 +7,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from compress.core.artifact import InputSpec, Precision
 from compress.core.errors import StageError
-from compress.core.types import InputSpec, Precision
 from compress.formats.onnx.metadata import metadata
 from compress.formats.onnx.write import read, write_checked
 

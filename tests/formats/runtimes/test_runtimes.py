@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import StageError
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats import runtimes
 from compress.graph.capture import capture
 from compress.support.quiet import quiet

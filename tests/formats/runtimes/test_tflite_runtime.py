@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import ConfigError, DeviceMissing, StageError
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats.edgetpu import runtime as edgetpu
 from compress.formats.tflite import package as tflite_package
 from compress.formats.tflite.runtime import open_file

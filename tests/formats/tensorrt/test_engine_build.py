@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from doubles import ROOT
 
+from compress.core.artifact import Precision
 from compress.core.errors import StageError
-from compress.core.types import Precision
 from compress.formats.tensorrt.build import build_engine
 from compress.formats.tensorrt.plan import EnginePlan
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.formats.tflite.clips import drop_clips
 from compress.graph.capture import call_nodes, capture
 

@@ -8,8 +8,8 @@ import torch
 from doubles import ArraySplit, stage_context
 from torch import nn
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import StageError
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats import runtimes
 from compress.formats.edgetpu.preflight import preflight
 from compress.formats.tflite.network import read_network

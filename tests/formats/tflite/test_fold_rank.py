@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.formats.tflite.fold_rank import fold_ranks
 from compress.formats.tflite.specialize import SHAPE, batch_of_one
 from compress.graph.capture import capture

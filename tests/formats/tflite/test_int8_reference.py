@@ -11,7 +11,7 @@ from doubles import ROOT
 from torch import nn
 from torch.nn import functional
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.formats.tflite.lower import recurrent_layers
 from compress.formats.tflite.network import parse_network
 from compress.graph.capture import capture

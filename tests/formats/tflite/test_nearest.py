@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import StageError
-from compress.core.types import InputSpec
 from compress.formats.tflite.flatbuffer import pack
 from compress.formats.tflite.nearest import check_nearest, correct_nearest
 from compress.formats.tflite.specialize import batch_of_one

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import StageError
-from compress.core.types import InputSpec
 from compress.formats.tflite.advice import load_advice
 from compress.formats.tflite.loadable import require_loadable
 from compress.formats.tflite.refusals import described, unmapped, untranslatable, without_integers

@@ -10,9 +10,9 @@ import torch
 from doubles import ArraySplit, stage_context
 from structures import INTEGERS, MAPPED, STRUCTURES, Structure
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import StageError
 from compress.core.stage import Context
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats import runtimes
 from compress.formats.edgetpu.preflight import preflight
 from compress.stages.export.to_tflite import ToTflite

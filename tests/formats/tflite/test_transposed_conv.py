@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.formats.tflite.flatbuffer import pack, schema
 from compress.formats.tflite.network import parse_network
 from compress.formats.tflite.specialize import batch_of_one

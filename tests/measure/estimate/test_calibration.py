@@ -3,7 +3,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from compress.core.types import Precision
+from compress.core.artifact import Precision
 from compress.measure.estimate.calibration import Point, add_points, calibration_file, read_points, summarize
 from compress.measure.estimate.roofline import BAND
 

@@ -4,7 +4,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.config.schema import load_target
-from compress.core.types import Precision
+from compress.core.artifact import Precision
 from compress.formats.onnx.layers import read_layers
 from compress.measure.estimate.roofline import BAND, estimate
 from compress.measure.unmeasured import NotMeasured

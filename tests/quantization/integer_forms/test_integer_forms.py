@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.graph.capture import call_nodes, capture, layer_name
 from compress.quantization.integer_forms import expand
 from compress.quantization.policy import IntegerForm, load_policy

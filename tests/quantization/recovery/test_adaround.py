@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import StageError
-from compress.core.types import InputSpec
 from compress.quantization.observers import load_observer
 from compress.quantization.placement import Recipe
 from compress.quantization.policy import load_policy

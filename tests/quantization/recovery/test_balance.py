@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import StageError
-from compress.core.types import InputSpec
 from compress.quantization.ptq import float_graph
 from compress.quantization.recovery.balance import balance
 from compress.quantization.recovery.watch import channel_statistics

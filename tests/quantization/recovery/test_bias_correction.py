@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import StageError
-from compress.core.types import InputSpec
 from compress.graph.capture import call_nodes
 from compress.graph.operators import WEIGHTED, kind_of
 from compress.quantization.observers.min_max import MinMax

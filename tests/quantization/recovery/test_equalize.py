@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.data import CsvData, load_splits
 from compress.graph.capture import bind, call_nodes, constant
 from compress.graph.operators import WEIGHTED, kind_of

@@ -9,8 +9,8 @@ import torch
 import torchvision
 from torch import nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import StageError
-from compress.core.types import InputSpec
 from compress.formats.parity import FidelityMeter
 from compress.graph.capture import call_nodes, constant
 from compress.quantization.observers.min_max import MinMax

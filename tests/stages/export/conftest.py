@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from doubles import ArraySplit, stage_context
 
+from compress.core.artifact import Format, Precision
 from compress.core.stage import Context
 from compress.core.target import Fact, Support, Target
-from compress.core.types import Format, Precision
 
 SOURCE = "made for this test"
 

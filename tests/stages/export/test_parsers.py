@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import Refusal, StageError
 from compress.core.stage import Context
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats.onnx.parsers.fit import refused
 from compress.formats.onnx.parsers.table import load_parser
 from compress.formats.onnx.write import read

@@ -9,7 +9,7 @@ from doubles import ArraySplit, stage_context
 from torch import nn
 from torch.nn.functional import pad, relu
 
-from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.formats import runtimes
 from compress.formats.edgetpu.preflight import preflight
 from compress.formats.tflite.strides import pool_strides

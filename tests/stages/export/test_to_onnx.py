@@ -17,8 +17,8 @@ from torchvision.models.mobilenetv3 import InvertedResidualConfig as V3
 from torchvision.models.resnet import BasicBlock
 
 import compress
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import ParityError, Refusal, StageError
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.stages.export.to_onnx import ToOnnx
 from compress.verify.hold import hold
 

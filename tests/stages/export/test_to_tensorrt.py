@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import MissingExtra, Refusal, StageError
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats.parity import Tolerance
 from compress.formats.runtimes import load
 from compress.formats.tensorrt.race import Candidate, Raced, describe, fastest

@@ -11,8 +11,8 @@ from doubles import ArraySplit, stage_context
 from torch import nn
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import MissingExtra, Refusal, StageError
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats import runtimes
 from compress.stages.export.to_edgetpu import ToEdgetpu
 from compress.stages.export.to_onnx import ToOnnx

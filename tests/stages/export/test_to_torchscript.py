@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import Refusal, StageError
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats import runtimes
 from compress.quantization.half import to_half
 from compress.stages.export.to_torchscript import METADATA_FILE, ToTorchscript

@@ -13,8 +13,9 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from compress.config.schema import build_stages, load_target
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import Refusal
-from compress.core.types import Artifact, Format, InputSpec, Measurement, Precision
+from compress.core.measurement import Measurement
 from compress.pipeline.deliver import copy_artifacts, copy_reports
 from compress.pipeline.execute import Output, Result
 from compress.pipeline.plan import Pipeline

@@ -20,9 +20,9 @@ from torch import nn
 from torchvision.models.mobilenetv3 import InvertedResidualConfig as V3
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import Refusal, StageError
 from compress.core.stage import Batch
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats import runtimes
 from compress.formats.onnx.runtime import load
 from compress.optimize.document import Optimization

@@ -9,8 +9,8 @@ import torch
 from doubles import Log, stage_context
 from torch import fx, nn
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import Refusal
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.graph.capture import capture
 from compress.stages.prepare.fold_batchnorm import FoldBatchnorm
 

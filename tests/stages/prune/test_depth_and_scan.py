@@ -11,8 +11,8 @@ import torch
 from doubles import GRAY, stage_context
 from pydantic import ValidationError
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import Refusal, StageError
-from compress.core.types import Artifact, Format, Precision
 from compress.data import DigitsData, load_splits
 from compress.formats import runtimes
 from compress.formats.torch.macs import torch_macs

@@ -11,8 +11,8 @@ from doubles import GRAY, Log, killed_after, stage_context
 from pydantic import ValidationError
 from torch import nn
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import Refusal, StageError
-from compress.core.types import Artifact, Format, Precision
 from compress.graph.weights import compute_weights
 from compress.stages.prune.gradual import Gradual
 from compress.stages.prune.magnitude import Magnitude

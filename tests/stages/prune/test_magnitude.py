@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import Refusal, StageError
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.graph.weights import compute_weights
 from compress.pruning.unstructured import prune_smallest
 from compress.stages.prune.magnitude import Magnitude

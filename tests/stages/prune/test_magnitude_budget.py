@@ -11,8 +11,8 @@ import torch
 from doubles import ArraySplit, Log, stage_context
 from torch import nn
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.budget import SQNR_FLOOR_DB, Budget
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.graph.weights import compute_weights
 from compress.stages.prune.magnitude import Magnitude
 from compress.verify.judge import Judge

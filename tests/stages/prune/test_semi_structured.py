@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import Refusal, StageError
-from compress.core.types import Artifact, Format, Precision
 from compress.formats.onnx.pattern import onnx_pattern
 from compress.graph.weights import compute_weights
 from compress.models.digits import DigitsNet

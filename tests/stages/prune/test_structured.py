@@ -13,8 +13,8 @@ from doubles import GRAY, stage_context
 from pydantic import ValidationError
 from torch import nn
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import Refusal, StageError
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats import runtimes
 from compress.formats.onnx.macs import onnx_macs
 from compress.formats.torch.macs import torch_macs

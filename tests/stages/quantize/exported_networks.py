@@ -15,7 +15,7 @@ from doubles import ArraySplit, stage_context
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.formats import runtimes
 from compress.formats.onnx import assemble
 from compress.formats.onnx.metadata import metadata

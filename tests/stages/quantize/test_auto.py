@@ -14,9 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from torch import fx, nn
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import Refusal, StageError
 from compress.core.target import Int8Scheme, Target
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.data import load_splits
 from compress.data.configs import DigitsData
 from compress.models import load_model

@@ -13,8 +13,8 @@ from exported_networks import GRAY, context, exported, fidelity, fused_operators
 from pydantic import ValidationError
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import ParityError, Refusal, StageError
-from compress.core.types import Artifact, Format, Precision
 from compress.stages.quantize.dynamic import Dynamic
 
 

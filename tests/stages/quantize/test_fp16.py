@@ -7,8 +7,8 @@ import torch
 from doubles import noise, stage_context
 from torch import nn
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import Refusal, StageError
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.quantization.half import to_half
 from compress.stages.quantize.fp16 import Fp16
 

@@ -10,7 +10,7 @@ import torch
 from doubles import ArraySplit, Log, stage_context
 from torch import nn
 
-from compress.core.types import Artifact, Format, InputSpec, Precision
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.stages.quantize.auto import Auto, Budget
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.stages.quantize.qat import Qat

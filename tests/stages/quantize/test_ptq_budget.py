@@ -11,8 +11,8 @@ from doubles import ArraySplit, Log, stage_context
 from torch import nn
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.budget import Budget
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.stages.quantize.ptq_static import PtqStatic
 from compress.verify.judge import Judge
 

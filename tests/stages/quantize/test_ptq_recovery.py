@@ -11,9 +11,9 @@ from doubles import Log, noise, stage_context
 from pydantic import ValidationError
 from torch import nn
 
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import Refusal, StageError
 from compress.core.target import Int8Scheme, Target
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.graph.weights import compute_weights
 from compress.stages.quantize.ptq_static import PtqStatic
 

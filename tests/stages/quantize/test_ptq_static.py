@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from torch import fx, nn
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import ParityError, Refusal, StageError
 from compress.core.target import Int8Scheme, Target
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats.onnx import importer as onnx_import
 from compress.graph.weights import compute_weights
 from compress.quantization import ptq

@@ -14,8 +14,8 @@ from torch import nn
 
 from compress.config.compose import compose_tree
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import Refusal, StageError
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.data import DigitsData, ImageFolderData, load_splits
 from compress.graph.capture import capture
 from compress.quantization.fused import count_fused

@@ -11,8 +11,8 @@ from doubles import Log, noise, stage_context
 from torch import nn
 
 from compress.config.schema import load_target
+from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import Refusal
-from compress.core.types import Artifact, Format, InputSpec, Precision
 from compress.formats.parity import distance
 from compress.stages.quantize.quantize_scan import QuantizeScan
 

@@ -9,8 +9,8 @@ from exported_networks import context, exported, fidelity, operators
 from pydantic import ValidationError
 
 from compress.config.schema import load_target
+from compress.core.artifact import Format, Precision
 from compress.core.errors import ParityError, Refusal, StageError
-from compress.core.types import Format, Precision
 from compress.stages.quantize import weight_only
 from compress.stages.quantize.weight_only import WeightOnly
 

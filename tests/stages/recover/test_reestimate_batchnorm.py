@@ -9,8 +9,8 @@ import torch
 from doubles import GRAY, stage_context
 from torch import nn
 
+from compress.core.artifact import Artifact, Format, Precision
 from compress.core.errors import Refusal, StageError
-from compress.core.types import Artifact, Format, Precision
 from compress.data import DigitsData, load_splits
 from compress.graph.capture import capture
 from compress.quantization.batchnorm import fold_module

@@ -9,7 +9,7 @@ import torch
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from compress.core.types import InputSpec
+from compress.core.artifact import InputSpec
 from compress.formats.onnx.importer import onnx_to_module
 from compress.graph.capture import capture
 
