@@ -76,7 +76,11 @@ def _bundle() -> Mapping[str, bytes]:
         golden = folder / "golden.npz"
         content = Content(target, _SPEC, tuple("abcd"), {"net": artifact}, golden, frozenset({"net"}))
         write_bundle(content, folder / "bundle")
-        return {path.name: path.read_bytes() for path in sorted((folder / "bundle").iterdir())}
+        return {
+            path.relative_to(folder / "bundle").as_posix(): path.read_bytes()
+            for path in sorted((folder / "bundle").rglob("*"))
+            if path.is_file()
+        }
 
 
 def _in_bundle(manifest: bytes | None = None) -> dict[str, bytes]:

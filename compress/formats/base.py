@@ -6,7 +6,7 @@ a folder here whose `support` module has `SUPPORT`, and an exporter stage; whoev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -215,6 +215,16 @@ class FormatSupport(Protocol):
 
         Raises:
             ConfigError: the file is not what its suffix says.
+        """
+        ...
+
+    def trial(self, path: Path, spec: InputSpec, most_bytes: int) -> Callable[[], object]:
+        """Prepare reading a stranger's file and running it on a blank image, no value in it above `most_bytes`.
+
+        What that takes is imported here, so that the call itself can be made in a copy of this process.
+
+        Raises:
+            NotMeasured: a pipeline cannot start from this format.
         """
         ...
 

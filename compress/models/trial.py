@@ -12,6 +12,7 @@ from pathlib import Path
 
 from compress.core.artifact import InputSpec
 from compress.core.errors import CompressError, ModelError, StageError
+from compress.formats.registry import by_suffix
 from compress.models.configs import FileLimits
 from compress.support.forked import Failure, Limits, tried
 from compress.support.reading import open_regular
@@ -50,10 +51,9 @@ def try_work(path: Path, work: Callable[[], object], limits: FileLimits | None) 
 
 def _loading(path: Path, input: InputSpec, most_bytes: int) -> Callable[[], object]:
     """What is to be done; everything that it takes is imported here, once and for all."""
-    if path.suffix.lower() == ".onnx":
-        from compress.formats.onnx.source import run_once
-
-        return lambda: run_once(path, input, most_bytes)
+    support = by_suffix(path)
+    if support is not None and support.is_source:
+        return support.trial(path, input, most_bytes)
     from compress.models.graph_files import run_once as run_module_once
 
     _import_reader(path)

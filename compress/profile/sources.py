@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ValidationError
 
 from compress.core.artifact import Format, InputSpec, Precision
-from compress.core.errors import ConfigError
+from compress.core.errors import ConfigError, ModelError
 from compress.formats.registry import by_suffix, supports
 from compress.profile.layer import Source
 from compress.profile.readers import profiled
@@ -112,5 +112,9 @@ def _module(path: Path, shape: Sequence[int]) -> Source:
     channels, height, width = shape
     order = {1: "gray", 3: "rgb"}.get(channels, "planes")
     spec = InputSpec((channels, height, width), order, (0.5,) * channels, (0.5,) * channels)
-    try_graph(path, spec, None)
+    try:
+        try_graph(path, spec, None)
+    except ModelError as error:  # its fix is an option of a run; here it is a flag
+        fix = error.fix and error.fix.replace("model.input.shape=[channels,height,width]", "--input C,H,W")
+        raise ModelError(error.problem, fix=fix) from error
     return Source(Format.TORCH, load_graph_file(path, spec).eval(), Precision.FP32, spec, path.name)

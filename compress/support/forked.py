@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from compress.core.errors import CompressError
+from compress.support.plain_json import NotJson, parse_json
 
 __all__ = ["Failure", "Limits", "tried"]
 
@@ -101,10 +102,16 @@ def _failure(code: int, answer: bytes) -> Failure | None:
         number = signal.Signals(-code)
         return Failure("time") if number in _ENDS_LATE else Failure("crash", number.name)
     try:
-        told = json.loads(answer)
-    except ValueError:
+        told = parse_json(answer)
+    except NotJson:
         return Failure("crash", f"exit code {code}")
-    return None if told is None else Failure("error", *told)
+    if told is None:
+        return None
+    match told:
+        case [str(problem), str() | None as fix, int(exit_code)]:
+            return Failure("error", problem, fix, exit_code)
+        case _:  # not what `_run_and_exit` writes: the graph got hold of the pipe
+            return Failure("crash", "an answer of its own")
 
 
 def _run_and_exit(work: Callable[[], object], limits: Limits, writing: int) -> None:

@@ -310,7 +310,7 @@ def test_torchscript_runs(bundle):
     torch.jit.freeze(torch.jit.script(module)).save(bundle / "net.onnx")
     expected = module(torch.from_numpy(images())).detach().numpy()
     np.savez(bundle / "golden.npz", inputs=images(), net=expected)
-    edit_manifest(bundle, lambda document: document["models"][0].update(format="torchscript"))
+    edit_manifest(bundle, lambda document: document["models"][0].update(format="torchscript", runner="torchscript"))
     done = run_agent(bundle, *QUICK)
     assert done.code == 0, done.out + done.err
     assert done.result["results"][0]["runtime"].startswith("torch ")
@@ -334,7 +334,12 @@ def litert_bundle(bundle, source):
     scale, zero_point = entry["quantization"]
     inputs = ((pixels.astype(np.float32) - zero_point) * scale).transpose(0, 3, 1, 2)
     np.savez(bundle / "golden.npz", inputs=inputs, net=np.concatenate(logits).astype(np.float32))
-    spec = {"format": "tflite", "sample_shape": [3, 128, 128], "tolerance": {"any": {"abs_error": 0.0}}}
+    spec = {
+        "format": "tflite",
+        "runner": "litert",
+        "sample_shape": [3, 128, 128],
+        "tolerance": {"any": {"abs_error": 0.0}},
+    }
     edit_manifest(bundle, lambda document: document["models"][0].update(spec))
 
 

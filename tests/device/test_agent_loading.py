@@ -151,7 +151,7 @@ def test_what_runs_on_a_device_needs_nothing_but_the_standard_library(path):
 def test_every_runner_is_named_like_its_runtime():
     from compress.device.agent.runners import RUNNERS
 
-    for module in RUNNERS.values():
+    for module in RUNNERS:
         text = (AGENT / "runners" / f"{module}.py").read_text()
         assert "\nRunner = " in text
         assert f'family = "{module}"' in text

@@ -186,7 +186,7 @@ def test_native_libraries_are_left_behind(net, images, tmp_path):
 def test_truncated(net, tmp_path, save, share):
     path = save(net, tmp_path / "a.pt2")
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(ModelError, match=r"is truncated or not \.pt2") as caught:
+    with pytest.raises(ModelError, match=r"truncated|is not where it says") as caught:
         load_graph_file(path, SPEC)
     assert "\n" not in str(caught.value)
 

@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-import yaml
 from doubles import ROOT
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
+from compress.config.compose import compose_tree
 from compress.core.artifact import Artifact, Format, InputSpec, Precision
 from compress.core.errors import ModelError
 from compress.data import CsvData, DigitsData, ImageFolderData, load_splits
@@ -75,11 +75,12 @@ def package(tmp_path, monkeypatch):
 def test_every_configuration_states_exactly_the_fields(path):
     text = path.read_text()
     assert text.startswith("# ")
-    given = yaml.safe_load(text)
-    filled = {key: {"factory": "a:b"}.get(key, "given") if value == "???" else value for key, value in given.items()}
-    dumped = CONFIG.validate_python(filled).model_dump()
-    assert set(dumped) == set(given)
-    assert set(dumped["input"]) == set(given["input"])
+    needed = {"factory": "factory=a:b", "file": "path=given", "torchvision": "name=given"}
+    typed = [f"model.{needed[path.stem]}"] if path.stem in needed else []
+    composed = compose_tree(["target=raspberry_pi_4", f"model={path.stem}", *typed])["model"]
+    dumped = CONFIG.validate_python(composed).model_dump()
+    assert set(dumped) == set(composed)
+    assert set(dumped["input"]) == set(composed["input"])
 
 
 @pytest.mark.parametrize(

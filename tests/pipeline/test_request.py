@@ -91,5 +91,5 @@ def test_a_tflite_file_is_told_what_can_be_done_with_it(tmp_path, name):
     """By its name or by its first bytes, and before anybody is asked for data."""
     path = tmp_path / name
     path.write_bytes(b"\x1c\0\0\0TFL3")
-    with pytest.raises(ConfigError, match=r"the end of a run: .* compress\.preflight .* fix: for a run, name"):
+    with pytest.raises(ConfigError, match=r"the end of a run: .* compress\.device\.preflight .* fix: for a run, name"):
         plan_run(Request((PI, "model=file", f"model.path={path}")))

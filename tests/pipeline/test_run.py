@@ -93,7 +93,7 @@ class Store:
         (Trimmed(0, 0, 1 << 20), None),
         (Trimmed(3, 5 << 30, 1 << 30), "3 that were not used for longest are removed (5.0 GiB), 1.0 GiB are left"),
         (Trimmed(0, 0, 3 << 30), "0 that were not used for longest are removed (0.0 GiB), 3.0 GiB are left"),
-        (StageError("it is locked"), "the finished stages are not pruned: it is locked"),
+        (StageError("it is locked"), "what is stored is not pruned: it is locked"),
     ],
 )
 def test_what_happened_to_the_store_is_told_where_it_matters(result, told):

@@ -72,9 +72,10 @@ def test_a_pytorch_file(tmp_path, capsys):
     torch.export.save(torch.export.export(module, (torch.zeros(1, 3, 8, 8),)), tmp_path / "net.pt2")
     assert main([str(tmp_path / "net.pt2"), "--input", "3,8,8", "--seconds", "0.3"]) == 0
     assert "Conv2d" in capsys.readouterr().out
-    assert main([str(tmp_path / "net.pt2"), "--input", "5,8,8"]) == 1
+    assert main([str(tmp_path / "net.pt2"), "--input", "5,8,8"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: the module does not run on images of shape (1, 5, 8, 8)")
+    assert error.startswith("error: the model fails on the declared input (1, 5, 8, 8)")
+    assert "fix: --input C,H,W" in error
     assert "channels" in error
 
 

@@ -103,7 +103,7 @@ def test_a_folder_without_a_report(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a report: Expecting value"),
+        (b"", "not a report: it is not JSON: Expecting value"),
         (b"[1]", "it has no schema_version"),
         (run_report().to_json().replace(b'"schema_version": 2', b'"schema_version": 99'), "schema version 99"),
         (run_report().to_json()[:2000], "not a report"),

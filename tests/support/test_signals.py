@@ -17,7 +17,10 @@ from compress.report.progress import RichProgress
 from compress.support import signals
 from compress.support.signals import Terminated, orderly_exit, require_uninterrupted
 
-HEAD = "import signal, sys, time; from compress import signals; from compress.support.signals import orderly_exit\n"
+HEAD = (
+    "import signal, sys, time; from compress.support import signals\n"
+    "from compress.support.signals import orderly_exit\n"
+)
 CLOSES = (
     "with orderly_exit():\n  try: print('go', flush=True); time.sleep(60)\n  finally: print('closed', flush=True)\n"
 )

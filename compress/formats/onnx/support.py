@@ -9,6 +9,7 @@ from compress.core.artifact import Format, Precision
 from compress.formats.base import DeviceRuntime, Profiler
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from compress.core.artifact import Artifact, InputSpec
@@ -49,6 +50,11 @@ class OnnxSupport:
         from compress.formats.onnx.source import graph_precision
 
         return graph_precision(read_graph(path).graph)
+
+    def trial(self, path: Path, spec: InputSpec, most_bytes: int) -> Callable[[], object]:
+        from compress.formats.onnx.source import run_once
+
+        return lambda: run_once(path, spec, most_bytes)
 
     def load_source(self, path: Path, spec: InputSpec) -> Artifact:
         from compress.formats.onnx.source import load_onnx

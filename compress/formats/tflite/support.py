@@ -9,6 +9,7 @@ from compress.core.artifact import Format, Precision
 from compress.formats.base import DeviceRuntime, NotMeasured, Profiler
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from compress.core.artifact import Artifact, InputSpec
@@ -43,6 +44,9 @@ class TfliteSupport:
 
     def precision_of(self, path: Path) -> Precision:
         return Precision.FP32
+
+    def trial(self, path: Path, spec: InputSpec, most_bytes: int) -> Callable[[], object]:
+        raise NotMeasured("only what a pipeline starts from is tried")
 
     def load_source(self, path: Path, spec: InputSpec) -> Artifact:
         raise NotMeasured("a TFLite file is the end of a run: it has no layers left to prune or quantize")

@@ -9,6 +9,7 @@ from compress.core.artifact import Format, Precision
 from compress.formats.base import DeviceRuntime, NotMeasured, Profiler
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from compress.core.artifact import Artifact, InputSpec
@@ -41,6 +42,9 @@ class TorchSupport:
 
     def precision_of(self, path: Path) -> Precision:
         return Precision.FP32
+
+    def trial(self, path: Path, spec: InputSpec, most_bytes: int) -> Callable[[], object]:
+        raise NotMeasured("only what a pipeline starts from is tried")
 
     def load_source(self, path: Path, spec: InputSpec) -> Artifact:
         """Read nothing: a module is built by `compress.models.load`, which knows its weights and whom to trust."""

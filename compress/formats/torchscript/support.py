@@ -10,6 +10,7 @@ from compress.formats.base import DeviceRuntime, NotMeasured, Profiler
 from compress.formats.torch.support import torch_emulation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from compress.core.artifact import Artifact, InputSpec
@@ -42,6 +43,9 @@ class TorchScriptSupport:
 
     def precision_of(self, path: Path) -> Precision:
         return Precision.FP32
+
+    def trial(self, path: Path, spec: InputSpec, most_bytes: int) -> Callable[[], object]:
+        raise NotMeasured("only what a pipeline starts from is tried")
 
     def load_source(self, path: Path, spec: InputSpec) -> Artifact:
         """Read nothing: the script is rebuilt as a module by `compress.models.load`."""

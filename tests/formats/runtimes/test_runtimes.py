@@ -69,7 +69,7 @@ def test_every_runtime_gives_the_modules_logits(artifact, count):
 
 def test_every_format_has_a_runtime():
     for each in Format:
-        assert callable(importlib.import_module(f"compress.formats.runtimes.{each.value}").load)
+        assert callable(importlib.import_module(f"compress.formats.{each.value}.runtime").load)
 
 
 @pytest.mark.parametrize("artifact", ["torch", "torchscript free"], indirect=True)
