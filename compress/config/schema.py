@@ -46,7 +46,7 @@ _SHOWN_CHARACTERS = 80  # of a name that is none
 
 
 class TargetChoice(BaseModel):
-    """Which device profile a recipe is for."""
+    """Device profile that a recipe is for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str

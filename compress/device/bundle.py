@@ -72,7 +72,7 @@ writes `$compiled` here. Copy the folder to the device with it, or let `python -
 
 @dataclass(frozen=True)
 class Content:
-    """What goes into a bundle.
+    """Content of a bundle.
 
     Attributes:
         models: exported files by the stage that wrote them.
@@ -163,7 +163,7 @@ def _opset(file: OpenFile) -> int | None:
 
 
 def _deployments(content: Content) -> list[Deployment]:
-    """What the device's profile says about the formats of the bundle's models."""
+    """Deployments that the device's profile states for the formats of the bundle's models."""
     formats = {artifact.format for artifact in content.models.values()}
     return [entry for kind, entry in content.target.deployment.items() if kind in formats]
 
@@ -211,7 +211,7 @@ def _readme(content: Content, models: Sequence[BundleModel]) -> str:
 
 
 def _scaled(scaling: Scaling) -> str:
-    """How a picture gets the input's size, as a sentence's middle."""
+    """Say how a picture gets the input's size, as a sentence's middle."""
     method = f"{scaling.interpolation} interpolation (Pillow's)"
     if scaling.stretch:
         return f"scaled to that height and width with {method}"
@@ -221,7 +221,7 @@ def _scaled(scaling: Scaling) -> str:
 
 
 def _compile_section(models: Sequence[BundleModel]) -> str:
-    """How to compile what is not yet."""
+    """Explain how to compile what is not yet."""
     return "".join(
         Template(_COMPILE).substitute(
             path=model.path,

@@ -134,7 +134,7 @@ class Channel:
             self._process.wait()
 
     def _kill(self) -> None:
-        """With what it started here: a proxy command would keep the pipes open. `_spawn` gave it a group of its own."""
+        """Kill it and its children: a proxy command would keep the pipes open. `_spawn` gave it a group of its own."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -147,7 +147,7 @@ class Channel:
 
 
 class Transport(Protocol):
-    """How to get a courier running on one device."""
+    """Way to get a courier running on one device."""
 
     @property
     def name(self) -> str: ...
@@ -164,7 +164,7 @@ class Transport(Protocol):
 
 @dataclass(frozen=True)
 class LocalTransport:
-    """This very machine: for those who work on the board itself."""
+    """Transport to this very machine: for those who work on the board itself."""
 
     name: str = "local"
 

@@ -1,4 +1,4 @@
-"""This machine: processor, whether its INT8 can be believed, GPU, disk, and the programs that are called."""
+"""Checks of this machine: processor, whether its INT8 can be believed, GPU, disk, and the programs that are called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which packages are installed, held against what this package's own metadata asks for. Imports none of them."""
+"""Checks of the installed packages against what this package's own metadata asks for. Imports none of them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def examine_packages() -> list[Check]:
 
 
 def _applies(requirement: Requirement, extra: str) -> bool:
-    """Whether this Python and platform have it, as one of `extra`, or of the package itself if that is empty."""
+    """Tell whether this Python and platform have it, as one of `extra`, or of the package itself if that is empty."""
     always = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
     if not extra or always or requirement.marker is None:
         return always and not extra
@@ -112,7 +112,7 @@ def _fits(requirement: Requirement) -> bool:
 
 
 def _present(name: str) -> Check:
-    """For when there is no telling which version is needed."""
+    """Check that a package is installed, for when there is no telling which version is needed."""
     version, text = _version(name), _PURPOSES.get(name, "reading version numbers")
     if version is None:
         return Check("packages", name, Level.NO, f"not installed: {text}", f"pip install {name}", needed=True)

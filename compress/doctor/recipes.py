@@ -1,4 +1,4 @@
-"""Which targets and stages will work here: asked of the very code that refuses them in a run."""
+"""Checks of which targets and stages will work here, asked of the very code that refuses them in a run."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _stage(name: str, path: Path, targets: Sequence[Target]) -> Check:
 
 
 def _takes(target: Target, stage: Stage, name: str) -> bool:
-    """Whether a stage runs for a target on an input of some precision.
+    """Tell whether a stage runs for a target on an input of some precision.
 
     Raises:
         MissingExtra: it would, if a package were installed.

@@ -44,7 +44,7 @@ _LONG_TIMING_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Run:
-    """What a pipeline is executed with.
+    """Inputs and settings that a pipeline is executed with.
 
     Attributes:
         source: the model as loaded.
@@ -70,7 +70,7 @@ class Run:
 
     @cached_property
     def environment(self) -> dict[str, object]:
-        """What every stage's result depends on besides its own inputs."""
+        """Environment that every stage's result depends on besides its own inputs."""
         return {"versions": tool_versions(), "code": source_digest(), "target": to_json(self.target).decode()}
 
     @cached_property
@@ -93,7 +93,7 @@ class Run:
         return RecordedLogits.compute(self.source, self.splits.evaluation, path, self.measure, self.progress)
 
     def recorded_path(self, digest: str) -> Path:
-        """Where the logits of an output on the evaluation split are kept, once they were computed."""
+        """Path of the logits of an output on the evaluation split, once they were computed."""
         return self.store.folder(digest) / f"logits-{self.measured_with[:16]}.npy"
 
     @cached_property
@@ -103,7 +103,7 @@ class Run:
 
     @cached_property
     def judged_with(self) -> dict[str, object]:
-        """What a verdict depends on besides the model."""
+        """Settings that a verdict depends on besides the model."""
         splits = {name: getattr(self.splits, name).digest() for name in ("validation", "calibration")}
         return {"source": self.source_digest, "budget": self.budget.model_dump(mode="json"), **splits}
 
@@ -138,7 +138,7 @@ class Result:
 
 @dataclass(frozen=True)
 class _Cost:
-    """What making an output took, and whether that was in an earlier run."""
+    """Cost of making an output, and whether that was in an earlier run."""
 
     seconds: float | None = None
     peak_rss_bytes: int | None = None
@@ -201,7 +201,7 @@ def _made(step: Step, feed: Output, key: str, run: Run, place: str) -> tuple[Out
 
 
 def _restorer(step: Step, feed: Output, key: str, stored: Found, run: Run) -> Callable[[], Artifact]:
-    """How to get the artifact again; a module that could not be kept is made again from its input."""
+    """Return a function that gets the artifact again; a module that could not be kept is made again from its input."""
     if stored.restorable:
         return lambda: run.store.load(key, source=run.source_module)
     return lambda: _run_stage(step, feed, key, run)
@@ -240,7 +240,7 @@ def _stage_key(step: Step, feed: Output, run: Run) -> str:
 
 
 def _held(step: Step, run: Run) -> bool:
-    """Whether the step backs off where it would break the budget."""
+    """Tell whether the step backs off where it would break the budget."""
     return step.stage.held and not step.recovered and run.budget.drop is not None
 
 

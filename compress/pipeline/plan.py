@@ -39,7 +39,7 @@ class Step:
 
     @property
     def baseline(self) -> bool:
-        """Whether its file is only there to be compared with."""
+        """Tell whether its file is only there to be compared with."""
         return isinstance(self.stage, ExportStage) and self.stage.baseline
 
 
@@ -105,13 +105,13 @@ class Pipeline:
 
 
 def _as_module(source: Artifact) -> Artifact:
-    """What stages that take modules make of a file."""
+    """Convert a file as stages that take modules do."""
     return replace(source, format=Format.TORCH, model=open_file(source).as_module())
 
 
 @dataclass(frozen=True)
 class _Output:
-    """What a step, or the source, hands on."""
+    """Output that a step, or the source, hands on."""
 
     name: str
     format: Format
@@ -120,7 +120,7 @@ class _Output:
 
 
 class _Route:
-    """Which stage feeds which, found stage by stage.
+    """Route through the stages, found stage by stage: which one feeds which.
 
     Attributes:
         steps: those that run, so far.
@@ -165,7 +165,7 @@ class _Route:
         return [one for one in outputs if one.name == stage.source]
 
     def _in_place_of(self, absent: str, name: str) -> list[_Output]:
-        """What a stage that was left out had before it, for one whose `source` names it."""
+        """Outputs that a stage that was left out had before it, for one whose `source` names it."""
         if name in self._asked:
             reason = next(one.reason for one in self.left_out if one.stage == absent)
             raise Refusal(f"stage.{name}.source={absent} is left out: {reason}", fix=f"stage.{name}.source=null")

@@ -1,4 +1,4 @@
-"""What a zip archive says that it unpacks to, read from its table of contents before anything is unpacked.
+"""Sizes that a zip archive says that it unpacks to, read from its table of contents before anything is unpacked.
 
 PyTorch's and NumPy's files are such archives. A few kilobytes may unpack to terabytes, in one member or, where members
 lie over one another, in many (https://www.bamsoftware.com/hacks/zipbomb/).

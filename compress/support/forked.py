@@ -40,7 +40,7 @@ _LACK = re.compile(r"can't allocate|bad_alloc|not enough memory|failed to alloca
 
 @dataclass(frozen=True)
 class Limits:
-    """What the copy may take.
+    """Limits of what the copy may take.
 
     Attributes:
         seconds: of processor time.
@@ -53,7 +53,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why the work did not end well.
+    """Failure of the work, and its cause.
 
     Attributes:
         kind: an error that was raised, or what ended the copy.
