@@ -213,8 +213,8 @@ class Measurement:
     caveats: Mapping[str, Caveat] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        told = {quantity: caveat.sentence for quantity, caveat in self.caveats.items()}
-        object.__setattr__(self, "notes", {**self.notes, **told})
+        sentences = {quantity: caveat.sentence for quantity, caveat in self.caveats.items()}
+        object.__setattr__(self, "notes", {**self.notes, **sentences})
 
     def why_absent(self, quantity: str) -> str:
         """The reason why there is no such figure; empty where none was given."""

@@ -134,7 +134,7 @@ def _models(content: Content) -> tuple[BundleModel, ...]:
 
 def _model(stage: str, artifact: Artifact, content: Content, golden: NDArray[np.float32]) -> BundleModel:
     deployment = content.target.deployment.get(artifact.format)
-    here, _ = device_runtime(artifact.format, None)
+    host_runtime, _ = device_runtime(artifact.format, None)
     runtime, how = device_runtime(artifact.format, deployment.runtime if deployment else None)
     file = open_file(artifact)
     return BundleModel(
@@ -147,7 +147,7 @@ def _model(stage: str, artifact: Artifact, content: Content, golden: NDArray[np.
         dynamic_batch=artifact.dynamic_batch,
         sample_shape=content.input.shape,
         compiled=artifact.path.stem + COMPILED_SUFFIX if artifact.deferred else None,
-        tolerance=tolerances(artifact.precision, here, golden, exact=stage in content.exact),
+        tolerance=tolerances(artifact.precision, host_runtime, golden, exact=stage in content.exact),
         opset=_opset(file),
         needs=file.needs(),
         cpu_flags=how.cpu_flags,

@@ -59,8 +59,8 @@ class BenchOptions:
     def arguments(self) -> list[str]:
         """Arguments as `benchmark.py` takes them."""
         lists = (("--models", self.models), ("--threads", self.threads), ("--batch", self.batch))
-        given = [text for name, values in lists if values for text in (name, ",".join(map(str, values)))]
-        return ["--seconds", str(self.seconds), *given, *(["--any-device"] if self.any_device else [])]
+        flags = [text for name, values in lists if values for text in (name, ",".join(map(str, values)))]
+        return ["--seconds", str(self.seconds), *flags, *(["--any-device"] if self.any_device else [])]
 
 
 @dataclass
@@ -114,8 +114,8 @@ class _Progress:
         """Say how far a long copy is, now and then."""
         if sent < total and seconds - self.told >= _SECONDS_BETWEEN_LINES:
             self.told = seconds
-            left = seconds / sent * (total - sent)
-            self.say(f"copied {sent / 2**20:.1f} of {total / 2**20:.1f} MiB, about {left:.0f} s left")
+            remaining = seconds / sent * (total - sent)
+            self.say(f"copied {sent / 2**20:.1f} of {total / 2**20:.1f} MiB, about {remaining:.0f} s left")
 
     def lines(self, text: str) -> None:
         """Show what the device printed, up to a bound on all of it; its last error is kept whatever came before."""

@@ -190,11 +190,11 @@ def _why_slower(int8: Result, fp32: Result, by_stage: Mapping[str, Result], run:
 
 def _remembered(graph: Output, name: str, kind: type[T], measure: Callable[[], T], run: Run) -> T:
     """The document `name` that an earlier run stored beside `graph`, or what `measure` gives now, stored for later."""
-    found = run.store.find_document(graph.digest, name, kind) if run.resume else None
-    if found is None:
-        found = measure()
-        run.store.save_document(graph.digest, name, found)
-    return found
+    document = run.store.find_document(graph.digest, name, kind) if run.resume else None
+    if document is None:
+        document = measure()
+        run.store.save_document(graph.digest, name, document)
+    return document
 
 
 def _estimates(results: list[Result], run: Run) -> tuple[Estimate, ...]:
@@ -209,11 +209,11 @@ def _budget(results: list[Result], run: Run) -> tuple[Outcome, ...]:
     drop = run.budget.drop
     if drop is None:
         return (Outcome(None, reason="budget=off: nothing was held to the source's accuracy"),)
-    made = [result for result in results if not result.measurement.handed_on]
-    files = {result.measurement.format: result for result in made if result.measurement.format is not Format.TORCH}
-    judged = [_outcome(result, drop, run) for result in files.values() or made[-1:]]
-    kept = tuple(outcome for outcome in judged if outcome is not None)
-    return kept or (Outcome(drop, reason="nothing that was delivered runs on this machine"),)
+    changed = [result for result in results if not result.measurement.handed_on]
+    files = {result.measurement.format: result for result in changed if result.measurement.format is not Format.TORCH}
+    judged = [_outcome(result, drop, run) for result in files.values() or changed[-1:]]
+    outcomes = tuple(outcome for outcome in judged if outcome is not None)
+    return outcomes or (Outcome(drop, reason="nothing that was delivered runs on this machine"),)
 
 
 def _outcome(result: Result, drop: float, run: Run) -> Outcome | None:

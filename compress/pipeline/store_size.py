@@ -51,7 +51,7 @@ def stored(*roots: Path) -> list[Stored]:
         OSError: a folder cannot be read.
     """
     entries = [_stored(root, key) for root in roots for key in _keys(root)]
-    return sorted(entries, key=lambda one: (one.used, one.key))
+    return sorted(entries, key=lambda entry: (entry.used, entry.key))
 
 
 def hold(root: Path, key: str) -> int:

@@ -101,10 +101,10 @@ def _failure(code: int, answer: bytes) -> Failure | None:
         number = signal.Signals(-code)
         return Failure("time") if number in _ENDS_LATE else Failure("crash", number.name)
     try:
-        told = json.loads(answer)
+        report = json.loads(answer)
     except ValueError:
         return Failure("crash", f"exit code {code}")
-    return None if told is None else Failure("error", *told)
+    return None if report is None else Failure("error", *report)
 
 
 def _run_and_exit(work: Callable[[], object], limits: Limits, writing: int) -> None:
@@ -112,17 +112,17 @@ def _run_and_exit(work: Callable[[], object], limits: Limits, writing: int) -> N
     code = 70
     try:
         _settle(limits, writing)
-        told: tuple[str, str | None, int] | None = None
+        report: tuple[str, str | None, int] | None = None
         try:
             work()
         except CompressError as error:
-            code, told = _code_of(error), (error.problem, error.fix, error.exit_code)
+            code, report = _code_of(error), (error.problem, error.fix, error.exit_code)
         except Exception as error:
-            code, told = _code_of(error), (f"{type(error).__name__}: {error}", None, 2)
+            code, report = _code_of(error), (f"{type(error).__name__}: {error}", None, 2)
         else:
             code = 0
         with os.fdopen(writing, "wb") as answers:
-            answers.write(json.dumps(told).encode())
+            answers.write(json.dumps(report).encode())
     except MemoryError:
         code = _OUT_OF_MEMORY
     finally:

@@ -57,8 +57,8 @@ class Contents:
     def _edge_tpu(self) -> str:
         if self.prediction is None:
             parts = f"{self.compiled} part{'' if self.compiled == 1 else 's'}"
-            left = sum(self.operators.values()) - self.compiled
-            return f"compiled for it already, {parts}; {left} operators are left to the CPU"
+            unmapped = sum(self.operators.values()) - self.compiled
+            return f"compiled for it already, {parts}; {unmapped} operators are left to the CPU"
         return self.prediction.summary()
 
     def _causes(self) -> list[str]:
