@@ -80,7 +80,7 @@ _PICTURES: dict[str, Callable[[random.Random], bytes]] = {
     "ppm": lambda r: b"P%d %d %d 255\n" % (r.choice((1, 2, 3, 5, 6, 7)), r.choice(_SIDES), r.choice(_SIDES)),
     "pgm number": lambda r: b"P5 " + b"9" * r.choice((10, 5000)) + b" 8 255\n",
     "gif": lambda r: b"GIF89a" + struct.pack("<HHBBB", r.choice(_SIDES) & 0xFFFF, 65_535, 0, 0, 0) + b",",
-    "mode": lambda r: _saved(Image.new(r.choice(("1", "L", "LA", "P", "RGBA", "I;16", "I")), (8, 8))),
+    "mode": lambda r: _saved(Image.new(r.choice(("1", "L", "LA", "P", "RGBA", "I;16")), (8, 8))),
     "tiff": lambda r: mutated(_saved(Image.new("RGB", (8, 8)), "TIFF"), r, (b"\xff" * 4, b"\0" * 4), 3),
     "jpeg": lambda r: mutated(_saved(Image.new("RGB", (8, 8)), "JPEG"), r, (b"\xff\xd8", b"\xff" * 4), 3),
     "webp": lambda r: mutated(_saved(Image.new("RGB", (8, 8)), "WEBP"), r, (b"RIFF", b"\xff" * 4), 3),

@@ -1,1 +1,1 @@
-"""From YAML and overrides to one tree."""
+"""One tree of settings out of YAML and overrides."""

@@ -95,8 +95,8 @@ def typed_stages(overrides: Sequence[str]) -> frozenset[str]:
     """The stages that were added or given an option, by their names in the recipe; those taken away are none."""
     names = set()
     for override in _parse(overrides):
-        place = override.package if override.key_or_group == "stage" else override.key_or_group
-        group, _, path = (place or "").partition(".")
+        key = override.package if override.key_or_group == "stage" else override.key_or_group
+        group, _, path = (key or "").partition(".")
         if group == "stage" and path and not override.is_delete():
             names.add(path.partition(".")[0])
     return frozenset(names)
@@ -200,13 +200,13 @@ def _parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:
         require_shallow(override)
     try:
         parsed = OverridesParser.create().parse_overrides(list(_quoted(overrides, sweep=sweep)))
-        for one in parsed:
-            if not bounded(one.value()):
-                raise ConfigError(f"an integer in {clipped(str(one.input_line))} does not fit 64 bits")
+        for entry in parsed:
+            if not bounded(entry.value()):
+                raise ConfigError(f"an integer in {clipped(str(entry.input_line))} does not fit 64 bits")
     except (HydraException, *_UNDOCUMENTED) as error:
-        given = next((text for text in overrides if text in str(error)), " ".join(overrides))
+        typed = next((text for text in overrides if text in str(error)), " ".join(overrides))
         fix = "write key=value, ~key or +key=value"
-        raise ConfigError(f"cannot read the override {clipped(given)}", fix=fix) from error
+        raise ConfigError(f"cannot read the override {clipped(typed)}", fix=fix) from error
     return parsed
 
 
@@ -241,8 +241,8 @@ def _groups(folder: Path) -> set[str]:
 
 
 def _missing_choice(error: MissingConfigException) -> ConfigError:
-    group, _, given = str(error.missing_cfg_file).rpartition("/")
-    return ConfigError(f"unknown {group} {given!r}: {nearest(given, error.options or [])}")
+    group, _, choice = str(error.missing_cfg_file).rpartition("/")
+    return ConfigError(f"unknown {group} {choice!r}: {nearest(choice, error.options or [])}")
 
 
 def _explain(message: str, overrides: Sequence[str], config_folder: Path | None) -> ConfigError:

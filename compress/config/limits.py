@@ -1,4 +1,4 @@
-"""What a configuration may come to, looked at before the parsers of Hydra and OmegaConf get it."""
+"""Limits of what a configuration may come to, checked before the parsers of Hydra and OmegaConf get it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def require_shallow(override: str) -> None:
 
 
 def bounded(value: object) -> bool:
-    """Whether every integer in an override's value fits 64 bits."""
+    """Tell whether every integer in an override's value fits 64 bits."""
     if isinstance(value, int):
         return fits(value)
     if isinstance(value, Mapping):

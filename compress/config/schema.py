@@ -46,7 +46,7 @@ _SHOWN_CHARACTERS = 80  # of a name that is none
 
 
 class TargetChoice(BaseModel):
-    """Which device profile a recipe is for."""
+    """Device profile that a recipe is for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
@@ -89,10 +89,10 @@ def load_target(name: str, folders: Sequence[Path]) -> Target:
         ConfigError: no such profile, or one with unknown keys, missing facts or facts without a source.
     """
     places = [*folders, targets_folder()]
-    files = [place / f"{name}.yaml" for place in places] if re.fullmatch(TARGET_NAME, name) else []
+    files = [folder / f"{name}.yaml" for folder in places] if re.fullmatch(TARGET_NAME, name) else []
     path = next((file for file in files if is_file(file)), None)
     if path is None:
-        known = {found.stem for place in places for found in place.glob("*.yaml")}
+        known = {profile.stem for folder in places for profile in folder.glob("*.yaml")}
         fix = f"write targets/{name}.yaml" if files else "a target's name is letters a to z, digits and _, at most 64"
         raise ConfigError(f"no device profile {name[:_SHOWN_CHARACTERS]!r}: {nearest(name, known)}", fix=fix)
     return _validate(Target, read_yaml(path), prefix=str(path))
@@ -150,12 +150,12 @@ def _stage_class(name: str, target: object, trusted: Trusted) -> type[Stage]:
     trust_working_folder(package)
     module_name, _, class_name = target.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
+        member = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"stage.{name}._target_={target} cannot be imported: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Stage)):
+    if not (isinstance(member, type) and issubclass(member, Stage)):
         raise ConfigError(f"stage.{name}._target_={target} is not a Stage")
-    return found
+    return member
 
 
 def _validate(kind: type[T], value: object, *, prefix: str) -> T:

@@ -1,4 +1,4 @@
-"""How Hydra gets at a folder of the user's own configurations: through the one reader of YAML (`plain_yaml`).
+"""Hydra's way to a folder of the user's own configurations: through the one reader of YAML (`plain_yaml`).
 
 Hydra reads files by itself, with a loader that builds other types than plain ones, follows aliases without end and
 waits for FIFOs. Its sources of configurations are plug-ins, found by the scheme of a search path: `plain://` is ours.

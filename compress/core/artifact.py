@@ -45,7 +45,7 @@ _SEGMENT = re.compile(r"_segment_\d+_of_\d+_edgetpu\.tflite")
 
 
 class Format(str, Enum):
-    """What an artifact is: a live module, or a file in an exchange format."""
+    """Format of an artifact: a live module, or a file in an exchange format."""
 
     TORCH = "torch"
     ONNX = "onnx"
@@ -118,7 +118,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Scaling:
-    """How a picture gets the input's height and width, before it is normalised.
+    """Scaling that gives a picture the input's height and width, before it is normalised.
 
     Attributes:
         resize: length in pixels that the short side is scaled to before the centre crop; None leaves the size.
@@ -179,8 +179,8 @@ class Artifact:
 
     @property
     def deferred(self) -> bool:
-        """Whether the file cannot be run as it is, and nothing is measured: what runs is made of it elsewhere (a plan,
-        a file for the Edge TPU compiler), or it is one segment of several.
+        """Tell whether the file cannot be run as it is, and nothing is measured: what runs is made of it elsewhere (a
+        plan, a file for the Edge TPU compiler), or it is one segment of several.
         """
         if not isinstance(self.model, Path):
             return False
@@ -200,7 +200,7 @@ class Artifact:
         return self.path.name if self.history else f"source{self.path.suffix}"
 
     def fitting(self, most: int) -> int:
-        """At most `most` images at a time: as many as have their widest activations in `BATCH_BYTES`, at least one."""
+        """Images at a time, up to `most`: as many as have their widest activations in `BATCH_BYTES`, or one."""
         return most if not self.activation_bytes else max(1, min(most, BATCH_BYTES // self.activation_bytes))
 
     def after(
@@ -228,7 +228,7 @@ class Artifact:
 
 
 def is_segment(path: Path) -> bool:
-    """Whether a file is one of several that only work in a row, each on an Edge TPU of its own."""
+    """Tell whether a file is one of several that only work in a row, each on an Edge TPU of its own."""
     return _SEGMENT.search(path.name) is not None
 
 

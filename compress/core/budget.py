@@ -1,4 +1,4 @@
-"""What a run may cost: an accuracy budget against the source, and the verdict on validation images.
+"""Limits of what a run may cost: an accuracy budget against the source, and the verdict on validation images.
 
 The budget belongs to the run. A stage that can back off is held to it, and the delivered files are judged by it.
 """
@@ -33,7 +33,7 @@ class BudgetMissed(StageError):
 
 
 class Budget(BaseModel):
-    """What a whole run may lose against the model as loaded; `off` for no budget.
+    """Accuracy that a whole run may lose against the model as loaded; `off` for no budget.
 
     Attributes:
         drop: loss of top-1 on validation images, in percentage points; 0 allows none, null (or `off`) any.
@@ -91,7 +91,7 @@ class Verdict:
         return 100 * low, 100 * high
 
     def within(self, drop_points: float) -> bool:
-        """Whether no more than `drop_points` of top-1 are lost on these samples."""
+        """Tell whether no more than `drop_points` of top-1 are lost on these samples."""
         return 100 * (self.lost - self.gained) <= drop_points * self.samples + 1e-9
 
     def better_than(self, other: Verdict) -> bool:
@@ -105,7 +105,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Limits:
-    """What may be lost, and how sure one has to be.
+    """Limits of what may be lost, and of how sure one has to be.
 
     The net loss on the samples is within the budget, **and** that is no accident of few samples: either the 95 %
     interval ends within the budget, too, or the logits are so close that losses and gains cancel (`SQNR_FLOOR_DB`).
@@ -125,7 +125,7 @@ class Limits:
         return self.excess(verdict) <= 1e-9
 
     def excess(self, verdict: Verdict) -> float:
-        """How far a verdict is beyond the limits, in points or decibels, whichever is more; at most 0 within them."""
+        """Distance of a verdict beyond the limits, in points or decibels, whichever is more; at most 0 within them."""
         evidence = self._floor_db - verdict.sqnr_db
         if verdict.labelled:
             unproven = -verdict.interval_points[0] - self.drop_points
@@ -134,7 +134,7 @@ class Limits:
         return evidence if self.sqnr_db is None else max(evidence, self.sqnr_db - verdict.sqnr_db)
 
     def shortfall(self, verdict: Verdict) -> str | None:
-        """Why the limits are not met, in words; None if they are."""
+        """Say why the limits are not met; None if they are."""
         if self.met_by(verdict):
             return None
         if self.sqnr_db is not None and verdict.sqnr_db < self.sqnr_db:
@@ -155,7 +155,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the budget in one delivered model.
+    """Outcome of the budget in one delivered model.
 
     Attributes:
         drop: of the budget, in points; None where there is none.

@@ -1,4 +1,4 @@
-"""Whether a model's answers have anything to do with the labels, or are as right as chance would be."""
+"""Test of whether a model's answers have anything to do with the labels, or are as right as chance would be."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ChanceMeter:
 
 
 def at_chance(accuracy: Accuracy) -> AtChance | None:
-    """What says that the labels do not fit the model; None where they do, or where the images are too few to tell."""
+    """Evidence that the labels do not fit the model; None where they do, or where the images are too few to tell."""
     if accuracy.chance is None:
         return None
     correct = round(accuracy.top1 * accuracy.samples)

@@ -1,4 +1,4 @@
-"""What goes into models of any kind and comes out of them: named tensors, and what people wrote down about a sample."""
+"""Inputs and outputs of models of any kind: named tensors, and what people wrote down about a sample."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class Frame:
-    """How a picture became the plane that a model sees: `plane = pixel * scale + offset`, in `(y, x)`.
+    """Mapping of a picture to the plane that a model sees: `plane = pixel * scale + offset`, in `(y, x)`.
 
     Attributes:
         height, width: of the picture as stored.

@@ -129,13 +129,13 @@ class IntegerShare:
 
     @property
     def mostly(self) -> bool:
-        """Whether at least half of the arithmetic (of the weights, where none is known) is in integers."""
+        """Tell whether at least half of the arithmetic (of the weights, where none is known) is in integers."""
         share = self.weights if self.macs is None else self.macs
         return share is not None and share >= 0.5
 
 
 class CaveatKind(str, Enum):
-    """How a figure falls short of a measurement on the thing it names."""
+    """Ways in which a figure falls short of a measurement on the thing it names."""
 
     EMULATED = "emulated"  # the host imitates the arithmetic
     ESTIMATE = "estimate"  # computed from a model, not timed
@@ -156,7 +156,7 @@ _OPENINGS = {
 
 @dataclass(frozen=True)
 class Caveat:
-    """What has to be known of a figure before it is read.
+    """Caveat that has to be known of a figure before it is read.
 
     Attributes:
         why: the reason, for people; nothing is decided by it.
@@ -173,7 +173,7 @@ class Caveat:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured at one stage boundary. `None` means not measured; `caveats` says why, by field name.
+    """Figures measured at one stage boundary. `None` means not measured; `caveats` says why, by field name.
 
     Attributes:
         stage: the stage whose output this is (`source` for the model as loaded).
@@ -213,8 +213,8 @@ class Measurement:
     caveats: Mapping[str, Caveat] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        told = {quantity: caveat.sentence for quantity, caveat in self.caveats.items()}
-        object.__setattr__(self, "notes", {**self.notes, **told})
+        sentences = {quantity: caveat.sentence for quantity, caveat in self.caveats.items()}
+        object.__setattr__(self, "notes", {**self.notes, **sentences})
 
     def why_absent(self, quantity: str) -> str:
         """The reason why there is no such figure; empty where none was given."""

@@ -48,6 +48,6 @@ class Roofline:
 
 
 def published(target: Target, precision: Precision) -> Roofline | None:
-    """What the profile of a device states, all its cores together; None where it states no peak for the precision."""
+    """Roofline that a device's profile states, all cores together; None where it states no peak for the precision."""
     peak = target.peak_flops.get(precision)
     return None if peak is None else Roofline(peak.value, target.bandwidth_bytes_per_s.value)

@@ -57,7 +57,7 @@ class Splits(Protocol):
 
     @property
     def scaling(self) -> Scaling:
-        """How the pictures of all of them got the input's size."""
+        """Scaling that gave the pictures of all of them the input's size."""
         ...
 
     @property
@@ -74,7 +74,7 @@ class Splits(Protocol):
 
 
 class Progress(Protocol):
-    """Where a long step shows how far it is."""
+    """Display of how far a long step is."""
 
     def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
         """Yield `items` while showing a bar (interactive) or nothing (piped)."""
@@ -106,7 +106,7 @@ class BudgetJudge(Protocol):
 
     @property
     def unjudged(self) -> str | None:
-        """Why the labels cannot tell what was lost; None if they can."""
+        """Say why the labels cannot tell what was lost; None if they can."""
         ...
 
     def __call__(
@@ -122,7 +122,7 @@ class BudgetJudge(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage may use besides its input artifact.
+    """Context that a stage may use besides its input artifact.
 
     Attributes:
         name: the stage's name in the recipe; files it writes are named after it.
@@ -182,8 +182,8 @@ class Stage(BaseModel, abc.ABC):
         """
 
     def equal_on(self) -> int:
-        """On how many calibration images the output has to compute what the input does; 0 where the stage is meant to
-        change that. The pipeline holds the stage to it (`compress.verify`)."""
+        """Number of calibration images on which the output has to compute what the input does; 0 where the stage is
+        meant to change that. The pipeline holds the stage to it (`compress.verify`)."""
         return 0
 
     def foresee(self, source: Artifact, target: Target) -> None:
@@ -191,11 +191,11 @@ class Stage(BaseModel, abc.ABC):
         this one takes out. Asked where work stands between the two; `source` is never changed."""
 
     def surroundings(self) -> dict[str, str]:
-        """What the result depends on besides input, options, data and versions: programs found on this machine."""
+        """Programs found on this machine that the result depends on, besides input, options, data and versions."""
         return {}
 
     def missing_here(self) -> str | None:
-        """What this machine lacks, so that the stage hands part of its work over to another one; None if nothing."""
+        """Name what this machine lacks, so that the stage hands part of its work to another one; None if nothing."""
         return None
 
     @abc.abstractmethod

@@ -1,4 +1,4 @@
-"""What a device accepts: facts with their sources, read from `targets/<device>.yaml` and nothing else."""
+"""Facts about what a device accepts, with their sources, read from `targets/<device>.yaml` and nothing else."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Fact(BaseModel, Generic[T]):
 
 
 class Support(BaseModel):
-    """Whether the device runs a precision or loads a file format; if not, the user reads `reason` and `fix`."""
+    """Support of the device for a precision or a file format; where it lacks, the user reads `reason` and `fix`."""
 
     model_config = _STRICT
     value: bool
@@ -46,7 +46,7 @@ class Support(BaseModel):
 
 
 class Int8Scheme(BaseModel):
-    """How the device's runtime wants INT8 expressed.
+    """Scheme in which the device's runtime wants INT8 expressed.
 
     Attributes:
         placement: name of the Q/DQ placement policy (`compress/quantization/policies/<name>.yaml`).
@@ -60,7 +60,7 @@ class Int8Scheme(BaseModel):
 
 
 class TfliteFacts(BaseModel):
-    """What the device asks of a `.tflite` file.
+    """Demands of the device on a `.tflite` file.
 
     Attributes:
         io: element type of input and output of an INT8 file.
@@ -79,7 +79,7 @@ class TfliteFacts(BaseModel):
 
 
 class SparseWeights(Support):
-    """Whether the runtime skips zeros that lie in a regular pattern.
+    """Support of the runtime for skipping zeros that lie in a regular pattern.
 
     Attributes:
         pattern: `2:4`, where it does.
@@ -89,7 +89,7 @@ class SparseWeights(Support):
 
 
 class Deployment(BaseModel):
-    """What runs one file format on the device, and how to get it there.
+    """Runtime of one file format on the device, and how to get it there.
 
     Attributes:
         runtime: as the device's agent calls it.

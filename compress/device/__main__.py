@@ -172,7 +172,7 @@ def _say(text: str) -> None:
 
 
 def _say_nothing(text: str) -> None:
-    """Where nobody wants to hear."""
+    """Drop the line: nobody wants to hear."""
 
 
 if __name__ == "__main__":

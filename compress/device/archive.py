@@ -26,8 +26,8 @@ def pack(folder: Path, archive: Path) -> None:
     paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     other = next((path for path in paths if path.is_symlink() or not path.is_file()), None)
     if other is not None:
-        what = "a link" if other.is_symlink() else "no file"
-        raise StageError(f"{other} is {what}: an archive has plain files only")
+        kind = "a link" if other.is_symlink() else "no file"
+        raise StageError(f"{other} is {kind}: an archive has plain files only")
     with (
         atomic_path(archive) as temporary,
         temporary.open("wb") as stream,

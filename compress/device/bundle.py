@@ -72,7 +72,7 @@ writes `$compiled` here. Copy the folder to the device with it, or let `python -
 
 @dataclass(frozen=True)
 class Content:
-    """What goes into a bundle.
+    """Content of a bundle.
 
     Attributes:
         models: exported files by the stage that wrote them.
@@ -134,7 +134,7 @@ def _models(content: Content) -> tuple[BundleModel, ...]:
 
 def _model(stage: str, artifact: Artifact, content: Content, golden: NDArray[np.float32]) -> BundleModel:
     deployment = content.target.deployment.get(artifact.format)
-    here, _ = device_runtime(artifact.format, None)
+    host_runtime, _ = device_runtime(artifact.format, None)
     runtime, how = device_runtime(artifact.format, deployment.runtime if deployment else None)
     file = open_file(artifact)
     return BundleModel(
@@ -147,7 +147,7 @@ def _model(stage: str, artifact: Artifact, content: Content, golden: NDArray[np.
         dynamic_batch=artifact.dynamic_batch,
         sample_shape=content.input.shape,
         compiled=artifact.path.stem + COMPILED_SUFFIX if artifact.deferred else None,
-        tolerance=tolerances(artifact.precision, here, golden, exact=stage in content.exact),
+        tolerance=tolerances(artifact.precision, host_runtime, golden, exact=stage in content.exact),
         opset=_opset(file),
         needs=file.needs(),
         cpu_flags=how.cpu_flags,
@@ -163,7 +163,7 @@ def _opset(file: OpenFile) -> int | None:
 
 
 def _deployments(content: Content) -> list[Deployment]:
-    """What the device's profile says about the formats of the bundle's models."""
+    """Deployments that the device's profile states for the formats of the bundle's models."""
     formats = {artifact.format for artifact in content.models.values()}
     return [entry for kind, entry in content.target.deployment.items() if kind in formats]
 
@@ -211,7 +211,7 @@ def _readme(content: Content, models: Sequence[BundleModel]) -> str:
 
 
 def _scaled(scaling: Scaling) -> str:
-    """How a picture gets the input's size, as a sentence's middle."""
+    """Say how a picture gets the input's size, as a sentence's middle."""
     method = f"{scaling.interpolation} interpolation (Pillow's)"
     if scaling.stretch:
         return f"scaled to that height and width with {method}"
@@ -221,7 +221,7 @@ def _scaled(scaling: Scaling) -> str:
 
 
 def _compile_section(models: Sequence[BundleModel]) -> str:
-    """How to compile what is not yet."""
+    """Explain how to compile what is not yet."""
     return "".join(
         Template(_COMPILE).substitute(
             path=model.path,

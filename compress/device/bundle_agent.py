@@ -21,7 +21,7 @@ _PARTS = {"builder": "tensorrt"}
 
 
 def agent_files(runtimes: Collection[str]) -> Mapping[PurePosixPath, Path]:
-    """Where each file of the agent lies, by its path in a bundle for these runtimes."""
+    """Location of each file of the agent, by its path in a bundle for these runtimes."""
     special = {**_PROGRAMS, **_PARTS}.items()
     left_out = {name for name, runtime in special if runtime and runtime not in runtimes} | {_START, COURIER.name}
     paths = (path for path in sorted(AGENT.rglob("*.py")) if path.relative_to(AGENT).parts[0] not in left_out)

@@ -17,7 +17,7 @@ __all__ = ["Fleet", "measure_all"]
 
 @dataclass(frozen=True)
 class Fleet:
-    """What each device found, and why the others found nothing, both in the order the devices were named."""
+    """Results of each device, and why the others have none, both in the order the devices were named."""
 
     runs: tuple[DeviceRun, ...]
     failures: Mapping[str, CompressError]

@@ -1,4 +1,4 @@
-"""How far a device's outputs may be from the golden ones, by precision and by the runtime that computes them."""
+"""Tolerances of a device's outputs against the golden ones, by precision and by the runtime that computes them."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def tolerances(
 
 
 def _step(golden: NDArray[np.float32]) -> float:
-    """What one step of 8 bits over the range of the outputs, zero included, is worth."""
+    """Size of one step of 8 bits over the range of the outputs, zero included."""
     return float(max(golden.max(initial=0.0), 0.0) - min(golden.min(initial=0.0), 0.0)) / _STEPS

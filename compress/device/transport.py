@@ -134,7 +134,7 @@ class Channel:
             self._process.wait()
 
     def _kill(self) -> None:
-        """With what it started here: a proxy command would keep the pipes open. `_spawn` gave it a group of its own."""
+        """Kill it and its children: a proxy command would keep the pipes open. `_spawn` gave it a group of its own."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -147,7 +147,7 @@ class Channel:
 
 
 class Transport(Protocol):
-    """How to get a courier running on one device."""
+    """Way to get a courier running on one device."""
 
     @property
     def name(self) -> str: ...
@@ -164,7 +164,7 @@ class Transport(Protocol):
 
 @dataclass(frozen=True)
 class LocalTransport:
-    """This very machine: for those who work on the board itself."""
+    """Transport to this very machine: for those who work on the board itself."""
 
     name: str = "local"
 
@@ -228,8 +228,8 @@ class SshTransport:
         raise DeviceError(f"{self.host}: {_last_line(text)}", fix="see that python3 runs on the device")
 
     def _send_courier(self) -> None:
-        place = _remote_path()
-        command = f"umask 077; mkdir -p {_REMOTE_FOLDER} && cat > {place}.part && mv {place}.part {place}"
+        remote = _remote_path()
+        command = f"umask 077; mkdir -p {_REMOTE_FOLDER} && cat > {remote}.part && mv {remote}.part {remote}"
         channel = Channel(_spawn(self._command(command)))
         try:
             code, errors = channel.finish(COURIER.read_bytes(), OPEN_SECONDS)
@@ -287,10 +287,10 @@ def _explained(host: str, text: str) -> DeviceError:
     """OpenSSH's complaint as one line with what to do."""
     if "Host key verification failed" in text or "host key" in text.lower():
         changed = "REMOTE HOST IDENTIFICATION HAS CHANGED" in text
-        what = "shows another host key than the one you know" if changed else "shows a host key you do not know yet"
+        problem = "shows another host key than the one you know" if changed else "shows a host key you do not know yet"
         fix = "compare the fingerprint with the device's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then "
         fix += "remove the old one: ssh-keygen -R host" if changed else "connect once by hand: ssh " + host
-        return DeviceError(f"{host} {what}; nothing was sent", fix=fix)
+        return DeviceError(f"{host} {problem}; nothing was sent", fix=fix)
     if "Permission denied" in text:
         return DeviceError(f"{host} accepts none of your keys; passwords are not used", fix=f"ssh-copy-id {host}")
     return Unreachable(

@@ -42,7 +42,7 @@ _MODULES = {
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """How the agent measures; None and empty leave its own defaults.
+    """Options of the agent's benchmark; None and empty leave its own defaults.
 
     Attributes:
         seconds: longest time for one figure.
@@ -57,15 +57,15 @@ class BenchOptions:
     patience_seconds: float = 120.0
 
     def arguments(self) -> list[str]:
-        """As `benchmark.py` takes them."""
+        """Arguments as `benchmark.py` takes them."""
         lists = (("--models", self.models), ("--threads", self.threads), ("--batch", self.batch))
-        given = [text for name, values in lists if values for text in (name, ",".join(map(str, values)))]
-        return ["--seconds", str(self.seconds), *given, *(["--any-device"] if self.any_device else [])]
+        flags = [text for name, values in lists if values for text in (name, ",".join(map(str, values)))]
+        return ["--seconds", str(self.seconds), *flags, *(["--any-device"] if self.any_device else [])]
 
 
 @dataclass
 class _Progress:
-    """How far the visits to one device have come; survives a lost connection.
+    """Progress of the visits to one device; survives a lost connection.
 
     Attributes:
         shown: characters of the device's output that were shown.
@@ -114,8 +114,8 @@ class _Progress:
         """Say how far a long copy is, now and then."""
         if sent < total and seconds - self.told >= _SECONDS_BETWEEN_LINES:
             self.told = seconds
-            left = seconds / sent * (total - sent)
-            self.say(f"copied {sent / 2**20:.1f} of {total / 2**20:.1f} MiB, about {left:.0f} s left")
+            remaining = seconds / sent * (total - sent)
+            self.say(f"copied {sent / 2**20:.1f} of {total / 2**20:.1f} MiB, about {remaining:.0f} s left")
 
     def lines(self, text: str) -> None:
         """Show what the device printed, up to a bound on all of it; its last error is kept whatever came before."""
@@ -207,7 +207,7 @@ def _prepare(link: CourierLink, bundle: Bundle, progress: _Progress) -> str:
 
 
 def _needed(bundle: Bundle) -> list[str]:
-    """What must be importable for the runtimes of a bundle's models.
+    """Modules that must be importable for the runtimes of a bundle's models.
 
     Raises:
         ConfigError: a runtime is not known.

@@ -21,7 +21,7 @@ class Level(str, Enum):
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at and what was found.
+    """Check of one thing: what was looked at and what was found.
 
     Attributes:
         group: heading it stands under.
@@ -38,5 +38,5 @@ class Check:
 
     @property
     def fatal(self) -> bool:
-        """Whether the default job fails on this."""
+        """Tell whether the default job fails on this."""
         return self.needed and self.level is Level.NO

@@ -1,4 +1,4 @@
-"""This machine: processor, whether its INT8 can be believed, GPU, disk, and the programs that are called."""
+"""Checks of this machine: processor, whether its INT8 can be believed, GPU, disk, and the programs that are called."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def _gpu() -> Check:
 
 
 def _disk(output: Path) -> Check:
-    place = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+    folder = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         return Check(
-            "machine", "disk", Level.NO, f"{place} cannot be written", "output=<a folder of yours>", needed=True
+            "machine", "disk", Level.NO, f"{folder} cannot be written", "output=<a folder of yours>", needed=True
         )
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(folder).free
     text = f"{free / _GIB:.1f} GiB free for {output}"
     if free < _LITTLE_SPACE_BYTES:
         return Check("machine", "disk", Level.NOTE, text, "output=<a folder on another disk>", needed=True)

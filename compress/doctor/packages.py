@@ -1,4 +1,4 @@
-"""Which packages are installed, held against what this package's own metadata asks for. Imports none of them."""
+"""Checks of the installed packages against what this package's own metadata asks for. Imports none of them."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def examine_packages() -> list[Check]:
     try:
         declared = metadata.requires(_SELF) or []
     except metadata.PackageNotFoundError:
-        found = [_present(name) for name in _PURPOSES]
-        return [*found, Check("packages", _SELF, Level.NOTE, "run from its folder, not installed", "pip install -e .")]
+        checks = [_present(name) for name in _PURPOSES]
+        return [*checks, Check("packages", _SELF, Level.NOTE, "run from its folder, not installed", "pip install -e .")]
     try:
         from packaging.requirements import Requirement
     except ModuleNotFoundError:  # hydra-core brings it
@@ -66,7 +66,7 @@ def examine_packages() -> list[Check]:
 
 
 def _applies(requirement: Requirement, extra: str) -> bool:
-    """Whether this Python and platform have it, as one of `extra`, or of the package itself if that is empty."""
+    """Tell whether this Python and platform have it, as one of `extra`, or of the package itself if that is empty."""
     always = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
     if not extra or always or requirement.marker is None:
         return always and not extra
@@ -76,29 +76,29 @@ def _applies(requirement: Requirement, extra: str) -> bool:
 def _core(requirement: Requirement) -> Check:
     name, text = requirement.name, _PURPOSES.get(requirement.name, "")
     version = _version(name)
-    wanted = f"pip install '{requirement}'"
+    fix = f"pip install '{requirement}'"
     if version is None:
-        return Check("packages", name, Level.NO, f"not installed: {text}", wanted, needed=True)
+        return Check("packages", name, Level.NO, f"not installed: {text}", fix, needed=True)
     if not requirement.specifier.contains(version, prereleases=True):
         problem = f"{version} is installed, {requirement.specifier} is needed: {text}"
-        return Check("packages", name, Level.NO, problem, wanted, needed=True)
+        return Check("packages", name, Level.NO, problem, fix, needed=True)
     return Check("packages", name, Level.OK, f"{version}  {text}", needed=True)
 
 
 def _extra(extra: str, requirements: Iterable[Requirement]) -> Iterator[Check]:
     """Nothing for an extra that has no packages at all."""
-    asked = [line for line in requirements if f'extra == "{extra}"' in str(line.marker)]
-    here = [line for line in requirements if _applies(line, extra)]
+    members = [line for line in requirements if f'extra == "{extra}"' in str(line.marker)]
+    applicable = [line for line in requirements if _applies(line, extra)]
     name, purpose = f"[{extra}]", _EXTRAS.get(extra, "")
-    if not asked:
+    if not members:
         return
-    if not here:
+    if not applicable:
         where = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-        packages = ", ".join(sorted({line.name for line in asked}))
+        packages = ", ".join(sorted({line.name for line in members}))
         yield Check("packages", name, Level.NOTE, f"{packages}: not to be had for {where}. For {purpose}")
         return
-    absent = [str(line) for line in here if not _fits(line)]
-    versions = ", ".join(f"{line.name} {_version(line.name)}" for line in here if _fits(line))
+    absent = [str(line) for line in applicable if not _fits(line)]
+    versions = ", ".join(f"{line.name} {_version(line.name)}" for line in applicable if _fits(line))
     if absent:
         problem = f"without {', '.join(absent)}: {purpose}"
         yield Check("packages", name, Level.NOTE, problem, f"pip install '{_SELF}[{extra}]'")
@@ -112,7 +112,7 @@ def _fits(requirement: Requirement) -> bool:
 
 
 def _present(name: str) -> Check:
-    """For when there is no telling which version is needed."""
+    """Check that a package is installed, for when there is no telling which version is needed."""
     version, text = _version(name), _PURPOSES.get(name, "reading version numbers")
     if version is None:
         return Check("packages", name, Level.NO, f"not installed: {text}", f"pip install {name}", needed=True)

@@ -1,4 +1,4 @@
-"""Which targets and stages will work here: asked of the very code that refuses them in a run."""
+"""Checks of which targets and stages will work here, asked of the very code that refuses them in a run."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def _target(name: str, config_folder: Path | None) -> Check:
     needed = name == DEFAULT_TARGET
     try:
         plan = plan_run(Request((f"target={name}",), config_folder))
-        left = _handed_over(step.stage for step in plan.pipeline.steps)
+        notes = _handed_over(step.stage for step in plan.pipeline.steps)
     except CompressError as error:
         return Check("targets", name, Level.NO, error.problem, error.fix, needed)
-    return Check("targets", name, Level.OK, "; ".join([plan.pipeline.target.title, *left]), needed=needed)
+    return Check("targets", name, Level.OK, "; ".join([plan.pipeline.target.title, *notes]), needed=needed)
 
 
 def _handed_over(stages: Iterable[Stage]) -> list[str]:
@@ -62,15 +62,15 @@ def _stage(name: str, path: Path, targets: Sequence[Target]) -> Check:
         own = {key: value for key, value in node.items() if key != "defaults"}  # the others are the class's
         stage = build_stages({name: own}, lambda _: False)[name]
         fitting = [target.name for target in targets if _takes(target, stage, name)]
-        left = _handed_over([stage])
+        notes = _handed_over([stage])
     except CompressError as error:
         return Check("stages", name, Level.NO, error.problem, error.fix)
     where = "every target" if len(fitting) == len(targets) else ", ".join(fitting) or "no target that is known"
-    return Check("stages", name, Level.OK, "; ".join([where, *left]))
+    return Check("stages", name, Level.OK, "; ".join([where, *notes]))
 
 
 def _takes(target: Target, stage: Stage, name: str) -> bool:
-    """Whether a stage runs for a target on an input of some precision.
+    """Tell whether a stage runs for a target on an input of some precision.
 
     Raises:
         MissingExtra: it would, if a package were installed.

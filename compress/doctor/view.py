@@ -26,9 +26,9 @@ def draw(checks: Sequence[Check], stream: TextIO) -> str:
     width = shutil.get_terminal_size((_PIPE_WIDTH, 0)).columns
     names = max(len(check.name) for check in checks)
     lines: list[str] = []
-    for group, found in itertools.groupby(checks, key=lambda check: check.group):
+    for group, grouped in itertools.groupby(checks, key=lambda check: check.group):
         lines += ["", group.capitalize()]
-        for check in found:
+        for check in grouped:
             sign = signs[check.level]
             sign = f"\033[{_COLOURS[check.level]}m{sign}\033[0m" if _coloured(stream) else sign
             lines += _wrapped(check, sign, len(signs[check.level]), names, width)

@@ -1,5 +1,4 @@
-"""What is looked at across a finished run's boundaries: drift, ranges, why INT8 is slower, estimates, and the
-budget."""
+"""Analyses across a finished run's boundaries: drift, ranges, why INT8 is slower, estimates, and the budget."""
 
 from __future__ import annotations
 
@@ -75,7 +74,7 @@ def analyse(results: list[Result], run: Run) -> Analyses:
 
 
 def misses(budget: tuple[Outcome, ...]) -> Iterator[BudgetMissed]:
-    """What the command ends with for files that keep no budget."""
+    """Errors that the command ends with for files that keep no budget."""
     for outcome in budget:
         if outcome.met is False and outcome.verdict is not None:
             yield BudgetMissed(
@@ -156,7 +155,7 @@ class _RangeRows:
 
 
 def _slower(results: list[Result], run: Run) -> tuple[Slower, ...]:
-    """Why each INT8 ONNX file that lost its race against an FP32 one did."""
+    """Explain each INT8 ONNX file that lost its race against an FP32 one."""
     by_stage = {result.measurement.stage: result for result in results}
     pairs = [(result, by_stage[result.measurement.race.against]) for result in results if result.measurement.race]
     return tuple(_why_slower(int8, fp32, by_stage, run) for int8, fp32 in pairs if _lost(int8, fp32))
@@ -191,11 +190,11 @@ def _why_slower(int8: Result, fp32: Result, by_stage: Mapping[str, Result], run:
 
 def _remembered(graph: Output, name: str, kind: type[T], measure: Callable[[], T], run: Run) -> T:
     """The document `name` that an earlier run stored beside `graph`, or what `measure` gives now, stored for later."""
-    found = run.store.find_document(graph.digest, name, kind) if run.resume else None
-    if found is None:
-        found = measure()
-        run.store.save_document(graph.digest, name, found)
-    return found
+    document = run.store.find_document(graph.digest, name, kind) if run.resume else None
+    if document is None:
+        document = measure()
+        run.store.save_document(graph.digest, name, document)
+    return document
 
 
 def _estimates(results: list[Result], run: Run) -> tuple[Estimate, ...]:
@@ -206,15 +205,15 @@ def _estimates(results: list[Result], run: Run) -> tuple[Estimate, ...]:
 
 
 def _budget(results: list[Result], run: Run) -> tuple[Outcome, ...]:
-    """What became of the budget in the newest file of each format; in the last module where nothing was exported."""
+    """Outcome of the budget in the newest file of each format; in the last module where nothing was exported."""
     drop = run.budget.drop
     if drop is None:
         return (Outcome(None, reason="budget=off: nothing was held to the source's accuracy"),)
-    made = [result for result in results if not result.measurement.handed_on]
-    files = {result.measurement.format: result for result in made if result.measurement.format is not Format.TORCH}
-    judged = [_outcome(result, drop, run) for result in files.values() or made[-1:]]
-    kept = tuple(outcome for outcome in judged if outcome is not None)
-    return kept or (Outcome(drop, reason="nothing that was delivered runs on this machine"),)
+    changed = [result for result in results if not result.measurement.handed_on]
+    files = {result.measurement.format: result for result in changed if result.measurement.format is not Format.TORCH}
+    judged = [_outcome(result, drop, run) for result in files.values() or changed[-1:]]
+    outcomes = tuple(outcome for outcome in judged if outcome is not None)
+    return outcomes or (Outcome(drop, reason="nothing that was delivered runs on this machine"),)
 
 
 def _outcome(result: Result, drop: float, run: Run) -> Outcome | None:
@@ -234,7 +233,7 @@ def _outcome(result: Result, drop: float, run: Run) -> Outcome | None:
 
 
 def _verdict(output: Output, run: Run) -> Verdict | None:
-    """On a delivered model, or what an earlier run found for the very same one; None for what only its device makes."""
+    """Judge a delivered model, or reuse the verdict of an earlier run on it; None for what only its device makes."""
     if output.artifact.deferred:
         return None
     name = f"verdict-{content_key({**run.judged_with, **run.environment})[:16]}"
@@ -246,13 +245,13 @@ def _verdict(output: Output, run: Run) -> Verdict | None:
 
 
 def _exact_runner(artifact: Artifact) -> Runner | None:
-    """Where 8-bit products saturate on this processor: every operator as specified, as the device would compute it, or
-    with weights in 7 bits where the file's own operators multiply integers."""
+    """Runner of a file whose 8-bit products saturate here: every operator as specified, as the device would compute
+    it, or with weights in 7 bits where the file's own operators multiply integers."""
     return reference_runner(artifact) if _saturates(artifact) else None
 
 
 def _saturates(artifact: Artifact) -> bool:
-    """Whether 8-bit products of the file saturate on this processor."""
+    """Tell whether 8-bit products of the file saturate on this processor."""
     return not int8_exact(artifact, describe_host())
 
 

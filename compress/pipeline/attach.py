@@ -76,9 +76,9 @@ def _file_names(devices: Sequence[str]) -> dict[str, str]:
 def _update_report(folder: Path, runs: Sequence[DeviceRun]) -> None:
     report = Report.from_json(read_bytes(folder / REPORT))
     names = {run.name for run in runs}
-    kept = tuple(run for run in report.devices if run.name not in names)
-    found = (path for path in sorted(folder.glob("device-*.json")) if is_file(path) and not path.is_symlink())
-    added = [summarize_file(folder, path) for path in found]
-    known = [file for file in report.files if not file.path.startswith("device-")]
-    report = replace(report, devices=(*kept, *runs), files=(*known, *added))
+    others = tuple(run for run in report.devices if run.name not in names)
+    paths = (path for path in sorted(folder.glob("device-*.json")) if is_file(path) and not path.is_symlink())
+    added = [summarize_file(folder, path) for path in paths]
+    files = [file for file in report.files if not file.path.startswith("device-")]
+    report = replace(report, devices=(*others, *runs), files=(*files, *added))
     update_files(folder, {REPORT: report.to_json(), **run_pages(report, folder)})

@@ -97,7 +97,7 @@ def write_golden(folder: Path, source: Artifact, delivered: dict[str, Artifact],
 
 
 def _logits(artifact: Artifact, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """As many images at a time as fit: a batch of large ones would be the most memory that a run takes."""
+    """Logits of as many images at a time as fit: a batch of large ones would be the most memory that a run takes."""
     run, size = runtimes.load(artifact, threads=1), artifact.fitting(len(images))
     return np.concatenate([run(images[start : start + size]) for start in range(0, len(images), size)])
 
@@ -116,7 +116,7 @@ def write_device_bundle(
 
 
 def _for_the_device(path: Path) -> bool:
-    """Whether a file that is no model is needed where the models run."""
+    """Tell whether a file that is no model is needed where the models run."""
     return path.name.endswith((PLAN_SUFFIX, CALIBRATION_SUFFIX, SCRIPT_SUFFIX)) or is_segment(path)
 
 

@@ -44,7 +44,7 @@ _LONG_TIMING_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Run:
-    """What a pipeline is executed with.
+    """Inputs and settings that a pipeline is executed with.
 
     Attributes:
         source: the model as loaded.
@@ -70,7 +70,7 @@ class Run:
 
     @cached_property
     def environment(self) -> dict[str, object]:
-        """What every stage's result depends on besides its own inputs."""
+        """Environment that every stage's result depends on besides its own inputs."""
         return {"versions": tool_versions(), "code": source_digest(), "target": to_json(self.target).decode()}
 
     @cached_property
@@ -93,7 +93,7 @@ class Run:
         return RecordedLogits.compute(self.source, self.splits.evaluation, path, self.measure, self.progress)
 
     def recorded_path(self, digest: str) -> Path:
-        """Where the logits of an output on the evaluation split are kept, once they were computed."""
+        """Path of the logits of an output on the evaluation split, once they were computed."""
         return self.store.folder(digest) / f"logits-{self.measured_with[:16]}.npy"
 
     @cached_property
@@ -103,7 +103,7 @@ class Run:
 
     @cached_property
     def judged_with(self) -> dict[str, object]:
-        """What a verdict depends on besides the model."""
+        """Settings that a verdict depends on besides the model."""
         splits = {name: getattr(self.splits, name).digest() for name in ("validation", "calibration")}
         return {"source": self.source_digest, "budget": self.budget.model_dump(mode="json"), **splits}
 
@@ -138,7 +138,7 @@ class Result:
 
 @dataclass(frozen=True)
 class _Cost:
-    """What making an output took, and whether that was in an earlier run."""
+    """Cost of making an output, and whether that was in an earlier run."""
 
     seconds: float | None = None
     peak_rss_bytes: int | None = None
@@ -156,8 +156,8 @@ def execute(pipeline: Pipeline, run: Run) -> list[Result]:
     _tell(0, results[0].measurement)
     looked_at = _int8_graphs_of_files(pipeline)
     for position, step in enumerate(pipeline.steps):
-        place = f"{step.name} ({position + 1} of {len(pipeline.steps)})"
-        output, cost = _finish(step, outputs[step.feed], run, place)
+        label = f"{step.name} ({position + 1} of {len(pipeline.steps)})"
+        output, cost = _finish(step, outputs[step.feed], run, label)
         outputs[step.name] = output
         if step.stage.produces is None:
             fed = next(result.measurement for result in results if result.measurement.stage == step.feed)
@@ -169,39 +169,39 @@ def execute(pipeline: Pipeline, run: Run) -> list[Result]:
     return results
 
 
-def _finish(step: Step, feed: Output, run: Run, place: str) -> tuple[Output, _Cost]:
-    """The step's output: found in the store, or made now, shown as `place`."""
+def _finish(step: Step, feed: Output, run: Run, label: str) -> tuple[Output, _Cost]:
+    """The step's output: found in the store, or made now, shown as `label`."""
     key = _stage_key(step, feed, run)
-    _details.debug("%s: takes %s, makes %s %s", place, step.feed, step.precision, step.format)
-    finished = _found(step, feed, key, run, place)
+    _details.debug("%s: takes %s, makes %s %s", label, step.feed, step.precision, step.format)
+    finished = _found(step, feed, key, run, label)
     if finished is not None:
         return finished
-    with run.store.making(key, lambda: run.progress.log(f"{place}: another run is making the same; waiting for it")):
-        finished = _found(step, feed, key, run, place)  # what was waited for
-        return finished or _made(step, feed, key, run, place)
+    with run.store.making(key, lambda: run.progress.log(f"{label}: another run is making the same; waiting for it")):
+        finished = _found(step, feed, key, run, label)  # what was waited for
+        return finished or _made(step, feed, key, run, label)
 
 
-def _found(step: Step, feed: Output, key: str, run: Run, place: str) -> tuple[Output, _Cost] | None:
-    found = run.store.find(key) if run.resume else None
-    if found is None:
+def _found(step: Step, feed: Output, key: str, run: Run, label: str) -> tuple[Output, _Cost] | None:
+    entry = run.store.find(key) if run.resume else None
+    if entry is None:
         return None
-    _details.debug("%s: found in %s", place, run.store.folder(key))
-    return Output(key, _restorer(step, feed, key, found, run)), _Cost(found.seconds, found.peak_rss_bytes, True)
+    _details.debug("%s: found in %s", label, run.store.folder(key))
+    return Output(key, _restorer(step, feed, key, entry, run)), _Cost(entry.seconds, entry.peak_rss_bytes, True)
 
 
-def _made(step: Step, feed: Output, key: str, run: Run, place: str) -> tuple[Output, _Cost]:
+def _made(step: Step, feed: Output, key: str, run: Run, label: str) -> tuple[Output, _Cost]:
     with PeakMemory() as memory:
         started = time.perf_counter()
-        (artifact,) = [_run_stage(step, feed, key, run) for _ in run.progress.track((step,), place)]
+        (artifact,) = [_run_stage(step, feed, key, run) for _ in run.progress.track((step,), label)]
         seconds = time.perf_counter() - started
     require_uninterrupted()
-    _details.debug("%s: peak memory %.0f MiB", place, memory.peak_bytes / 2**20)
-    made = run.store.save(key, artifact, seconds, memory.peak_bytes, source=run.source_module)
-    return Output(key, _restorer(step, feed, key, made, run), artifact), _Cost(seconds, memory.peak_bytes)
+    _details.debug("%s: peak memory %.0f MiB", label, memory.peak_bytes / 2**20)
+    entry = run.store.save(key, artifact, seconds, memory.peak_bytes, source=run.source_module)
+    return Output(key, _restorer(step, feed, key, entry, run), artifact), _Cost(seconds, memory.peak_bytes)
 
 
 def _restorer(step: Step, feed: Output, key: str, stored: Found, run: Run) -> Callable[[], Artifact]:
-    """How to get the artifact again; a module that could not be kept is made again from its input."""
+    """Return a function that gets the artifact again; a module that could not be kept is made again from its input."""
     if stored.restorable:
         return lambda: run.store.load(key, source=run.source_module)
     return lambda: _run_stage(step, feed, key, run)
@@ -212,14 +212,14 @@ def _run_stage(step: Step, feed: Output, key: str, run: Run) -> Artifact:
     make_folder(folder)
     judge = run.judge if _held(step, run) else None
     context = Context(step.name, run.target, run.splits, folder, run.seed, run.progress, run.source, judge)
-    made = step.stage.run(feed.artifact, context)
-    if made.format is not step.format:
+    artifact = step.stage.run(feed.artifact, context)
+    if artifact.format is not step.format:
         raise StageError(
-            f"stage {step.name!r} promises {step.format} and made {made.format}: what follows was checked for that",
+            f"stage {step.name!r} promises {step.format} and made {artifact.format}: what follows was checked for that",
             fix=f"correct {type(step.stage).__name__}.produces",
         )
-    hold(step.stage, feed.artifact, made, context, exact_int8=int8_trusted(describe_host(), reduce_range=False))
-    return made
+    hold(step.stage, feed.artifact, artifact, context, exact_int8=int8_trusted(describe_host(), reduce_range=False))
+    return artifact
 
 
 def _stage_key(step: Step, feed: Output, run: Run) -> str:
@@ -240,7 +240,7 @@ def _stage_key(step: Step, feed: Output, run: Run) -> str:
 
 
 def _held(step: Step, run: Run) -> bool:
-    """Whether the step backs off where it would break the budget."""
+    """Tell whether the step backs off where it would break the budget."""
     return step.stage.held and not step.recovered and run.budget.drop is not None
 
 
@@ -248,8 +248,8 @@ def _measured(name: str, output: Output, cost: _Cost, run: Run) -> Result:
     """Measure one boundary, or find what an earlier run measured on the very same output."""
     earlier = run.store.find_measurement(output.digest, run.measured_with) if run.resume else None
     if earlier is not None:
-        told = output.artifact.notes if name == SOURCE else {}  # the same weights may come from another file
-        measurement = replace(earlier, stage=name, reused=True, notes={**earlier.notes, **told})
+        notes = output.artifact.notes if name == SOURCE else {}  # the same weights may come from another file
+        measurement = replace(earlier, stage=name, reused=True, notes={**earlier.notes, **notes})
     else:
         _announce(f"{name}: timing", run)
         measured = measure(
@@ -285,23 +285,23 @@ def _raced(result: Result, earlier: Sequence[Result], run: Run) -> Result:
     """Time it in turn with the earliest output that its latency may be compared with: medians that were taken one
     after the other are no comparison on a machine whose clock changes in between."""
     row = result.measurement
-    base = comparable_latency([one.measurement for one in [*earlier, result]], row)
+    base = comparable_latency([candidate.measurement for candidate in [*earlier, result]], row)
     if base is None:
         return result
-    against = next(one.output for one in earlier if one.measurement is base)
+    against = next(candidate.output for candidate in earlier if candidate.measurement is base)
     name = f"raced-{content_key({'measured_with': run.measured_with, 'against': against.digest})[:16]}"
-    found = run.store.find_document(result.output.digest, name, LatencyRatio) if run.resume else None
-    if found is None:
+    ratio = run.store.find_document(result.output.digest, name, LatencyRatio) if run.resume else None
+    if ratio is None:
         _announce(f"{row.stage}: racing {base.stage}", run)
-        found = race(
+        ratio = race(
             result.output.artifact,
             against.artifact,
             threads=run.measure.threads,
             seconds=run.measure.latency_seconds,
         )
-        run.store.save_document(result.output.digest, name, found)
-    notes = {**row.notes, "race": f"{found.doubt} (against {base.stage})"} if found.doubt else row.notes
-    return Result(replace(row, race=Race(base.stage, found), notes=notes), result.output)
+        run.store.save_document(result.output.digest, name, ratio)
+    notes = {**row.notes, "race": f"{ratio.doubt} (against {base.stage})"} if ratio.doubt else row.notes
+    return Result(replace(row, race=Race(base.stage, ratio), notes=notes), result.output)
 
 
 def _handed_on(step: Step, output: Output, cost: _Cost, fed: Measurement) -> Result:
@@ -334,10 +334,10 @@ def _tell(position: int, row: Measurement) -> None:
     observe("stages/seconds", position, row.seconds)
 
 
-def _announce(what: str, run: Run) -> None:
+def _announce(message: str, run: Run) -> None:
     """Say that a long timing begins: there is no bar in it (`quiet.undisturbed`)."""
     if run.measure.latency_seconds >= _LONG_TIMING_SECONDS:
-        run.progress.log(f"{what}, for up to {1.5 * run.measure.latency_seconds:.0f} s")  # a third warms up
+        run.progress.log(f"{message}, for up to {1.5 * run.measure.latency_seconds:.0f} s")  # a third warms up
 
 
 def _int8_graphs_of_files(pipeline: Pipeline) -> set[str]:

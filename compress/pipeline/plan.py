@@ -39,7 +39,7 @@ class Step:
 
     @property
     def baseline(self) -> bool:
-        """Whether its file is only there to be compared with."""
+        """Tell whether its file is only there to be compared with."""
         return isinstance(self.stage, ExportStage) and self.stage.baseline
 
 
@@ -96,7 +96,7 @@ class Pipeline:
         Raises:
             StageError, ModelError: the exporter's own refusal.
         """
-        position = next((place for place, step in enumerate(self.steps) if step.format is not Format.TORCH), None)
+        position = next((index for index, step in enumerate(self.steps) if step.format is not Format.TORCH), None)
         if position is None or source.precision is not Precision.FP32:
             return
         if any(step.stage.equal_on() == 0 for step in self.steps[:position]):
@@ -105,13 +105,13 @@ class Pipeline:
 
 
 def _as_module(source: Artifact) -> Artifact:
-    """What stages that take modules make of a file."""
+    """Convert a file as stages that take modules do."""
     return replace(source, format=Format.TORCH, model=open_file(source).as_module())
 
 
 @dataclass(frozen=True)
 class _Output:
-    """What a step, or the source, hands on."""
+    """Output that a step, or the source, hands on."""
 
     name: str
     format: Format
@@ -120,7 +120,7 @@ class _Output:
 
 
 class _Route:
-    """Which stage feeds which, found stage by stage.
+    """Route through the stages, found stage by stage: which one feeds which.
 
     Attributes:
         steps: those that run, so far.
@@ -138,17 +138,17 @@ class _Route:
     def feed(self, name: str, stage: Stage) -> _Output | None:
         """The output that `stage` takes; None when it is left out."""
         outputs = self._offered(name, stage)
-        output = next((one for one in reversed(outputs) if one.format in stage.accepts), None)
+        output = next((candidate for candidate in reversed(outputs) if candidate.format in stage.accepts), None)
         if output is None:
             self._leave_out(name, stage, outputs)
         return output
 
     def maker(self, output: _Output) -> str:
         """The stage that gave `output` its precision; the source where none did."""
-        made = {step.name: step for step in self.steps}
+        steps = {step.name: step for step in self.steps}
         name = output.name
-        while name in made and self._precision(made[name].feed) is output.precision:
-            name = made[name].feed
+        while name in steps and self._precision(steps[name].feed) is output.precision:
+            name = steps[name].feed
         return name
 
     def _precision(self, name: str) -> Precision:
@@ -158,22 +158,22 @@ class _Route:
         """The outputs that `stage` may choose from, oldest first."""
         outputs = self._outputs(len(self.steps))
         if stage.source is None:
-            return [one for one in outputs if not one.baseline]
+            return [output for output in outputs if not output.baseline]
         if stage.source in self._before:
             return self._in_place_of(stage.source, name)
-        _require_known(stage.source, [one.name for one in outputs], f"stage.{name}.source")
-        return [one for one in outputs if one.name == stage.source]
+        _require_known(stage.source, [output.name for output in outputs], f"stage.{name}.source")
+        return [output for output in outputs if output.name == stage.source]
 
     def _in_place_of(self, absent: str, name: str) -> list[_Output]:
-        """What a stage that was left out had before it, for one whose `source` names it."""
+        """Outputs that a stage that was left out had before it, for one whose `source` names it."""
         if name in self._asked:
-            reason = next(one.reason for one in self.left_out if one.stage == absent)
+            reason = next(entry.reason for entry in self.left_out if entry.stage == absent)
             raise Refusal(f"stage.{name}.source={absent} is left out: {reason}", fix=f"stage.{name}.source=null")
-        return [one for one in self._outputs(self._before[absent]) if not one.baseline]
+        return [entry for entry in self._outputs(self._before[absent]) if not entry.baseline]
 
     def _outputs(self, steps: int) -> list[_Output]:
-        made = [_Output(step.name, step.format, step.precision, step.baseline) for step in self.steps[:steps]]
-        return [_Output(SOURCE, self._source, Precision.FP32), *made]
+        outputs = [_Output(step.name, step.format, step.precision, step.baseline) for step in self.steps[:steps]]
+        return [_Output(SOURCE, self._source, Precision.FP32), *outputs]
 
     def _leave_out(self, name: str, stage: Stage, outputs: Sequence[_Output]) -> None:
         """Go on without a stage that a PyTorch model could have used; refuse any other that has no input."""
@@ -185,14 +185,14 @@ class _Route:
             self._before[name] = len(self.steps)
             self.left_out.append(LeftOut(name, f"it takes {accepted} and the model is {self._source}{reason}"))
             return
-        formats = " and ".join(sorted({one.format.value for one in outputs}))
+        formats = " and ".join(sorted({output.format.value for output in outputs}))
         raise Refusal(
             f"stage {name!r} takes {accepted}, but only {formats} comes before it{reason}",
             fix=self._way_out(name, stage),
         )
 
     def _way_out(self, name: str, stage: Stage) -> str:
-        baseline = next((one for one in self._outputs(len(self.steps)) if one.baseline), None)
+        baseline = next((output for output in self._outputs(len(self.steps)) if output.baseline), None)
         if stage.source is None and baseline is not None and baseline.format in stage.accepts:
             return f"stage.{name}.source={baseline.name} or ~stage.{name}"
         return f"~stage.{name}"
@@ -210,8 +210,8 @@ def _require(stage: Stage, target: Target, precision: Precision, name: str, make
 
 def _recovered(steps: list[Step]) -> tuple[Step, ...]:
     """The steps, with a mark on those that a later one trains back."""
-    last = max((place for place, step in enumerate(steps) if step.stage.recovers), default=0)
-    return tuple(replace(step, recovered=place < last) for place, step in enumerate(steps))
+    last = max((position for position, step in enumerate(steps) if step.stage.recovers), default=0)
+    return tuple(replace(step, recovered=position < last) for position, step in enumerate(steps))
 
 
 def _ordered(stages: Mapping[str, Stage]) -> dict[str, Stage]:
@@ -248,6 +248,6 @@ def _place_for(stage: Stage, delivered: list[Step]) -> str:
     raise AssertionError("only asked where something is exported")
 
 
-def _require_known(given: str, names: list[str], key: str) -> None:
-    if given not in names:
-        raise ConfigError(f"{key}={given!r} is not an earlier stage: {nearest(given, names)}")
+def _require_known(source: str, names: list[str], key: str) -> None:
+    if source not in names:
+        raise ConfigError(f"{key}={source!r} is not an earlier stage: {nearest(source, names)}")

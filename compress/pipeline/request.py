@@ -1,4 +1,4 @@
-"""From what was typed to a checked plan, before anything is loaded."""
+"""Path from what was typed to a checked plan, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Plan", "Request", "plan_run"]
 
 @dataclass(frozen=True)
 class Request:
-    """What the user typed for one run."""
+    """Request for one run, as the user typed it."""
 
     overrides: tuple[str, ...]
     config_folder: Path | None = None

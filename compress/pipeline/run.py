@@ -136,10 +136,10 @@ def _delivered(
 
 def _reached(config: RunConfig, pipeline: Pipeline, progress: Progress) -> dict[str, Transport]:
     """The devices that will measure; one that cannot be reached stops the run before any work."""
-    found = find_devices(config.device.names, inventory=config.device.inventory, target=pipeline.target.name)
-    for transport in found.values():
+    transports = find_devices(config.device.names, inventory=config.device.inventory, target=pipeline.target.name)
+    for transport in transports.values():
         progress.log(check_device(transport))
-    return found
+    return transports
 
 
 def _measure_on_devices(

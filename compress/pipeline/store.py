@@ -91,7 +91,7 @@ class StageStore:
         weakref.finalize(self, _let_go, self._held)
 
     def folder(self, key: str) -> Path:
-        """Where the stage with this key writes its files; nobody removes it as long as this store lives."""
+        """Folder in which the stage with this key writes its files; nobody removes it as long as this store lives."""
         self.keep(self._root, key)
         return self._root / key
 
@@ -130,7 +130,7 @@ class StageStore:
 
     @staticmethod
     def described(root: Path, key: str) -> str:
-        """What an entry is, in words: the stage that made it, precision and format."""
+        """Describe an entry in words: the stage that made it, precision and format."""
         entry = _entry(root / key)
         if entry is None:
             return "figures, or unfinished"
@@ -138,7 +138,7 @@ class StageStore:
 
     @staticmethod
     def whole(root: Path, key: str) -> bool:
-        """Whether an entry, if there is one, holds what was written."""
+        """Tell whether an entry, if there is one, holds what was written."""
         folder = root / key
         return not os.path.lexists(folder / _ENTRY) or _whole(folder, _entry(folder)) is not None
 
@@ -210,7 +210,7 @@ class StageStore:
         return () if entry is None else tuple(inside(self.folder(key), name) for name in entry.attachments)
 
     def find_document(self, key: str, name: str, kind: type[T]) -> T | None:
-        """What an earlier run wrote about the output `key` under `name`; None if nothing, or nothing whole."""
+        """Document that an earlier run wrote about the output `key` under `name`; None if nothing, or nothing whole."""
         try:
             return from_json(kind, read_bytes(self.folder(key) / f"{name}.json"))
         except (FileNotFoundError, StageError):
@@ -221,7 +221,7 @@ class StageStore:
         write_bytes(self.folder(key) / f"{name}.json", to_json(value))
 
     def find_measurement(self, key: str, measured_with: str) -> Measurement | None:
-        """What an earlier run measured on this output with the same samples, options and host."""
+        """Measurement by an earlier run of this output with the same samples, options and host."""
         return self.find_document(key, f"measured-{measured_with[:16]}", Measurement)
 
     def save_measurement(self, key: str, measured_with: str, measurement: Measurement) -> None:

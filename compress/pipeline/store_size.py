@@ -1,4 +1,4 @@
-"""How large a store is (of finished stages, of models in one file), what is in use, and what leaves it beyond a limit.
+"""Size of a store (of finished stages, of models in one file), what is in use, and what leaves it beyond a limit.
 
     <root>/.in-use/<key>     empty; whoever uses the entry holds a shared lock on it, its time is that of the last use
 
@@ -36,7 +36,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Trimmed:
-    """What was removed from stores, and what is left in them; `in_use` entries would have been removed, too."""
+    """Numbers of what was removed from stores and what is left; `in_use` entries would have been removed, too."""
 
     removed: int
     removed_bytes: int
@@ -51,7 +51,7 @@ def stored(*roots: Path) -> list[Stored]:
         OSError: a folder cannot be read.
     """
     entries = [_stored(root, key) for root in roots for key in _keys(root)]
-    return sorted(entries, key=lambda one: (one.used, one.key))
+    return sorted(entries, key=lambda entry: (entry.used, entry.key))
 
 
 def hold(root: Path, key: str) -> int:

@@ -1,1 +1,1 @@
-"""What every part needs and none is about: files, YAML, processes, versions."""
+"""Helpers that every part needs and none is about: files, YAML, processes, versions."""

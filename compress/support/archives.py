@@ -1,4 +1,4 @@
-"""What a zip archive says that it unpacks to, read from its table of contents before anything is unpacked.
+"""Sizes that a zip archive says that it unpacks to, read from its table of contents before anything is unpacked.
 
 PyTorch's and NumPy's files are such archives. A few kilobytes may unpack to terabytes, in one member or, where members
 lie over one another, in many (https://www.bamsoftware.com/hacks/zipbomb/).
@@ -79,7 +79,7 @@ def _check_member(member: zipfile.ZipInfo) -> None:
 def _check_places(stream: BinaryIO, members: list[zipfile.ZipInfo], start: int) -> None:
     """Each member lies behind the one before it, and all before the table of contents."""
     end = 0
-    for member in sorted(members, key=lambda one: one.header_offset):
+    for member in sorted(members, key=lambda entry: entry.header_offset):
         if member.header_offset < end:
             raise UnsafeArchive("its members lie over one another")
         stream.seek(member.header_offset)
@@ -97,15 +97,15 @@ def _check_table(stream: BinaryIO) -> None:
     size = stream.seek(0, io.SEEK_END)
     stream.seek(max(0, size - _END.size - _LONGEST_COMMENT - _END_64.size - _LOCATOR_BYTES))
     tail = stream.read()
-    place = tail.rfind(b"PK\5\6")
-    if place < 0 or place + _END.size > len(tail):
+    position = tail.rfind(b"PK\5\6")
+    if position < 0 or position + _END.size > len(tail):
         raise UnsafeArchive("it is no archive, or a truncated one")
-    *_, length, offset, _ = _END.unpack_from(tail, place)
-    place_64 = place - _LOCATOR_BYTES - _END_64.size
-    if place_64 >= 0 and tail.startswith(b"PK\6\6", place_64):
-        place, (*_, length, offset) = place_64, _END_64.unpack_from(tail, place_64)
+    *_, length, offset, _ = _END.unpack_from(tail, position)
+    position_64 = position - _LOCATOR_BYTES - _END_64.size
+    if position_64 >= 0 and tail.startswith(b"PK\6\6", position_64):
+        position, (*_, length, offset) = position_64, _END_64.unpack_from(tail, position_64)
     if length > _LARGEST_TABLE:
         raise UnsafeArchive(f"its table of contents has {length} bytes, more than {_LARGEST_TABLE >> 20} MiB")
-    if offset + length != size - len(tail) + place:  # readers disagree about what they find then
+    if offset + length != size - len(tail) + position:  # readers disagree about what they find then
         raise UnsafeArchive("its table of contents is not where it says")
     stream.seek(0, os.SEEK_SET)

@@ -32,7 +32,7 @@ _LONGEST_ERROR = 16  # bytes of an error number
 
 
 def child_environment() -> dict[str, str]:
-    """This process's environment for a program it starts; PATH and PYTHONPATH keep their absolute folders."""
+    """Environment of this process for a program it starts; PATH and PYTHONPATH keep their absolute folders."""
     environment = dict(os.environ)
     for name, otherwise in (("PATH", os.defpath), ("PYTHONPATH", "")):
         folders = [folder for folder in environment.pop(name, "").split(os.pathsep) if Path(folder).is_absolute()]

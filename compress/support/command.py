@@ -1,4 +1,4 @@
-"""What every command of this package does around its work: one line and the right exit code, however it ends."""
+"""Frame of every command of this package around its work: one line and the right exit code, however it ends."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def fail(error: CompressError, cause: BaseException | None = None) -> int:
 
 
 def require_memory_for(*modules: str) -> None:
-    """Where the address space is limited (`ulimit -v`), see in a child whether these modules can be imported in it.
+    """See in a child whether these modules can be imported where the address space is limited (`ulimit -v`).
 
     Libraries end the process when they get no memory while they are loaded, and no handler here would see it.
 

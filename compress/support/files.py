@@ -117,8 +117,8 @@ def copy_new(source: Path, path: Path) -> None:
     Raises:
         StageError: something is there already, also under a name that differs in case only; or `copy_file`'s reason.
     """
-    taken = {entry.name.casefold(): entry.name for entry in os.scandir(path.parent)}
-    if (name := taken.get(path.name.casefold())) is not None:
+    names = {entry.name.casefold(): entry.name for entry in os.scandir(path.parent)}
+    if (name := names.get(path.name.casefold())) is not None:
         other = f" ({name})" if name != path.name else ""
         raise StageError(
             f"two files of this run are called {path.name}{other}", fix="give one of the stages another name"

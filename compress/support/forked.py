@@ -41,7 +41,7 @@ _LACK = re.compile(r"can't allocate|bad_alloc|not enough memory|failed to alloca
 
 @dataclass(frozen=True)
 class Limits:
-    """What the copy may take.
+    """Limits of what the copy may take.
 
     Attributes:
         seconds: of processor time.
@@ -54,7 +54,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why the work did not end well.
+    """Failure of the work, and its cause.
 
     Attributes:
         kind: an error that was raised, or what ended the copy.
@@ -102,12 +102,12 @@ def _failure(code: int, answer: bytes) -> Failure | None:
         number = signal.Signals(-code)
         return Failure("time") if number in _ENDS_LATE else Failure("crash", number.name)
     try:
-        told = parse_json(answer)
+        report = parse_json(answer)
     except NotJson:
         return Failure("crash", f"exit code {code}")
-    if told is None:
+    if report is None:
         return None
-    match told:
+    match report:
         case [str(problem), str() | None as fix, int(exit_code)]:
             return Failure("error", problem, fix, exit_code)
         case _:  # not what `_run_and_exit` writes: the graph got hold of the pipe
@@ -119,17 +119,17 @@ def _run_and_exit(work: Callable[[], object], limits: Limits, writing: int) -> N
     code = 70
     try:
         _settle(limits, writing)
-        told: tuple[str, str | None, int] | None = None
+        report: tuple[str, str | None, int] | None = None
         try:
             work()
         except CompressError as error:
-            code, told = _code_of(error), (error.problem, error.fix, error.exit_code)
+            code, report = _code_of(error), (error.problem, error.fix, error.exit_code)
         except Exception as error:
-            code, told = _code_of(error), (f"{type(error).__name__}: {error}", None, 2)
+            code, report = _code_of(error), (f"{type(error).__name__}: {error}", None, 2)
         else:
             code = 0
         with os.fdopen(writing, "wb") as answers:
-            answers.write(json.dumps(told).encode())
+            answers.write(json.dumps(report).encode())
     except MemoryError:
         code = _OUT_OF_MEMORY
     finally:

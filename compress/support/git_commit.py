@@ -43,7 +43,7 @@ def _commit(git: Path) -> str | None:
     if ".." in name:
         return None
     shared = git / _text(git / "commondir").strip() if (git / "commondir").is_file() else git
-    loose = next((place / name for place in (git, shared) if (place / name).is_file()), None)
+    loose = next((folder / name for folder in (git, shared) if (folder / name).is_file()), None)
     commit = _text(loose).strip() if loose else _packed(shared / "packed-refs", name)
     return commit if commit and _COMMIT.fullmatch(commit) else None
 

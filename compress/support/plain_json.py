@@ -30,7 +30,7 @@ _NO_BRACKETS = re.compile(r"[^\[\]{}]+")
 
 
 class NotJson(ValueError):
-    """What a text has instead of plain JSON, as a clause (`the key 'a' comes twice`)."""
+    """Fault of a text that is no plain JSON, as a clause (`the key 'a' comes twice`)."""
 
 
 def parse_json(content: bytes | str, *, values: int = MOST_VALUES) -> JsonValue:

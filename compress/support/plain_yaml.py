@@ -35,7 +35,7 @@ _TAG = "tag:yaml.org,2002:"
 
 
 class _Resolver(yaml.resolver.Resolver):
-    """Which type a scalar without quotes has: as OmegaConf's loader, floats need no point, and there are no dates."""
+    """Resolver of the types of bare scalars: as OmegaConf's loader, floats need no point, and there are no dates."""
 
 
 _Resolver.add_implicit_resolver(
@@ -58,7 +58,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML 
 
 
 class _NotPlain(Exception):
-    """What is wrong, and the line it is in, counted from 1."""
+    """Fault of a text, and the line it is in, counted from 1."""
 
     def __init__(self, problem: str, line: int) -> None:
         super().__init__(problem)
@@ -133,7 +133,7 @@ def parse_yaml(text: str, origin: str, *, texts: bool = False, nodes: int = MOST
 
 
 def fits(number: int) -> bool:
-    """Whether an integer is one that 64 bits can hold, with or without sign."""
+    """Tell whether an integer is one that 64 bits can hold, with or without sign."""
     return number in _INTEGERS
 
 

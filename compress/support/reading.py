@@ -48,7 +48,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def unreadable(path: Path) -> str | None:
-    """Why `open_regular` refuses a file, as a clause (`it is a FIFO, no file`); None if it does not."""
+    """Say why `open_regular` refuses a file, as a clause (`it is a FIFO, no file`); None if it does not."""
     try:
         open_regular(path).close()
     except FileNotFoundError:
@@ -84,12 +84,12 @@ def read_text(path: Path, limit: int = LARGEST_DOCUMENT, encoding: str = "utf-8-
 
 
 def is_file(path: Path) -> bool:
-    """Whether a regular file, or a link to one, is there; False also for what cannot be a name."""
+    """Tell whether a regular file, or a link to one, is there; False also for what cannot be a name."""
     return _is(path, stat.S_ISREG)
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder, or a link to one, is there; False also for what cannot be a name."""
+    """Tell whether a folder, or a link to one, is there; False also for what cannot be a name."""
     return _is(path, stat.S_ISDIR)
 
 
@@ -125,7 +125,7 @@ def _is(path: Path, kind: Callable[[int], bool]) -> bool:
 
 
 def _named(path: Path, ask: Callable[[], T]) -> T:
-    """What `ask` gives; what Python itself says to a name that is none becomes an `OSError` too."""
+    """Return what `ask` gives; what Python itself says to a name that is none becomes an `OSError` too."""
     try:
         return ask()
     except UnicodeEncodeError as error:

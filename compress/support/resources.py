@@ -1,4 +1,4 @@
-"""Where the configuration files lie: inside an installed wheel, or beside the package in a checkout."""
+"""Location of the configuration files: inside an installed wheel, or beside the package in a checkout."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def remove_stale(parent: Path) -> None:
 
 
 def unfinished(path: Path) -> bool:
-    """Whether a relative path leads through a scratch folder."""
+    """Tell whether a relative path leads through a scratch folder."""
     return any(part.startswith(_PREFIX) for part in path.parts)
 
 
@@ -127,7 +127,7 @@ def _remove_if_old(path: Path) -> None:
 
 @functools.cache
 def _kernel() -> str:
-    """Which running kernel this is, the same in all its containers; elsewhere than on Linux, the machine's name."""
+    """Digest of the running kernel, the same in all its containers; elsewhere than on Linux, of the machine's name."""
     try:
         text = _BOOT.read_text()
     except OSError:
@@ -140,7 +140,7 @@ def _open(folder: Path) -> int:
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool | None:
-    """Whether the lock is ours now; None where there are no locks."""
+    """Take the lock and tell whether it is ours now; None where there are no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -151,7 +151,7 @@ def _lock(descriptor: int, *, wait: bool) -> bool | None:
 
 
 def _is(folder: Path, descriptor: int) -> bool:
-    """Whether the folder at this path is still the one that was opened."""
+    """Tell whether the folder at this path is still the one that was opened."""
     with suppress(FileNotFoundError):
         return os.path.samestat(folder.stat(), os.fstat(descriptor))
     return False

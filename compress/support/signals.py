@@ -26,7 +26,7 @@ class Terminated(SystemExit):
 
 
 def end_at_once_on_ctrl_c() -> None:
-    """Until `orderly_exit` begins, and after it, there is nothing to close: one line, and no traceback of an import."""
+    """End with one line, and no traceback of an import: outside of `orderly_exit` there is nothing to close."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
         signal.signal(signal.SIGINT, _end_at_once)
 
@@ -38,7 +38,7 @@ def _end_at_once(number: int, frame: FrameType | None) -> None:
 
 
 def interrupted() -> bool:
-    """Whether Ctrl-C was pressed in the block: a library may have made another error of it, or none."""
+    """Tell whether Ctrl-C was pressed in the block: a library may have made another error of it, or none."""
     return bool(_interrupts)
 
 

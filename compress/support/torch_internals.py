@@ -24,7 +24,7 @@ _TRIED_WITH = (2, 14)
 
 
 def known() -> bool:
-    """Whether this PyTorch is of the release that the internals were tried with."""
+    """Tell whether this PyTorch is of the release that the internals were tried with."""
     major, minor = torch.__version__.split(".")[:2]
     return (int(major), int(minor)) == _TRIED_WITH
 

@@ -23,11 +23,11 @@ def trust_working_folder(package: str) -> None:
 
     An installed package of the same name goes first: who names that one does not mean a folder that is called so, too.
     """
-    here = _here()
-    if here is None or here in sys.path or package in sys.modules or importlib.util.find_spec(package) is not None:
+    folder = _here()
+    if folder is None or folder in sys.path or package in sys.modules or importlib.util.find_spec(package) is not None:
         return
-    if importlib.machinery.PathFinder.find_spec(package, [here]) is not None:
-        sys.path.insert(0, here)
+    if importlib.machinery.PathFinder.find_spec(package, [folder]) is not None:
+        sys.path.insert(0, folder)
         importlib.invalidate_caches()
 
 

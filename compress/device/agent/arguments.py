@@ -77,7 +77,7 @@ def bundle_parser(description: str, folder: str, models: str) -> Parser:
 
 
 def add_result_options(parser: Parser, figure: str, seconds: float) -> None:
-    """How long one `figure` may take, and where the results go."""
+    """Add the options for how long one `figure` may take, and where the results go."""
     text = "longest time for one %s; default %g" % (figure, seconds)
     parser.add_argument("--seconds", type=positive_seconds, default=seconds, help=text)
     parser.add_argument("--json", metavar="FILE", help="write the results there as well")

@@ -118,7 +118,7 @@ def run_all(
 
 
 def numpy_version() -> str:
-    """For a child: an import that crashes, as one built for another CPU does, is an answer too."""
+    """Version of numpy, for a child: an import that crashes, as one built for another CPU does, is an answer too."""
     try:
         import numpy
     except ImportError as error:

@@ -34,7 +34,7 @@ ROOT = os.path.join(os.path.expanduser("~"), ".cache", "edge-compress")
 
 
 class Refused(Exception):
-    """What is wrong, and what to do about it."""
+    """Refusal that says what is wrong, and what to do about it."""
 
     def __init__(self, problem: str, fix: str) -> None:
         Exception.__init__(self, problem)
@@ -79,7 +79,7 @@ def hello(request: Json) -> Json:
 
 
 def have(request: Json) -> Json:
-    """How many bytes of each file are here already; refuses when the rest does not fit."""
+    """Number of bytes of each file that are here already; refuses when the rest does not fit."""
     folder = bundle_folder(request)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     os.utime(folder, None)
@@ -171,7 +171,7 @@ def setup(request: Json) -> Json:
 
 
 def imports(python: str, modules: List[str]) -> Optional[str]:
-    """Why `python` cannot import them (`a|b` means either); None if it can."""
+    """Say why `python` cannot import them (`a|b` means either); None if it can."""
     for names in modules:
         errors = [tool(python, "-c", "import " + name) for name in names.split("|")]
         if all(errors):
@@ -242,7 +242,7 @@ def start(request: Json) -> Json:
 
 
 def poll(request: Json) -> Json:
-    """Whether the benchmark runs, is done or died, and what it printed from `offset` on."""
+    """Tell whether the benchmark runs, is done or died, and what it printed from `offset` on."""
     folder = run_folder(request)
     state = "running" if locked() else "done" if finished(folder) else "died"
     try:

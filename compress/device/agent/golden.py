@@ -10,7 +10,7 @@ NEGLIGIBLE = 1e-6  # a difference of logits that moves no softmax output by more
 
 
 def compare(expected: Array, found: Array, tolerance: Dict[str, float]) -> Json:
-    """How far `found` is from `expected`, and the reason it is too far (None if it is not)."""
+    """Measure how far `found` is from `expected`, with the reason it is too far (None if it is not)."""
     import numpy
 
     if found.shape != expected.shape:
@@ -40,7 +40,7 @@ def compare(expected: Array, found: Array, tolerance: Dict[str, float]) -> Json:
 
 
 def violation(tolerance: Dict[str, float], absolute: float, relative: float, sqnr: Optional[float]) -> Optional[str]:
-    """Which of the limits `abs_error`, `relative_error`, `sqnr_db` is broken, in words."""
+    """Say which of the limits `abs_error`, `relative_error`, `sqnr_db` is broken."""
     text = "largest difference is %.3g%s, allowed %.3g"
     if absolute > tolerance.get("abs_error", math.inf):
         return text % (absolute, "", tolerance["abs_error"])

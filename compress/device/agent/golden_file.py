@@ -25,7 +25,7 @@ BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, Value
 
 
 class Header(NamedTuple):
-    """Of one array: `start` is where its numbers begin in the member of the archive."""
+    """Header of one array: `start` is where its numbers begin in the member of the archive."""
 
     shape: Tuple[int, ...]
     fortran_order: bool

@@ -10,7 +10,7 @@ from .values import Json, Problem
 
 
 def emulation() -> Optional[str]:
-    """What imitates this CPU, or None. qemu-user shows the program it runs in /proc/self/exe, itself in thread-self."""
+    """Name what imitates this CPU, or None. qemu-user shows its program in /proc/self/exe, itself in thread-self."""
     try:
         executable = os.readlink("/proc/thread-self/exe")
     except OSError:

@@ -20,7 +20,7 @@ version = matching(r"\d{1,6}(\.\d{1,6})*", "a version such as 1.17")
 
 
 def tolerance(value: Any, name: str) -> None:
-    """By runtime or `any`: at least one limit each, and none that this agent would pass over."""
+    """Require limits by runtime or `any`: at least one each, and none that this agent would pass over."""
     mapping(mapping(number))(value, name)
     if "any" not in value:
         raise ValueError("%s has no 'any'" % name)

@@ -1,4 +1,4 @@
-"""What the agent's programs have in common: what they print, and how they end."""
+"""Common parts of the agent's programs: what they print, and how they end."""
 
 import sys
 from typing import IO, Callable

@@ -51,7 +51,7 @@ def saver(path: Optional[str]) -> Callable[[Json], None]:
 
 
 def settings(options: argparse.Namespace) -> Json:
-    """What an earlier result must have been measured with to be kept."""
+    """Settings that an earlier result must have been measured with to be kept."""
     return {"batch": options.batch, "seconds": options.seconds}
 
 

@@ -1,4 +1,4 @@
-"""What the system tells about itself: small files, tools and the processor's fields."""
+"""Facts that the system tells about itself: small files, tools and the processor's fields."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What the benchmark prints."""
+"""Table that the benchmark prints."""
 
 from .values import Json
 

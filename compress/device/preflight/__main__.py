@@ -30,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _examined(options: argparse.Namespace) -> int:
-    found = [examine(path, options.runtime) for path in options.files]
-    print(_json(found) if options.json else "\n\n".join("\n".join(contents.lines()) for contents in found))
+    examined = [examine(path, options.runtime) for path in options.files]
+    print(_json(examined) if options.json else "\n\n".join("\n".join(contents.lines()) for contents in examined))
     return 0
 
 
@@ -45,8 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _json(found: Sequence[Contents]) -> str:
-    files = [{**asdict(contents), "path": str(contents.path)} for contents in found]
+def _json(examined: Sequence[Contents]) -> str:
+    files = [{**asdict(contents), "path": str(contents.path)} for contents in examined]
     return json.dumps({"schema": _SCHEMA, "files": files}, indent=2, allow_nan=False)
 
 

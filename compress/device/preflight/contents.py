@@ -1,4 +1,4 @@
-"""What a `.tflite` file holds, and what the Edge TPU compiler would map of it."""
+"""Contents of a `.tflite` file, and what the Edge TPU compiler would map of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHOWN = 12  # operators that are told one by one; the number of all is given
 
 @dataclass(frozen=True)
 class Contents:
-    """What can be said of a file.
+    """Contents of a file, as far as they can be told.
 
     Attributes:
         operators: number of each kind, most first.
@@ -42,7 +42,7 @@ class Contents:
     prediction: Preflight | None
 
     def lines(self) -> list[str]:
-        """For a reader; names in the file are made harmless."""
+        """Lines for a reader; names in the file are made harmless."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.operators.items())
         total = sum(self.operators.values())
         floats = f", {self.in_float} of them in float" if self.in_float else ""
@@ -57,8 +57,8 @@ class Contents:
     def _edge_tpu(self) -> str:
         if self.prediction is None:
             parts = f"{self.compiled} part{'' if self.compiled == 1 else 's'}"
-            left = sum(self.operators.values()) - self.compiled
-            return f"compiled for it already, {parts}; {left} operators are left to the CPU"
+            unmapped = sum(self.operators.values()) - self.compiled
+            return f"compiled for it already, {parts}; {unmapped} operators are left to the CPU"
         return self.prediction.summary()
 
     def _causes(self) -> list[str]:

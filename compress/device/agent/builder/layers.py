@@ -25,7 +25,7 @@ def layer_list(tensorrt: Any, content: bytes, log: Any) -> List[Json]:
 
 
 def layer_precision(layer: Json) -> str:
-    """By what the layer reads: formats are named like `Thirty-two wide channel vectorized row major Int8 format`."""
+    """Precision of a layer's input; the format is like `Thirty-two wide channel vectorized row major Int8 format`."""
     formats = " ".join(str(entry.get("Format/Datatype", "")) for entry in layer.get("Inputs", [])[:1]).lower()
     for mark, precision in (("int8", "int8"), ("fp16", "fp16"), ("half", "fp16"), ("fp32", "fp32"), ("float", "fp32")):
         if mark in formats:

@@ -1,4 +1,4 @@
-"""What this GPU and this TensorRT can do, and the memory that a build takes."""
+"""Limits of this GPU and this TensorRT, and the memory that a build takes."""
 
 import re
 from typing import Any, Optional, Sequence
@@ -40,7 +40,7 @@ def require_version(tensorrt: Any, manifest: Json, any_device: bool) -> Optional
 
 
 def int8_refusal(capability: Sequence[int]) -> Optional[str]:
-    """Why this GPU cannot multiply 8-bit integers (MathWorks datatypetensorrt); None if it can."""
+    """Say why this GPU cannot multiply 8-bit integers (MathWorks datatypetensorrt); None if it can."""
     if tuple(capability) == (6, 1) or tuple(capability) >= (7, 0):
         return None
     return "INT8 needs compute capability 6.1 or at least 7.0, this GPU has %d.%d" % tuple(capability[:2])
@@ -53,7 +53,7 @@ def fp16_refusal(capability: Sequence[int]) -> Optional[str]:
 
 
 def refusal(precision: str, gpu: Json) -> Optional[str]:
-    """Why this GPU cannot compute in a precision; None if it can."""
+    """Say why this GPU cannot compute in a precision; None if it can."""
     rules = {"int8": int8_refusal, "fp16": fp16_refusal}
     return rules[precision](gpu["capability"]) if precision in rules else None
 

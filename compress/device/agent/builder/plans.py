@@ -1,4 +1,4 @@
-"""Which engines to build of a bundle's files."""
+"""Plans of the engines to build of a bundle's files."""
 
 import argparse
 import os
@@ -53,7 +53,7 @@ def builder_flags(plan: Plan) -> List[str]:
 
 
 def asked_for(folder: str, manifest: Json) -> Dict[str, Json]:
-    """What the maker asked for, by ONNX file: the bundle's `*.plan.json`."""
+    """Read what the maker asked for, by ONNX file: the bundle's `*.plan.json`."""
     found = {}
     for path in (entry["path"] for entry in manifest["files"]):
         if path.endswith(PLAN_SUFFIX):
@@ -75,7 +75,7 @@ def parse_plan(path: str, content: bytes) -> Json:
 
 
 def plans(folder: str, manifest: Json, options: argparse.Namespace, gpu: Json) -> List[Tuple[Json, Plan]]:
-    """What to build: every chosen ONNX file in its own precision, and FP16 of the float files to race INT8 with.
+    """Plans to build: every chosen ONNX file in its own precision, and FP16 of the float files to race INT8 with.
 
     An option on the command line goes before what the maker's plan says.
     """

@@ -37,7 +37,7 @@ def load(folder: str, model: Json, threads: int) -> Any:
 
 
 def compiled_later(folder: str, model: Json) -> str:
-    """What was compiled of a model after the bundle was made; the file it comes from is not run in its place."""
+    """Path of what was compiled of a model after bundling; the file it comes from is not run in its place."""
     path = os.path.join(folder, model["compiled"])
     require_no_link(folder, model["compiled"])
     if not os.path.exists(path):

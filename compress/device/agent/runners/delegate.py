@@ -7,7 +7,7 @@ from ..versions import missing_runtime, package_version
 
 
 def holds_edgetpu_code(path: str) -> bool:
-    """Whether the Edge TPU compiler mapped something of a file: its one operator has this name."""
+    """Tell whether the Edge TPU compiler mapped something of a file: its one operator has this name."""
     with open(path, "rb") as stream:
         return b"edgetpu-custom-op" in stream.read()
 
