@@ -1,4 +1,4 @@
-"""What one image takes in memory on its way through a network: it decides how many go through at a time."""
+"""Bytes that one image takes on its way through a network: they decide how many go through at a time."""
 
 from __future__ import annotations
 
@@ -63,6 +63,6 @@ def widest_node(model: onnx.ModelProto) -> int | None:
 
 
 def _bytes(value: onnx.ValueInfoProto) -> int:
-    """Of one image: a size that is free, the batch's, counts as one."""
+    """Count the bytes of one image: a size that is free, the batch's, counts as one."""
     sizes = [max(int(dim.dim_value), 1) for dim in value.type.tensor_type.shape.dim]
     return _FLOAT_BYTES * math.prod(sizes)

@@ -1,4 +1,4 @@
-"""What each ATen operator is to a placement policy, and which of its arguments are activations."""
+"""Roles of ATen operators for a placement policy, and which of their arguments are activations."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def lossless_range(node: fx.Node) -> tuple[float, float]:
 
 
 def pads_with_another_value(node: fx.Node) -> bool:
-    """Whether it is a padding whose number may lie outside its input's range.
+    """Tell whether it is a padding whose number may lie outside its input's range.
 
     Zero is on every grid. A number that a maximum pooling loses (negative and far away, as in `-inf`) may be clipped:
     each window that holds any value of the input is larger.
@@ -174,7 +174,7 @@ def _padding_value(node: fx.Node) -> float | None:
 
 
 def _sees_input(pad: fx.Node, pool: fx.Node) -> bool:
-    """Whether no window of a pooling lies in the padding alone."""
+    """Tell whether no window of a pooling lies in the padding alone."""
     kernel, widths = pool.args[1] if len(pool.args) > 1 else 1, pad.args[1]
     assert isinstance(widths, (list, tuple))
     sizes = list(kernel) if isinstance(kernel, (list, tuple)) else [kernel] * (len(widths) // 2)

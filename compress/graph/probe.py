@@ -24,7 +24,7 @@ _ALIKE = 2e-2
 
 
 def probe_module(module: nn.Module, input: InputSpec) -> bool:
-    """Whether `module` answers for many images at once as it does for each alone; raises as `probe`."""
+    """Tell whether `module` answers for many images at once as it does for each alone; raises as `probe`."""
 
     def run(images: _Images) -> object:
         with torch.inference_mode():
@@ -35,7 +35,7 @@ def probe_module(module: nn.Module, input: InputSpec) -> bool:
 
 
 def probe(run: Callable[[_Images], object], input: InputSpec) -> bool:
-    """Whether a batch gives the answers that its images give one by one; False: run them one by one.
+    """Tell whether a batch gives the answers that its images give one by one; False: run them one by one.
 
     Args:
         run: the model, from images `[N, C, H, W]` to logits, as a torch tensor.

@@ -1,4 +1,4 @@
-"""Which tensors of a module are the weights of its convolutions and linear layers.
+"""Weights of a module's convolutions and linear layers: which of its tensors they are.
 
 One answer for ordinary modules (`nn.Conv2d`, `nn.Linear`, ...) and for captured graphs (`torch.export(...).module()`,
 before and after quantization), so that what pruning edits and what sparsity counts cannot drift apart.

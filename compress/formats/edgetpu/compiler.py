@@ -25,7 +25,7 @@ _GRACE_SECONDS = 10.0  # the compiler has a timer of its own; ours is for when t
 
 @dataclass(frozen=True)
 class Compiler:
-    """How to start the compiler.
+    """Means of starting the compiler.
 
     Attributes:
         program: a path, or None for the one inside `image`.
@@ -59,7 +59,7 @@ class Compiler:
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of the compiler.
+    """Options of one compilation.
 
     Attributes:
         runtime: oldest Edge TPU runtime the file must run on (`-m`).

@@ -1,4 +1,4 @@
-"""What a file shows to the outside: one input `input`, one output `logits`, its batch size."""
+"""Interface that a file shows to the outside: one input `input`, one output `logits`, its batch size."""
 
 from __future__ import annotations
 

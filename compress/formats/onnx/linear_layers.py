@@ -145,7 +145,7 @@ def choose(layers: Sequence[N], exclude: Sequence[str], stage: str, *, kinds: st
 
 
 def read_elsewhere(linear: Linear, linears: Sequence[Linear]) -> bool:
-    """Whether something besides `linears` reads the stored weight, as an embedding that is tied to the output layer."""
+    """Tell whether something besides `linears` reads the stored weight, as an embedding tied to the output layer."""
     products = {other.node for other in linears}
 
     def among_them(node: ir.Node) -> bool:
@@ -184,7 +184,7 @@ def finite(stored: ir.Value, layer: str) -> NDArray[np.float32]:
 
 
 def names_of(node: ir.Node, *constants: ir.Value | None) -> tuple[str, ...]:
-    """What a pattern may call `node`: the modules that its constants belong to, the first constant, the node.
+    """Return what a pattern may call `node`: the modules that its constants belong to, the first constant, the node.
 
     Constant folding renames a transposed weight (`val_13`); the bias then still knows the module.
     """

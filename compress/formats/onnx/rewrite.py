@@ -1,4 +1,4 @@
-"""From one ONNX file to another: open it for quantizing, and hand over the result once it is proven."""
+"""Rewriting of one ONNX file as another: open it for quantizing, and hand over the result once it is proven."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _PRODUCTS = ("QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger", "Dy
 
 @dataclass(frozen=True)
 class _Use:
-    """Where stored integers are read: the input of a node that holds their scale, None for a bias."""
+    """Reader of stored integers: the input of a node that holds their scale, None for a bias."""
 
     node: onnx.NodeProto | None = None
     scale: int = 0
@@ -63,13 +63,13 @@ def in_7_bits(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def integer_products(model: onnx.ModelProto) -> bool:
-    """Whether the file itself asks for products of integers: run operator by operator they are no float ones."""
+    """Tell whether the file itself asks for products of integers: run operator by operator they are no float ones."""
     return any(node.op_type in _PRODUCTS for node in model.graph.node)
 
 
 @functools.cache
 def products_saturate() -> bool:
-    """Whether ONNX Runtime gets a sum of products of bytes wrong on this processor: asked of it, not of its name."""
+    """Tell whether ONNX Runtime gets a sum of byte products wrong on this processor: asked of it, not of its name."""
     from compress.formats.onnx.runtime import open_session
 
     rows, inner, columns = 8, 64, 16

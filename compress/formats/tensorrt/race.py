@@ -41,7 +41,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Raced:
-    """What the race found about one candidate.
+    """Result of the race for one candidate.
 
     Attributes:
         compute_ms: median of one call, images on the GPU already.

@@ -182,12 +182,12 @@ def load(artifact: Artifact, *, threads: int) -> TensorRTRunner:
 
 
 def load_engine(path: Path) -> TensorRTRunner:
-    """As `load`, from a path."""
+    """Load as `load`, from a path."""
     return TensorRTRunner(path.read_bytes(), path.name)
 
 
 def unavailable() -> str | None:
-    """Why engines can neither be built nor run here; None if they can."""
+    """Return why engines can neither be built nor run here; None if they can."""
     try:
         _tensorrt()
     except MissingExtra:

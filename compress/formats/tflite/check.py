@@ -18,7 +18,7 @@ _CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a target asks of a file.
+    """Requirements of a target on a file.
 
     Attributes:
         full_integer: no float tensor inside.

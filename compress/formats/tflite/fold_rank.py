@@ -58,7 +58,7 @@ Axis = tuple[fx.Node, int]
 
 @dataclass
 class _Axes:
-    """Which axes of which nodes are the same, and which must stay alone (union-find)."""
+    """Sets of axes of nodes that are the same, and the axes that must stay alone (union-find)."""
 
     parent: dict[Axis, Axis] = field(default_factory=dict)
     alone: set[Axis] = field(default_factory=set)
@@ -115,12 +115,12 @@ def _whole(node: fx.Node) -> fx.Node:
 
 
 def _tensors(node: fx.Node) -> list[fx.Node]:
-    """What it reads, of high rank."""
+    """List the tensors of high rank that a node reads."""
     return [source for source in _whole(node).all_input_nodes if _rank(source) > _LARGEST_RANK]
 
 
 def _relate(node: fx.Node, axes: _Axes) -> None:
-    """What `node`, whose result has a high rank, says about its axes and those of what it reads."""
+    """Note what `node`, whose result has a high rank, says about its axes and those of what it reads."""
     target, sources = _whole(node).target, _tensors(node)
     if node.op == "get_attr" or target is aten.reshape.default:
         return
@@ -149,7 +149,7 @@ def _relate(node: fx.Node, axes: _Axes) -> None:
 
 
 def _leave(node: fx.Node, axes: _Axes) -> None:
-    """What an operator whose result has a low rank says about what it reads."""
+    """Note what an operator whose result has a low rank says about what it reads."""
     if node.target is aten.reshape.default or any(user.target is operator.getitem for user in node.users):
         return
     for source in _tensors(node):
@@ -240,7 +240,7 @@ def _may_merge(part: list[fx.Node], groups: Groups, axes: _Axes, pair: tuple[Axi
 
 
 def _is_whole(node: fx.Node, merged: list[int], axes: _Axes) -> bool:
-    """Whether the axes are broadcast together, or not at all."""
+    """Tell whether the axes are broadcast together, or not at all."""
     ones = [_shape(node)[axis] == 1 < _full(axes, (node, axis)) for axis in merged]
     return all(ones) or not any(ones)
 

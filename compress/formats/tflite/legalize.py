@@ -78,7 +78,7 @@ def _pad_with_zero_point(model: ModelEntry, graph: GraphEntry, operator: Operato
 
 
 def _pads_maximum(model: ModelEntry, graph: GraphEntry, pad: OperatorEntry) -> bool:
-    """Whether a negative number pads a maximum over numbers that are never negative: zero pads that as well.
+    """Tell whether a negative number pads a maximum over numbers never negative: zero pads that as well.
 
     Not where something else sees the padding: the network's caller, or a window that lies in the padding alone.
     """
@@ -93,7 +93,7 @@ def _pads_maximum(model: ModelEntry, graph: GraphEntry, pad: OperatorEntry) -> b
 
 
 def _sees_data(model: ModelEntry, graph: GraphEntry, pad: OperatorEntry, pool: OperatorEntry) -> bool:
-    """Whether each window of a pooling, which does not pad itself, holds a number that is no padding."""
+    """Tell whether each window of a pooling, which does not pad itself, holds a number that is no padding."""
     raw = constant_of(model, graph.tensors[pad.inputs[1]])
     if raw is None:
         return False

@@ -36,7 +36,7 @@ _STORED = frozenset({"int8", "uint8", "float32", "float16"})
 
 @dataclass(frozen=True)
 class _Path:
-    """What lies between the tensor `source` and a matrix product.
+    """Operators between the tensor `source` and a matrix product.
 
     Attributes:
         pointwise: operators that do not care about order, in execution order.

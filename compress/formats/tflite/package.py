@@ -1,4 +1,4 @@
-"""Which package runs `.tflite` files here, or what to install so that one does."""
+"""Choice of the package that runs `.tflite` files here, or what to install so that one does."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def find_interpreter() -> tuple[InterpreterModule, str]:
 
 
 def how_to_install(python: tuple[int, int] | None = None) -> str:
-    """What to type on this Python, or on the given version, to get a runtime."""
+    """Tell what to type on this Python, or on the given version, to get a runtime."""
     version = python or sys.version_info[:2]
     first, last = _TFLITE_RUNTIME_PYTHONS
     if version >= _OLDEST_LITERT_PYTHON:

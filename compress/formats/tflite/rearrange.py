@@ -90,7 +90,7 @@ def _written(model: ModelEntry, graph: GraphEntry, step: Step, source: int, outp
 
 
 def step_of(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry) -> Step | None:
-    """What `operator` does if it only rearranges; None if it computes, or by numbers that are computed."""
+    """Return what `operator` does if it only rearranges; None if it computes, or by numbers that are computed."""
     kind = kind_of(model, operator)
     if kind in _RESHAPES:
         return Reshape(shape_of(graph.tensors[operator.outputs[0]]))
@@ -99,7 +99,7 @@ def step_of(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry) -> St
 
 
 def _is_last(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry) -> bool:
-    """Whether anything but another rearrangement wants its result."""
+    """Tell whether anything but another rearrangement wants its result."""
     result = int(operator.outputs[0])
     readers = readers_of(graph).get(result, [])
     return result in graph.outputs or any(step_of(model, graph, reader) is None for reader in readers)
@@ -139,7 +139,7 @@ def _cost(steps: list[Step]) -> tuple[bool, int, int]:
 
 
 def _cost_of_own(graph: GraphEntry, chain: Chain) -> tuple[bool, int, int]:
-    """Of the operators that go when the chain is replaced: those that nothing else reads."""
+    """Return the cost of the operators that go when the chain is replaced: those that nothing else reads."""
     readers, own = readers_of(graph), 0
     for operator in reversed(chain.operators):
         result = int(operator.outputs[0])

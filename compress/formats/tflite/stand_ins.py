@@ -196,7 +196,7 @@ def _pair(graph: fx.GraphModule, source: fx.Node, scale: float, zero_point: int)
 
 
 def _replace(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry, kind: str) -> bool:
-    """Whether the operator is what `place_stand_ins` made of it."""
+    """Replace the operator if it is what `place_stand_ins` made of it; tell whether it was."""
     if kind == _PRELU:
         product = makers_of(graph).get(int(operator.inputs[0]))
         if product is None or kind_of(model, product) != "MUL":

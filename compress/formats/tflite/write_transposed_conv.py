@@ -45,7 +45,7 @@ def write_transposed_convs(model: ModelEntry, layers: Mapping[str, TransposedCon
 
 @dataclass(frozen=True)
 class _Ends:
-    """Where TRANSPOSE_CONV reads and writes, and the rearrangements before and after it."""
+    """Ends that TRANSPOSE_CONV reads and writes, and the rearrangements before and after it."""
 
     source: int
     result: int

@@ -98,7 +98,7 @@ def _check_class(node: ast.ClassDef) -> None:
 
 
 def _check_literal(value: ast.expr | None, what: str) -> None:
-    """What a constant or a default may be: it is evaluated while the file is loaded."""
+    """Refuse what a constant or a default may not be: it is evaluated while the file is loaded."""
     if value is None or isinstance(value, ast.Constant):
         return
     if isinstance(value, ast.Name) and value.id in _SPECIAL_NUMBERS:

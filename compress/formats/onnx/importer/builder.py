@@ -205,7 +205,7 @@ class Builder:
         return self.graph.call_function(function, tuple(self.stored_operand(operand) for operand in operands))
 
     def call_sizes(self, function: Callable[..., object], *operands: object, shape: Shape | None = None) -> fx.Node:
-        """As `call`, for a function whose result is sizes; `shape` is the operand's, where that is a tensor."""
+        """Call a function whose result is sizes, as `call` does; `shape` is the operand's, if that is a tensor."""
         node = self.graph.call_function(function, cast(tuple[fx.node.Argument, ...], operands))
         self.sizes.add(node)
         if shape is not None:

@@ -1,4 +1,4 @@
-"""From an ONNX file to an `nn.Module` that computes the same.
+"""Import of an ONNX file as an `nn.Module` that computes the same.
 
 Existing converters were tried first: onnx2torch 1.5.15 stops at opset 13 for reductions and at shared initializers.
 Semantics of each operator: https://onnx.ai/onnx/operators/.
@@ -191,7 +191,7 @@ def _refuse_unread(operation: Operation, node: onnx.NodeProto) -> None:
 
 
 def _default(operation: Operation, name: str) -> Attribute | None:
-    """What an attribute is where it is not written; None where the standard has no such attribute or default."""
+    """Return an attribute's value where it is not written; None where the standard has no such attribute or default."""
     try:
         known: Mapping[str, onnx.defs.OpSchema.Attribute] = onnx.defs.get_schema(
             operation.kind, operation.opset

@@ -105,7 +105,7 @@ _Numbers = tuple[int, ...]
 
 
 def _cropping(operation: Operation, window: Window) -> tuple[_Numbers, _Numbers, _Numbers]:
-    """What is cut off before and behind, and the elements added behind."""
+    """Return what is cut off before and behind, and the elements added behind."""
     extra = operation.ints("output_padding") or (0,) * len(window.kernel)
     wanted = operation.ints("output_shape")
     if wanted is None and not window.same:

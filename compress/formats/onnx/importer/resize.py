@@ -39,7 +39,7 @@ class _Axis:
 
 @dataclass(frozen=True)
 class _Kernel:
-    """How samples are placed and weighed, in ONNX's words."""
+    """Placing and weighing of samples, in ONNX's words."""
 
     mode: str
     coordinates: str
@@ -68,7 +68,7 @@ def _resize(builder: Builder, operation: Operation) -> Value:
 
 
 def _upsample(builder: Builder, operation: Operation) -> Value:
-    """Until opset 9: samples at `x / scale`, and nearest is the one before."""
+    """Resize as until opset 9: samples at `x / scale`, and nearest is the one before."""
     mode = operation.get("mode", "nearest")
     kernel = _Kernel("linear" if mode == "bilinear" else mode, "asymmetric", "floor", -0.75, False, False)
     return _interpolated(builder, operation, _axes(builder, operation, 1, None), kernel)
@@ -192,7 +192,7 @@ def _same(
     align: bool | None,
     given: tuple[tuple[int, ...] | None, tuple[float, ...] | None],
 ) -> bool:
-    """Whether torch's matrix for this axis is `matrix`: what it makes of unit vectors."""
+    """Tell whether torch's matrix for this axis is `matrix`: what it makes of unit vectors."""
     sizes, scales = given
     units = torch.eye(axis.size)[:, None]  # [in, 1, in]
     one_dimension = {"bilinear": "linear", "trilinear": "linear"}.get(mode, mode)
@@ -219,7 +219,7 @@ def _matrix(axis: _Axis, kernel: _Kernel, operation: Operation) -> _Matrix:
 
 
 def _places(axis: _Axis, kernel: _Kernel, operation: Operation) -> _Matrix:
-    """Where in the operand each output element samples, in float32 as ONNX Runtime computes it."""
+    """Return where in the operand each output element samples, in float32 as ONNX Runtime computes it."""
     out = np.arange(axis.resized, dtype=np.float64)
     scale, last = axis.scale, axis.size - 1
     match kernel.coordinates:

@@ -87,7 +87,7 @@ def _weights(node: ir.Node, before: int, after: int, scale: float | None) -> NDA
 
 
 def _position(index: int, before: int, after: int, scale: float, mode: str) -> float:
-    """Where the output's sample `index` lies among the input's (ONNX Resize, coordinate_transformation_mode)."""
+    """Return where the output's sample `index` lies among the input's (ONNX Resize, coordinate_transformation_mode)."""
     if mode == "half_pixel" or (mode == "pytorch_half_pixel" and after > 1):
         return (index + 0.5) / scale - 0.5
     if mode == "pytorch_half_pixel":

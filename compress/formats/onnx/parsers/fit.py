@@ -96,7 +96,7 @@ def require_read(path: Path, table: ParserTable, target: str) -> None:
 
 
 def refused(model: ir.Model, table: ParserTable) -> list[Refused]:
-    """What `table` does not read of a graph as it is."""
+    """List what `table` does not read of a graph as it is."""
     problems = (_problem(node, table) for node in model.graph.all_nodes())
     return [problem for problem in problems if problem is not None]
 
@@ -119,7 +119,7 @@ def _problem(node: ir.Node, table: ParserTable) -> Refused | None:
 
 
 def _beyond(node: ir.Node, limit: Limit) -> str | None:
-    """What about `node` is beyond `limit`, if anything."""
+    """Return what about `node` is beyond `limit`, if anything."""
     if limit.rule is not None:
         try:
             return RULES[limit.rule](node)
@@ -210,7 +210,7 @@ def _told(written: Counter[str]) -> list[str]:
 
 
 def _requantized(model: ir.Model, table: ParserTable) -> list[str]:
-    """Which tensors got a wider step, and forget it."""
+    """Report which tensors got a wider step, and forget it."""
     growths = []
     for node in model.graph.all_nodes():
         growth = node.metadata_props.pop(REQUANTIZED, None)
