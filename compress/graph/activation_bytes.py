@@ -45,7 +45,7 @@ class _Widest(TorchDispatchMode):
     ) -> object:
         result = func(*args, **(kwargs or {}))
         values = {tensor.data_ptr(): tensor for tensor in tensors_in((args, result))}
-        sizes = (value.nbytes for place, value in values.items() if place not in self._constants)
+        sizes = (value.nbytes for address, value in values.items() if address not in self._constants)
         self.largest = max(self.largest, sum(sizes))
         return result
 

@@ -167,10 +167,10 @@ def _padding_value(node: fx.Node) -> float | None:
     """The number that a padding fills with; None for other operators and for padding by the input's own values."""
     if _packet(node) not in (aten.pad, aten.constant_pad_nd):
         return None
-    given = [value for value in (*node.args[2:], *node.kwargs.values()) if value is not None]
-    if any(isinstance(value, str) and value != "constant" for value in given):
+    arguments = [value for value in (*node.args[2:], *node.kwargs.values()) if value is not None]
+    if any(isinstance(value, str) and value != "constant" for value in arguments):
         return None
-    return next((float(value) for value in given if isinstance(value, (int, float))), 0.0)
+    return next((float(value) for value in arguments if isinstance(value, (int, float))), 0.0)
 
 
 def _sees_input(pad: fx.Node, pool: fx.Node) -> bool:
@@ -192,8 +192,8 @@ def clip_range(node: fx.Node) -> tuple[float, float]:
     if packet is aten.relu6:
         return 0.0, 6.0
     defaults = (-1.0, 1.0) if packet is aten.hardtanh else (None, None)
-    given = (*node.args[1:3], *defaults[len(node.args) - 1 :])
-    low, high = (bound if isinstance(bound, (int, float)) else None for bound in given[:2])
+    bounds = (*node.args[1:3], *defaults[len(node.args) - 1 :])
+    low, high = (bound if isinstance(bound, (int, float)) else None for bound in bounds[:2])
     return -math.inf if low is None else float(low), math.inf if high is None else float(high)
 
 

@@ -123,8 +123,8 @@ def _values(output: object) -> NDArray[np.float64]:
     return values
 
 
-def _agree(one: NDArray[np.float64], other: NDArray[np.float64], tolerance: float) -> bool:
-    if one.shape != other.shape:
+def _agree(first: NDArray[np.float64], second: NDArray[np.float64], tolerance: float) -> bool:
+    if first.shape != second.shape:
         return False
-    largest = float(np.max(np.abs(one), initial=0.0, where=np.isfinite(one)))
-    return bool(np.allclose(one, other, rtol=0, atol=tolerance * largest, equal_nan=True))
+    largest = float(np.max(np.abs(first), initial=0.0, where=np.isfinite(first)))
+    return bool(np.allclose(first, second, rtol=0, atol=tolerance * largest, equal_nan=True))

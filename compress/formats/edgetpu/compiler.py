@@ -96,10 +96,10 @@ def find_compiler() -> Compiler | None:
             raise ConfigError(f"{VARIABLE}={named} needs docker on the PATH", fix=f"install docker or unset {VARIABLE}")
         return Compiler(None, named.removeprefix(_DOCKER))
     if named:
-        found = find_program(named)
-        if found is None:
+        program = find_program(named)
+        if program is None:
             raise ConfigError(f"{VARIABLE}={named} is not a program", fix=f"{VARIABLE}=/path/to/{PROGRAM}")
-        return Compiler(str(Path(found).absolute()))  # it is started in another folder
+        return Compiler(str(Path(program).absolute()))  # it is started in another folder
     on_path = find_program(PROGRAM)
     return Compiler(str(Path(on_path).absolute())) if on_path else None
 

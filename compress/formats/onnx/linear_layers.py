@@ -109,11 +109,11 @@ def find_linears(model: ir.Model) -> tuple[list[Linear], list[StaysFloat]]:
     linears, others = [], []
     for node in model.graph.all_nodes():
         if node.domain in ("", "ai.onnx") and node.op_type in ("MatMul", "Gemm"):
-            found = _linear(node) if node.graph is model.graph else "it is inside the body of a control-flow operator"
-            if isinstance(found, Linear):
-                linears.append(found)
+            outcome = _linear(node) if node.graph is model.graph else "it is inside the body of a control-flow operator"
+            if isinstance(outcome, Linear):
+                linears.append(outcome)
             else:
-                others.append(StaysFloat(node.name or "", node.op_type, found))
+                others.append(StaysFloat(node.name or "", node.op_type, outcome))
     return linears, others
 
 

@@ -92,10 +92,10 @@ def _restored_from_same_grid(source: ir.Value, quantize: ir.Node) -> bool:
     return producer is not None and producer.op_type == "DequantizeLinear" and _same_grid(quantize, producer)
 
 
-def _same_grid(one: ir.Node, other: ir.Node) -> bool:
-    if len(one.inputs) != 3 or len(other.inputs) != 3:
+def _same_grid(quantize: ir.Node, dequantize: ir.Node) -> bool:
+    if len(quantize.inputs) != 3 or len(dequantize.inputs) != 3:
         return False
-    for mine, its in zip(one.inputs[1:], other.inputs[1:], strict=True):
+    for mine, its in zip(quantize.inputs[1:], dequantize.inputs[1:], strict=True):
         left, right = _array(mine), _array(its)
         if left is None or right is None or left.dtype != right.dtype or not np.array_equal(left, right):
             return False

@@ -152,15 +152,15 @@ def _placeholder(graph: fx.Graph, name: str) -> fx.Node:
 
 def _constants_in_order_of_use(captured: fx.GraphModule) -> dict[str, torch.Tensor] | None:
     """Parameters and buffers by name; None if something that is no tensor is read."""
-    found: dict[str, torch.Tensor] = {}
+    constants: dict[str, torch.Tensor] = {}
     for call in captured.graph.nodes:
         for node in call.all_input_nodes:
             if node.op == "get_attr":
                 value = constant(captured, node)
                 if value is None:
                     return None
-                found[str(node.target)] = value
-    return found
+                constants[str(node.target)] = value
+    return constants
 
 
 def _operator_name(target: Target) -> str:

@@ -87,7 +87,9 @@ def _check_input(graph: onnx.GraphProto, input: InputSpec, path: Path) -> bool:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
         raise ModelError(f"{path} takes {kind} input, not float32", fix="export it with a float32 input")
     shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
-    fits = len(shape) == 4 and all(size in (None, wanted) for size, wanted in zip(shape[1:], input.shape, strict=False))
+    fits = len(shape) == 4 and all(
+        size in (None, expected) for size, expected in zip(shape[1:], input.shape, strict=False)
+    )
     if not fits or shape[0] not in (None, 1):
         text = [size if size is not None else "any" for size in shape]
         raise ModelError(

@@ -68,12 +68,12 @@ class _Axes:
             axis = above
         return axis
 
-    def join(self, one: Axis, other: Axis) -> None:
-        one, other = self.root(one), self.root(other)
-        if one != other:
-            self.parent[one] = other
-            if one in self.alone:
-                self.alone.add(other)
+    def join(self, first: Axis, second: Axis) -> None:
+        first, second = self.root(first), self.root(second)
+        if first != second:
+            self.parent[first] = second
+            if first in self.alone:
+                self.alone.add(second)
 
     def keep(self, axis: Axis) -> None:
         self.alone.add(self.root(axis))
@@ -163,8 +163,8 @@ def _order(node: fx.Node) -> list[int]:
     if node.target is aten.permute.default:
         return [int(axis) % rank for axis in _integers(node.args[1])]
     order = list(range(rank))
-    one, other = (int(str(axis)) % rank for axis in node.args[1:3])
-    order[one], order[other] = other, one
+    first, second = (int(str(axis)) % rank for axis in node.args[1:3])
+    order[first], order[second] = second, first
     return order
 
 
@@ -214,14 +214,14 @@ def _fits(node: fx.Node, groups: list[list[int]]) -> bool:
 
 def _pairs(part: list[fx.Node], groups: Groups, axes: _Axes) -> Iterator[tuple[Axis, Axis]]:
     """Neighbours that may become one: next to each other wherever one of them is; those above one first."""
-    found: list[tuple[bool, tuple[Axis, Axis]]] = []
+    pairs: list[tuple[bool, tuple[Axis, Axis]]] = []
     for node in part:
         for left, right in zip(groups[node], groups[node][1:], strict=False):
             pair = (axes.root((node, left[-1])), axes.root((node, right[0])))
             sizes = [math.prod(_shape(node)[axis] for axis in group) for group in (left, right)]
-            if pair not in [other for _, other in found] and _may_merge(part, groups, axes, pair):
-                found.append((min(sizes) == 1, pair))
-    yield from (pair for _, pair in sorted(found, key=lambda entry: entry[0]))
+            if pair not in [other for _, other in pairs] and _may_merge(part, groups, axes, pair):
+                pairs.append((min(sizes) == 1, pair))
+    yield from (pair for _, pair in sorted(pairs, key=lambda entry: entry[0]))
 
 
 def _may_merge(part: list[fx.Node], groups: Groups, axes: _Axes, pair: tuple[Axis, Axis]) -> bool:

@@ -118,18 +118,18 @@ def _keep_no_dimensions(model: ModelEntry, graph: GraphEntry, operator: Operator
 
 def _split_codes(model: ModelEntry) -> None:
     """Give every operator the code of its kind at the version it needs (`versions`); unused codes go."""
-    needed = [needed_version(operator) for operator in network_of(model).operators]
-    wanted: dict[tuple[str, int], int] = {}
+    versions = [needed_version(operator) for operator in network_of(model).operators]
+    positions: dict[tuple[str, int], int] = {}
     codes: list[CodeEntry] = []
     for graph in model.subgraphs:
         for index, operator in enumerate(graph.operators):
             old = model.operatorCodes[operator.opcodeIndex]
-            version = needed[index] if graph is model.subgraphs[0] else None
+            version = versions[index] if graph is model.subgraphs[0] else None
             key = (kind_name(old), old.version if version is None else version)
-            if key not in wanted:
-                wanted[key] = len(codes)
+            if key not in positions:
+                positions[key] = len(codes)
                 codes.append(_copy_of(model, operator.opcodeIndex, key[1]))
-            operator.opcodeIndex = wanted[key]
+            operator.opcodeIndex = positions[key]
     model.operatorCodes = codes
 
 

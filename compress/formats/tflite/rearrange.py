@@ -69,14 +69,14 @@ def write_steps(
     model: ModelEntry, graph: GraphEntry, source: int, steps: list[Step], result: int
 ) -> list[OperatorEntry]:
     """New operators (not in the graph yet) that take `source` to the tensor `result`; at least one step."""
-    made: list[OperatorEntry] = []
+    operators: list[OperatorEntry] = []
     for number, step in enumerate(steps):
         before = shape_of(graph.tensors[source])
         shape = step.shape if isinstance(step, Reshape) else tuple(before[axis] for axis in step.order)
         output = result if number == len(steps) - 1 else copied_tensor(graph, result, shape, "part")
-        made.append(_written(model, graph, step, source, output))
+        operators.append(_written(model, graph, step, source, output))
         source = output
-    return made
+    return operators
 
 
 def _written(model: ModelEntry, graph: GraphEntry, step: Step, source: int, output: int) -> OperatorEntry:
@@ -111,9 +111,9 @@ def _shorten(model: ModelEntry, graph: GraphEntry, last: OperatorEntry) -> int:
     steps = shortest(shape_of(graph.tensors[chain.source]), chain.steps)
     if steps is None or _cost(steps) >= _cost_of_own(graph, chain):
         return 0
-    place = graph.operators.index(last)
+    position = graph.operators.index(last)
     if steps:
-        graph.operators[place : place + 1] = write_steps(model, graph, chain.source, steps, result)
+        graph.operators[position : position + 1] = write_steps(model, graph, chain.source, steps, result)
     elif not _merge(graph, chain.source, result, last):
         return 0
     return 1

@@ -137,9 +137,9 @@ def _slope(node: fx.Node) -> float:
 
 
 def _free_slopes(graph: fx.GraphModule) -> Iterator[float]:
-    taken = {np.float32(_slope(node)) for node in call_nodes(graph) if node.target is aten.leaky_relu.default}
+    used = {np.float32(_slope(node)) for node in call_nodes(graph) if node.target is aten.leaky_relu.default}
     slopes = (_FIRST_SLOPE + number * _SLOPE_STEP for number in itertools.count())
-    return (slope for slope in slopes if np.float32(slope) not in taken)
+    return (slope for slope in slopes if np.float32(slope) not in used)
 
 
 @dataclass(frozen=True)
