@@ -1,4 +1,4 @@
-"""How close two models' outputs are, over any number of batches, and whether that is close enough."""
+"""Closeness of two models' outputs, over any number of batches, and whether that is close enough."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class FidelityMeter:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What an exported file may differ by from its source; limits that are `None` do not apply.
+    """Limits of an exported file's differences from its source; limits that are `None` do not apply.
 
     Attributes:
         relative_error: largest difference of any logit over the largest source logit.
@@ -121,7 +121,7 @@ class Tolerance:
         return {name: limit for name, limit in asdict(self).items() if limit is not None}
 
     def violation(self, meter: FidelityMeter) -> str | None:
-        """What is out of bounds, in words; None if nothing is."""
+        """Return what is out of bounds, in words; None if nothing is."""
         fidelity = meter.result()
         if fidelity.max_abs_error <= NEGLIGIBLE:
             return None
@@ -215,7 +215,7 @@ def check_export(
 
 
 def distance(source: Artifact, other: Artifact, split: Split, samples: int) -> Fidelity:
-    """How close two artifacts are on images of `split`, each in its own runtime, one by one where one takes no batches.
+    """Measure how close two artifacts are on images of `split`, each in its own runtime, singly where one takes none.
 
     Raises:
         ParityError: one has NaN or infinite outputs, or there were no samples.
@@ -236,7 +236,7 @@ def _compared(source: Runner, other: Runner, batches: Iterable[NDArray[np.float3
 
 
 def reference_runner(artifact: Artifact) -> Runner:
-    """What the file says, not what fused INT8 kernels make of it (see `TOLERANCES`)."""
+    """Return the runner of what the file says, not of what fused INT8 kernels make of it (see `TOLERANCES`)."""
     return open_file(artifact).reference()
 
 

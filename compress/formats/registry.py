@@ -53,7 +53,7 @@ def register(support: FormatSupport) -> None:
 def by_suffix(path: Path) -> FormatSupport | None:
     """Find what knows the suffix of `path`, in whichever case, the longest one first; None where nothing does."""
     name = path.name.lower()
-    fitting = [(len(suffix), one) for one in supports() for suffix in one.suffixes if name.endswith(suffix)]
+    fitting = [(len(suffix), support) for support in supports() for suffix in support.suffixes if name.endswith(suffix)]
     return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
 
 

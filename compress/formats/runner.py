@@ -1,4 +1,4 @@
-"""What every runtime looks like to the code that measures: images in, logits out."""
+"""Interface of every runtime to the code that measures: images in, logits out."""
 
 from __future__ import annotations
 

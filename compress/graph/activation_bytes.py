@@ -1,4 +1,4 @@
-"""What one image takes in memory on its way through a network: it decides how many go through at a time."""
+"""Bytes that one image takes on its way through a network: they decide how many go through at a time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Widest(TorchDispatchMode):
     ) -> object:
         result = func(*args, **(kwargs or {}))
         values = {tensor.data_ptr(): tensor for tensor in tensors_in((args, result))}
-        sizes = (value.nbytes for place, value in values.items() if place not in self._constants)
+        sizes = (value.nbytes for address, value in values.items() if address not in self._constants)
         self.largest = max(self.largest, sum(sizes))
         return result
 
@@ -63,6 +63,6 @@ def widest_node(model: onnx.ModelProto) -> int | None:
 
 
 def _bytes(value: onnx.ValueInfoProto) -> int:
-    """Of one image: a size that is free, the batch's, counts as one."""
+    """Count the bytes of one image: a size that is free, the batch's, counts as one."""
     sizes = [max(int(dim.dim_value), 1) for dim in value.type.tensor_type.shape.dim]
     return _FLOAT_BYTES * math.prod(sizes)

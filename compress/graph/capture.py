@@ -87,7 +87,7 @@ def _captured(module: nn.Module, input: InputSpec, dynamic_batch: bool) -> fx.Gr
 
 
 def static_batch_reason(graph: fx.GraphModule) -> str | None:
-    """Why the graph takes batches of one only; None when it takes any batch."""
+    """Return why the graph takes batches of one only; None when it takes any batch."""
     reason = graph.meta.get(_STATIC_REASON)
     if reason is not None:
         return str(reason)
@@ -203,7 +203,7 @@ def _functional(program: torch.export.ExportedProgram) -> fx.GraphModule:
 
 
 def _is_captured(graph: fx.GraphModule) -> bool:
-    """Whether it came from torch.export, and not from symbolic tracing, which leaves modules and Python functions."""
+    """Tell whether it came from torch.export, not from symbolic tracing, which leaves modules and Python functions."""
     return all(
         node.meta.get("val") is not None if node.op == "placeholder" else _is_aten(node) for node in graph.graph.nodes
     )
@@ -218,7 +218,7 @@ def _is_aten(node: fx.Node) -> bool:
 
 
 def _without_guards(graph: fx.GraphModule) -> fx.GraphModule:
-    """Without the shape checks of `ExportedProgram.module()`; they are no operator and every pass trips over them."""
+    """Drop the shape checks of `ExportedProgram.module()`; they are no operator and every pass trips over them."""
     if not any(node.op == "call_module" or _mutated(node) is not None for node in graph.graph.nodes):
         return graph
     graph = copy.deepcopy(graph)
@@ -282,7 +282,7 @@ def _drop_noops(graph: fx.GraphModule) -> None:
 
 
 def _drop_dropped_branches(graph: fx.GraphModule) -> None:
-    """Where a residual branch was pruned away: without the sum with zeros, and without the second ReLU in a row."""
+    """Drop what a pruned residual branch leaves: the sum with zeros, and the second ReLU in a row."""
     changed = False
     for node in call_nodes(graph):
         kept = _other_summand(node) if node.target is aten.add.Tensor else _rectified(node)
@@ -296,7 +296,7 @@ def _drop_dropped_branches(graph: fx.GraphModule) -> None:
 
 
 def _other_summand(node: fx.Node) -> fx.Node | None:
-    """What is added to zeros of its own shape."""
+    """Find what is added to zeros of its own shape."""
     inputs = [part for part in node.args[:2] if isinstance(part, fx.Node)]
     for zeros, kept in zip(inputs, inputs[::-1], strict=True):
         same = len(inputs) == 2 and _is_zeros(zeros) and not node.kwargs

@@ -58,6 +58,6 @@ def _state(module: nn.Module) -> Iterator[Hashable]:
         yield name, type(part)
         for key, value in vars(part).items():
             if isinstance(value, dict):  # parameters, buffers and hooks
-                yield key, tuple((one, id(other)) for one, other in value.items())
+                yield key, tuple((entry, id(member)) for entry, member in value.items())
             else:
                 yield key, repr(value) if isinstance(value, _PLAIN) else id(value)

@@ -8,7 +8,7 @@ __all__ = ["OpKind"]
 
 
 class OpKind(str, Enum):
-    """What an operator does, as far as placement is concerned; `compress.graph.operators` maps ATen to these."""
+    """Kinds of operators, as far as placement is concerned; `compress.graph.operators` maps ATen to these."""
 
     CONV = "conv"
     CONV_TRANSPOSE = "conv_transpose"

@@ -1,4 +1,4 @@
-"""What each ATen operator is to a placement policy, and which of its arguments are activations."""
+"""Roles of ATen operators for a placement policy, and which of their arguments are activations."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def lossless_range(node: fx.Node) -> tuple[float, float]:
 
 
 def pads_with_another_value(node: fx.Node) -> bool:
-    """Whether it is a padding whose number may lie outside its input's range.
+    """Tell whether it is a padding whose number may lie outside its input's range.
 
     Zero is on every grid. A number that a maximum pooling loses (negative and far away, as in `-inf`) may be clipped:
     each window that holds any value of the input is larger.
@@ -167,14 +167,14 @@ def _padding_value(node: fx.Node) -> float | None:
     """The number that a padding fills with; None for other operators and for padding by the input's own values."""
     if _packet(node) not in (aten.pad, aten.constant_pad_nd):
         return None
-    given = [value for value in (*node.args[2:], *node.kwargs.values()) if value is not None]
-    if any(isinstance(value, str) and value != "constant" for value in given):
+    arguments = [value for value in (*node.args[2:], *node.kwargs.values()) if value is not None]
+    if any(isinstance(value, str) and value != "constant" for value in arguments):
         return None
-    return next((float(value) for value in given if isinstance(value, (int, float))), 0.0)
+    return next((float(value) for value in arguments if isinstance(value, (int, float))), 0.0)
 
 
 def _sees_input(pad: fx.Node, pool: fx.Node) -> bool:
-    """Whether no window of a pooling lies in the padding alone."""
+    """Tell whether no window of a pooling lies in the padding alone."""
     kernel, widths = pool.args[1] if len(pool.args) > 1 else 1, pad.args[1]
     assert isinstance(widths, (list, tuple))
     sizes = list(kernel) if isinstance(kernel, (list, tuple)) else [kernel] * (len(widths) // 2)
@@ -192,8 +192,8 @@ def clip_range(node: fx.Node) -> tuple[float, float]:
     if packet is aten.relu6:
         return 0.0, 6.0
     defaults = (-1.0, 1.0) if packet is aten.hardtanh else (None, None)
-    given = (*node.args[1:3], *defaults[len(node.args) - 1 :])
-    low, high = (bound if isinstance(bound, (int, float)) else None for bound in given[:2])
+    bounds = (*node.args[1:3], *defaults[len(node.args) - 1 :])
+    low, high = (bound if isinstance(bound, (int, float)) else None for bound in bounds[:2])
     return -math.inf if low is None else float(low), math.inf if high is None else float(high)
 
 

@@ -24,7 +24,7 @@ _ALIKE = 2e-2
 
 
 def probe_module(module: nn.Module, input: InputSpec) -> bool:
-    """Whether `module` answers for many images at once as it does for each alone; raises as `probe`."""
+    """Tell whether `module` answers for many images at once as it does for each alone; raises as `probe`."""
 
     def run(images: _Images) -> object:
         with torch.inference_mode():
@@ -35,7 +35,7 @@ def probe_module(module: nn.Module, input: InputSpec) -> bool:
 
 
 def probe(run: Callable[[_Images], object], input: InputSpec) -> bool:
-    """Whether a batch gives the answers that its images give one by one; False: run them one by one.
+    """Tell whether a batch gives the answers that its images give one by one; False: run them one by one.
 
     Args:
         run: the model, from images `[N, C, H, W]` to logits, as a torch tensor.
@@ -123,8 +123,8 @@ def _values(output: object) -> NDArray[np.float64]:
     return values
 
 
-def _agree(one: NDArray[np.float64], other: NDArray[np.float64], tolerance: float) -> bool:
-    if one.shape != other.shape:
+def _agree(first: NDArray[np.float64], second: NDArray[np.float64], tolerance: float) -> bool:
+    if first.shape != second.shape:
         return False
-    largest = float(np.max(np.abs(one), initial=0.0, where=np.isfinite(one)))
-    return bool(np.allclose(one, other, rtol=0, atol=tolerance * largest, equal_nan=True))
+    largest = float(np.max(np.abs(first), initial=0.0, where=np.isfinite(first)))
+    return bool(np.allclose(first, second, rtol=0, atol=tolerance * largest, equal_nan=True))

@@ -39,8 +39,8 @@ def refuse_unsound(module: nn.Module, origin: str = "") -> None:
     """
     for name, tensor in _tensors(module):
         if isinstance(tensor, _SHAPELESS) or tensor.layout is not torch.strided:
-            what = "no shape yet" if isinstance(tensor, _SHAPELESS) else "no dense values"
-            raise ModelError(f"{_named(name, origin)} has {what}", fix="build the network with ordinary tensors")
+            fault = "no shape yet" if isinstance(tensor, _SHAPELESS) else "no dense values"
+            raise ModelError(f"{_named(name, origin)} has {fault}", fix="build the network with ordinary tensors")
         if tensor.is_floating_point() and not tensor.is_meta:
             variance = name.rpartition(".")[2] == "running_var"
             values = tensor.detach().float().cpu().numpy()
@@ -105,6 +105,6 @@ def _refuse(named: str, values: NDArray[np.floating], *, finite: bool, positive:
         faults["infinite values"] = np.isinf(values)
     if positive:
         faults["negative variances"] = values < 0
-    for what, where in faults.items():
+    for fault, where in faults.items():
         if where.any():
-            raise ModelError(f"{named} holds {int(where.sum())} {what}, of {values.size}", fix=_FIX)
+            raise ModelError(f"{named} holds {int(where.sum())} {fault}, of {values.size}", fix=_FIX)

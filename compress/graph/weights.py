@@ -1,4 +1,4 @@
-"""Which tensors of a module are the weights of its convolutions and linear layers.
+"""Weights of a module's convolutions and linear layers: which of its tensors they are.
 
 One answer for ordinary modules (`nn.Conv2d`, `nn.Linear`, ...) and for captured graphs (`torch.export(...).module()`,
 before and after quantization), so that what pruning edits and what sparsity counts cannot drift apart.
@@ -75,15 +75,15 @@ class Weight:
 
 def compute_weights(module: nn.Module) -> tuple[Weight, ...]:
     """Weights of every convolution and linear layer, each tensor once, in the order of first use."""
-    found: dict[int, Weight] = {}
+    weights: dict[int, Weight] = {}
     layers: set[str] = set()
     for weight in _all_weights(module):
-        if id(weight.tensor) in found:
+        if id(weight.tensor) in weights:
             continue
         layer = weight.name if weight.layer in layers else weight.layer
         layers.add(layer)
-        found[id(weight.tensor)] = Weight(weight.name, layer, weight.tensor, weight.zero_point)
-    return tuple(found.values())
+        weights[id(weight.tensor)] = Weight(weight.name, layer, weight.tensor, weight.zero_point)
+    return tuple(weights.values())
 
 
 def named_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -154,8 +154,8 @@ def _zero_point(dequantize: fx.Node | None, tensor: torch.Tensor, named: dict[st
     """Zero point of `dequantize(values, scale, zero_point, ...)`, shaped to broadcast over `tensor`."""
     if dequantize is None:
         return torch.zeros((), dtype=tensor.dtype)
-    given = dequantize.args[2]
-    value = named.get(str(given.target)) if isinstance(given, fx.Node) else torch.tensor(given)
+    zero_point = dequantize.args[2]
+    value = named.get(str(zero_point.target)) if isinstance(zero_point, fx.Node) else torch.tensor(zero_point)
     if value is None:
         return torch.zeros((), dtype=tensor.dtype)
     if value.numel() == 1:

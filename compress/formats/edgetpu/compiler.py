@@ -25,7 +25,7 @@ _GRACE_SECONDS = 10.0  # the compiler has a timer of its own; ours is for when t
 
 @dataclass(frozen=True)
 class Compiler:
-    """How to start the compiler.
+    """Means of starting the compiler.
 
     Attributes:
         program: a path, or None for the one inside `image`.
@@ -59,7 +59,7 @@ class Compiler:
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of the compiler.
+    """Options of one compilation.
 
     Attributes:
         runtime: oldest Edge TPU runtime the file must run on (`-m`).
@@ -96,10 +96,10 @@ def find_compiler() -> Compiler | None:
             raise ConfigError(f"{VARIABLE}={named} needs docker on the PATH", fix=f"install docker or unset {VARIABLE}")
         return Compiler(None, named.removeprefix(_DOCKER))
     if named:
-        found = find_program(named)
-        if found is None:
+        program = find_program(named)
+        if program is None:
             raise ConfigError(f"{VARIABLE}={named} is not a program", fix=f"{VARIABLE}=/path/to/{PROGRAM}")
-        return Compiler(str(Path(found).absolute()))  # it is started in another folder
+        return Compiler(str(Path(program).absolute()))  # it is started in another folder
     on_path = find_program(PROGRAM)
     return Compiler(str(Path(on_path).absolute())) if on_path else None
 

@@ -29,7 +29,7 @@ class OperatorRow:
 
 @dataclass(frozen=True)
 class CompilerLog:
-    """What the compiler said; None for what it did not.
+    """Contents of the compiler's log; None for what it did not say.
 
     Attributes:
         version: of the compiler.

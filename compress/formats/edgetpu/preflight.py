@@ -1,4 +1,4 @@
-"""What the Edge TPU compiler will do with a file, predicted from the published table: no compiler, no device.
+"""Prediction of what the Edge TPU compiler does with a file, from the published table: no compiler, no device.
 
 The compiler maps one contiguous part ("More than one subgraph is not supported"). What it cannot map in front of that
 part (a CAST, a QUANTIZE of floats) stays on the host's CPU and costs nothing else; behind the first operator that it
@@ -130,7 +130,7 @@ def preflight(network: Network, *, runtime: int = NEWEST_RUNTIME) -> Preflight:
 
 
 def _own_reason(operator: Operator, runtime: int) -> Unmapped | None:
-    """Why the operator itself is not mapped."""
+    """Return why the operator itself is not mapped."""
     table = load_table()
     reason = _unsupported(operator, table.operators.get(operator.kind), runtime) or _bad_tensor(operator)
     if reason is None:
@@ -153,7 +153,7 @@ def _unsupported(operator: Operator, entry: Entry | None, runtime: int) -> str |
 
 
 def _bad_tensor(operator: Operator) -> str | None:
-    """What https://coral.ai/docs/edgetpu/models-intro/#model-requirements asks of every tensor."""
+    """Return how it breaks https://coral.ai/docs/edgetpu/models-intro/#model-requirements; None if it does not."""
     computed = [*operator.activations, *operator.outputs]
     for tensor in computed:
         if min(tensor.shape, default=1) < 0:

@@ -1,4 +1,4 @@
-"""From a live module to an ONNX graph, with errors that fit on one line."""
+"""Capture of a live module as an ONNX graph, with errors that fit on one line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def capture(module: nn.Module, spec: InputSpec, *, dynamic_batch: bool) -> ir.Mo
 
 
 def _graph(module: nn.Module, spec: InputSpec) -> fx.GraphModule | None:
-    """What the stages before captured already; None for what the exporter is to refuse in its own words."""
+    """Return what the stages before captured already; None for what the exporter is to refuse in its own words."""
     try:
         return graph.capture(module, spec)
     except ModelError:

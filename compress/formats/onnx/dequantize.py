@@ -35,8 +35,8 @@ def dequantize_per_channel(
     return restored if out_dtype in (-1, None) else _cast(restored, ir.DataType(out_dtype))
 
 
-def _cast(value: TensorType, wanted: ir.DataType) -> TensorType:
-    if value.dtype == wanted:
+def _cast(value: TensorType, dtype: ir.DataType) -> TensorType:
+    if value.dtype == dtype:
         return value
-    cast: TensorType = op.Cast(value, to=wanted)  # type: ignore[type-var]
+    cast: TensorType = op.Cast(value, to=dtype)  # type: ignore[type-var]
     return cast

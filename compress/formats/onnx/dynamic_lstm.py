@@ -77,7 +77,7 @@ def quantize_lstms(model: ir.Model, lstms: Sequence[Lstm], *, per_channel: bool,
 
 
 def _obstacle(node: ir.Node, main: ir.Graph) -> str | None:
-    """Why `node` stays float; None if it need not."""
+    """Return why `node` stays float; None if it need not."""
     if node.graph is not main:
         return "it is inside the body of a control-flow operator"
     if node.attributes.get_int("layout", 0):

@@ -108,8 +108,8 @@ def _checked_bytes(tensor: onnx.TensorProto, path: Path) -> int:
     if length != expected:
         raise _refused(path, tensor.name, f"declares {length} bytes of external data for a tensor of {expected}")
     if offset + length > file.stat().st_size:
-        what = f"needs bytes {offset} to {offset + length} of {file.name}, which has {file.stat().st_size}"
-        raise _refused(path, tensor.name, what)
+        problem = f"needs bytes {offset} to {offset + length} of {file.name}, which has {file.stat().st_size}"
+        raise _refused(path, tensor.name, problem)
     return length
 
 
@@ -150,8 +150,8 @@ def _stored_bytes(tensor: onnx.TensorProto, path: Path) -> int:
     return int(-(-math.prod(tensor.dims) * bits // 8))
 
 
-def _refused(path: Path, name: str, what: str) -> ModelError:
+def _refused(path: Path, name: str, problem: str) -> ModelError:
     return ModelError(
-        f"the tensor {name!r} of {path} {what}",
+        f"the tensor {name!r} of {path} {problem}",
         fix="export the model again, with its data files beside it (or with external_data=False)",
     )

@@ -50,8 +50,8 @@ def _constant_nodes(value: ir.Value | None) -> set[ir.Node] | None:
         return set()
     nodes = {producer}
     for upstream in producer.inputs:
-        found = _constant_nodes(upstream)
-        if found is None:
+        constants = _constant_nodes(upstream)
+        if constants is None:
             return None
-        nodes |= found
+        nodes |= constants
     return nodes

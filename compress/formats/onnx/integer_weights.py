@@ -54,7 +54,7 @@ class Blocks:
     bits: int
 
     def weights(self, inputs: int) -> _Float:
-        """What the codes stand for, `[outputs, inputs]`."""
+        """Return the weights that the codes stand for, `[outputs, inputs]`."""
         steps = self.codes.astype(np.float32) - self.zero_points[..., None]
         return (steps * self.scales[..., None]).reshape(len(self.codes), -1)[:, :inputs]
 

@@ -1,4 +1,4 @@
-"""What a file shows to the outside: one input `input`, one output `logits`, its batch size."""
+"""Interface that a file shows to the outside: one input `input`, one output `logits`, its batch size."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _check_image(image: ir.Value, spec: InputSpec) -> None:
         return
     sizes = image.shape.dims
     fits = len(sizes) == 4 and all(
-        not isinstance(size, int) or size == asked for size, asked in zip(sizes[1:], spec.shape, strict=True)
+        not isinstance(size, int) or size == expected for size, expected in zip(sizes[1:], spec.shape, strict=True)
     )
     if not fits:
         raise StageError(
@@ -83,9 +83,9 @@ def _fixed_batch(image: ir.Value) -> int | None:
 
 
 def _rename(model: ir.Model, value: ir.Value, name: str) -> None:
-    taken = {other.name: other for node in model.graph.all_nodes() for other in node.outputs}
-    taken.update(dict(model.graph.initializers))
-    clash = taken.get(name)
+    values = {other.name: other for node in model.graph.all_nodes() for other in node.outputs}
+    values.update(dict(model.graph.initializers))
+    clash = values.get(name)
     if clash is not None and clash is not value:
         clash.name = f"{name}_inner"
     value.name = name

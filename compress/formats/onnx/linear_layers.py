@@ -109,11 +109,11 @@ def find_linears(model: ir.Model) -> tuple[list[Linear], list[StaysFloat]]:
     linears, others = [], []
     for node in model.graph.all_nodes():
         if node.domain in ("", "ai.onnx") and node.op_type in ("MatMul", "Gemm"):
-            found = _linear(node) if node.graph is model.graph else "it is inside the body of a control-flow operator"
-            if isinstance(found, Linear):
-                linears.append(found)
+            outcome = _linear(node) if node.graph is model.graph else "it is inside the body of a control-flow operator"
+            if isinstance(outcome, Linear):
+                linears.append(outcome)
             else:
-                others.append(StaysFloat(node.name or "", node.op_type, found))
+                others.append(StaysFloat(node.name or "", node.op_type, outcome))
     return linears, others
 
 
@@ -145,7 +145,7 @@ def choose(layers: Sequence[N], exclude: Sequence[str], stage: str, *, kinds: st
 
 
 def read_elsewhere(linear: Linear, linears: Sequence[Linear]) -> bool:
-    """Whether something besides `linears` reads the stored weight, as an embedding that is tied to the output layer."""
+    """Tell whether something besides `linears` reads the stored weight, as an embedding tied to the output layer."""
     products = {other.node for other in linears}
 
     def among_them(node: ir.Node) -> bool:
@@ -184,7 +184,7 @@ def finite(stored: ir.Value, layer: str) -> NDArray[np.float32]:
 
 
 def names_of(node: ir.Node, *constants: ir.Value | None) -> tuple[str, ...]:
-    """What a pattern may call `node`: the modules that its constants belong to, the first constant, the node.
+    """Return what a pattern may call `node`: the modules that its constants belong to, the first constant, the node.
 
     Constant folding renames a transposed weight (`val_13`); the bias then still knows the module.
     """

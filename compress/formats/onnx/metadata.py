@@ -1,4 +1,4 @@
-"""What travels inside an exported file so that it can be used without its configuration: text by key."""
+"""Metadata that travels inside an exported file so that it can be used without its configuration: text by key."""
 
 from __future__ import annotations
 

@@ -37,12 +37,12 @@ def drop_defaults(node: ir.Node, source: int, opset: int) -> None:
 
 
 def _drop_empty_inputs(node: ir.Node, allowed: int) -> None:
-    given = len(node.inputs)
-    while given > allowed and node.inputs[given - 1] is None:
-        given -= 1
-    if given > allowed:
-        raise NoOlderForm(f"it has {given} inputs and its older form {allowed}")
-    node.resize_inputs(given)
+    count = len(node.inputs)
+    while count > allowed and node.inputs[count - 1] is None:
+        count -= 1
+    if count > allowed:
+        raise NoOlderForm(f"it has {count} inputs and its older form {allowed}")
+    node.resize_inputs(count)
 
 
 def reduce(node: ir.Node, source: int, opset: int) -> ir.Value | None:
@@ -144,9 +144,9 @@ def shape(node: ir.Node, source: int, opset: int) -> ir.Value | None:
 
 def quantize(node: ir.Node, source: int, opset: int) -> None:
     """QuantizeLinear, 19 to 23: `saturate`, `output_dtype`, `block_size`, `precision` and types beyond 8 bits."""
-    wanted = attribute_int(node, "output_dtype")
+    output_dtype = attribute_int(node, "output_dtype")
     zero_point = node.inputs[2] if len(node.inputs) > 2 else None
-    if opset < 21 and wanted and zero_point is not None and zero_point.dtype in (None, ir.DataType(wanted)):
+    if opset < 21 and output_dtype and zero_point is not None and zero_point.dtype in (None, ir.DataType(output_dtype)):
         node.attributes.pop("output_dtype")
     _float32_scale(node, opset)
     drop_defaults(node, source, opset)

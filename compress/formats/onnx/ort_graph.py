@@ -30,7 +30,7 @@ _ARM = ("aarch64", "armv7l")
 
 
 def optimized_graph(path: Path, level: Level = "extended") -> onnx.ModelProto:
-    """What ONNX Runtime makes of the file at `path` when a session on this machine's CPU loads it.
+    """Return what ONNX Runtime makes of the file at `path` when a session on this machine's CPU loads it.
 
     Inner values carry the shapes and types that ONNX Runtime inferred (`graph.value_info`).
 

@@ -55,7 +55,7 @@ def _like(node: ir.Node, inputs: list[ir.Value | None], *, shape: ir.Shape | Non
 
 
 def _pads_with_zeros(pad: ir.Node) -> bool:
-    """Whether all that is added is the number zero."""
+    """Tell whether all that is added is the number zero."""
     mode = pad.attributes.get_string("mode", "constant")
     value = pad.inputs[2] if len(pad.inputs) > 2 else None
     if mode != "constant" or pad.inputs[0] is None:
@@ -65,7 +65,7 @@ def _pads_with_zeros(pad: ir.Node) -> bool:
 
 
 def _only_convolutions_read(pad: ir.Node) -> bool:
-    """Whether every way from `pad` leads through a pair on one scale to data inputs of `Conv`."""
+    """Tell whether every way from `pad` leads through a pair on one scale to data inputs of `Conv`."""
     users = _users(pad)
     return bool(users) and not pad.outputs[0].is_graph_output() and all(_leads_to_convolutions(user) for user in users)
 
@@ -87,15 +87,15 @@ def _leads_to_convolutions(quantize: ir.Node) -> bool:
 
 
 def _restored_from_same_grid(source: ir.Value, quantize: ir.Node) -> bool:
-    """Whether `source` holds integers of `quantize`'s grid, restored: quantizing them again changes nothing."""
+    """Tell whether `source` holds integers of `quantize`'s grid, restored: quantizing them again changes nothing."""
     producer = source.producer()
     return producer is not None and producer.op_type == "DequantizeLinear" and _same_grid(quantize, producer)
 
 
-def _same_grid(one: ir.Node, other: ir.Node) -> bool:
-    if len(one.inputs) != 3 or len(other.inputs) != 3:
+def _same_grid(quantize: ir.Node, dequantize: ir.Node) -> bool:
+    if len(quantize.inputs) != 3 or len(dequantize.inputs) != 3:
         return False
-    for mine, its in zip(one.inputs[1:], other.inputs[1:], strict=True):
+    for mine, its in zip(quantize.inputs[1:], dequantize.inputs[1:], strict=True):
         left, right = _array(mine), _array(its)
         if left is None or right is None or left.dtype != right.dtype or not np.array_equal(left, right):
             return False

@@ -42,7 +42,7 @@ aten = torch.ops.aten
 
 
 def program_of(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | None:
-    """What `torch.export` would make of `captured` at batch 1: constants as inputs, and the shape of every value.
+    """Return what `torch.export` would make of `captured` at batch 1: constants as inputs, and every value's shape.
 
     Running a graph on shapes alone takes a fraction of tracing it. `captured` is not changed. Zero points of stored
     integers get the type of those integers, as ONNX wants them.
@@ -64,7 +64,7 @@ def program_of(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | N
 
 
 def program_for_storing(captured: fx.GraphModule, spec: InputSpec) -> ExportedProgram | None:
-    """What `torch.export` would make of `captured` with any batch; parameters stay parameters, and types as they are.
+    """Return what `torch.export` would make of `captured` with any batch; parameters stay such, types as they are.
 
     Returns:
         None as `program_of`, and for a graph that does not take any batch.
@@ -88,7 +88,7 @@ def _any_batch(mode: FakeTensorMode, spec: InputSpec) -> torch.Tensor:
 
 
 def _program(lifted: _Lifted, parameters: frozenset[str], batch: torch.SymInt | None) -> ExportedProgram:
-    """With `parameters` as such and all other constants as buffers; `batch` is the size that is free, if one is."""
+    """Build the program: `parameters` as such, all other constants as buffers; `batch` is the free size, if one is."""
     ranges = {} if batch is None else {batch.node.expr: ValueRanges(0, int_oo)}
     inputs = [
         Input(InputKind.PARAMETER, TensorArgument(node.name), name)
@@ -152,15 +152,15 @@ def _placeholder(graph: fx.Graph, name: str) -> fx.Node:
 
 def _constants_in_order_of_use(captured: fx.GraphModule) -> dict[str, torch.Tensor] | None:
     """Parameters and buffers by name; None if something that is no tensor is read."""
-    found: dict[str, torch.Tensor] = {}
+    constants: dict[str, torch.Tensor] = {}
     for call in captured.graph.nodes:
         for node in call.all_input_nodes:
             if node.op == "get_attr":
                 value = constant(captured, node)
                 if value is None:
                     return None
-                found[str(node.target)] = value
-    return found
+                constants[str(node.target)] = value
+    return constants
 
 
 def _operator_name(target: Target) -> str:
@@ -210,7 +210,7 @@ def _find_shapes(lifted: _Lifted, image: Callable[[FakeTensorMode], torch.Tensor
 
 
 def _insert_known_sizes(graph: fx.Graph) -> None:
-    """Where the graph computes with sizes that are known now, the numbers."""
+    """Insert the numbers where the graph computes with sizes that are known now."""
     for node in list(graph.nodes):
         if node.op == "call_function" and isinstance(node.meta["val"], int):
             _replace_by_number(node)

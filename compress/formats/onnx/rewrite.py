@@ -1,4 +1,4 @@
-"""From one ONNX file to another: open it for quantizing, and hand over the result once it is proven."""
+"""Rewriting of one ONNX file as another: open it for quantizing, and hand over the result once it is proven."""
 
 from __future__ import annotations
 
@@ -75,12 +75,14 @@ def hand_over(
         common.NameFixPass()(model)
         common.RemoveUnusedNodesPass()(model)
     path = context.folder / f"{context.name}.onnx"
-    made = artifact.after(context.name, path, precision=precision)
-    text = {**model.metadata_props, **metadata(made.input, precision, made.history), SCHEME_KEY: scheme}
+    result = artifact.after(context.name, path, precision=precision)
+    text = {**model.metadata_props, **metadata(result.input, precision, result.history), SCHEME_KEY: scheme}
     with atomic_path(path) as temporary:
         write_checked(model, temporary, text)
-        check_export(artifact, replace(made, model=temporary), context.splits.calibration, samples, tolerance=tolerance)
-    return made
+        check_export(
+            artifact, replace(result, model=temporary), context.splits.calibration, samples, tolerance=tolerance
+        )
+    return result
 
 
 def _quantizes(op_type: str) -> bool:

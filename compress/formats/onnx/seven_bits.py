@@ -34,7 +34,7 @@ _PRODUCTS = ("QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger", "Dy
 
 @dataclass(frozen=True)
 class _Use:
-    """Where stored integers are read: the input of a node that holds their scale, None for a bias."""
+    """Reader of stored integers: the input of a node that holds their scale, None for a bias."""
 
     node: onnx.NodeProto | None = None
     scale: int = 0
@@ -49,27 +49,27 @@ def in_7_bits(model: onnx.ModelProto) -> onnx.ModelProto:
     halved.CopyFrom(model)
     stored = {tensor.name: tensor for tensor in halved.graph.initializer}
     readers = Counter(name for node in halved.graph.node for name in node.input)
-    uses: dict[str, list[_Use]] = {}
+    uses_by_name: dict[str, list[_Use]] = {}
     for name, use in _uses(halved.graph, stored):
-        uses.setdefault(name, []).append(use)
+        uses_by_name.setdefault(name, []).append(use)
     doubled: set[str] = set()
-    for name, places in uses.items():
-        if len(places) == readers[name] and stored[name].data_type in _HALVED:
+    for name, uses in uses_by_name.items():
+        if len(uses) == readers[name] and stored[name].data_type in _HALVED:
             values = numpy_helper.to_array(stored[name])
             stored[name].CopyFrom(numpy_helper.from_array(np.rint(values / 2).astype(values.dtype), name))
-            for use in places:
+            for use in uses:
                 _double(use, halved.graph, stored, doubled)
     return halved
 
 
 def integer_products(model: onnx.ModelProto) -> bool:
-    """Whether the file itself asks for products of integers: run operator by operator they are no float ones."""
+    """Tell whether the file itself asks for products of integers: run operator by operator they are no float ones."""
     return any(node.op_type in _PRODUCTS for node in model.graph.node)
 
 
 @functools.cache
 def products_saturate() -> bool:
-    """Whether ONNX Runtime gets a sum of products of bytes wrong on this processor: asked of it, not of its name."""
+    """Tell whether ONNX Runtime gets a sum of byte products wrong on this processor: asked of it, not of its name."""
     from compress.formats.onnx.runtime import open_session
 
     rows, inner, columns = 8, 64, 16
@@ -92,23 +92,23 @@ def products_saturate() -> bool:
 def _uses(graph: onnx.GraphProto, stored: Mapping[str, TensorProto]) -> Iterator[tuple[str, _Use]]:
     """Stored integers with where they are read, if their scale is known and their zero point is zero."""
     for node in graph.node:
-        for place, scale, zero_point in _PLACES.get(node.op_type, ()):
-            if len(node.input) <= place or node.input[place] not in stored:
+        for position, scale, zero_point in _PLACES.get(node.op_type, ()):
+            if len(node.input) <= position or node.input[position] not in stored:
                 continue
             if scale is None:
-                yield node.input[place], _Use()
+                yield node.input[position], _Use()
             elif node.input[scale] in stored and _is_zero(node, zero_point, stored):
-                yield node.input[place], _Use(node, scale)
+                yield node.input[position], _Use(node, scale)
         if node.op_type == "MatMulInteger" and node.input[1] in stored and _is_zero(node, 3, stored):
             use = _scale_of_product(node, graph, stored)
             if use is not None:
                 yield node.input[1], use
 
 
-def _is_zero(node: onnx.NodeProto, place: int | None, stored: Mapping[str, TensorProto]) -> bool:
-    if place is None or len(node.input) <= place or not node.input[place]:
+def _is_zero(node: onnx.NodeProto, position: int | None, stored: Mapping[str, TensorProto]) -> bool:
+    if position is None or len(node.input) <= position or not node.input[position]:
         return True
-    tensor = stored.get(node.input[place])
+    tensor = stored.get(node.input[position])
     return tensor is not None and not numpy_helper.to_array(tensor).any()
 
 
@@ -120,11 +120,11 @@ def _scale_of_product(
     scaled = _only_reader(cast.output[0], "Mul", graph) if cast is not None else None
     if cast is None or scaled is None:
         return None
-    other = next(name for name in scaled.input if name != cast.output[0])
-    for node in (scaled, *(node for node in graph.node if other in node.output and node.op_type == "Mul")):
-        for place, name in enumerate(node.input):
+    factor = next(name for name in scaled.input if name != cast.output[0])
+    for node in (scaled, *(node for node in graph.node if factor in node.output and node.op_type == "Mul")):
+        for position, name in enumerate(node.input):
             if name in stored:
-                return _Use(node, place)
+                return _Use(node, position)
     return None
 
 

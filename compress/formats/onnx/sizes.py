@@ -62,9 +62,9 @@ def require_small_values(model: onnx.ModelProto, path: Path, most_bytes: int) ->
             raise _too_large(f"{path}: the node {node.name[:_SHOWN]!r} ({node.op_type[:_SHOWN]})", sizes, most_bytes)
 
 
-def _too_large(what: str, sizes: Sequence[int], most_bytes: int) -> ModelError:
+def _too_large(source: str, sizes: Sequence[int], most_bytes: int) -> ModelError:
     return ModelError(
-        f"{what} makes a tensor of shape {list(sizes)}, more than {most_bytes / 2**30:g} GiB",
+        f"{source} makes a tensor of shape {list(sizes)}, more than {most_bytes / 2**30:g} GiB",
         fix="check its sizes, or raise model.memory_limit=<GiB>",
     )
 

@@ -77,7 +77,7 @@ def _read(path: Path) -> onnx.ModelProto:
 
 
 def _check_input(graph: onnx.GraphProto, input: InputSpec, path: Path) -> bool:
-    """Whether the batch is free; raises `ModelError` unless the input is the declared image."""
+    """Tell whether the batch is free; raises `ModelError` unless the input is the declared image."""
     stored = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in stored]
     if len(inputs) != 1:
@@ -87,7 +87,9 @@ def _check_input(graph: onnx.GraphProto, input: InputSpec, path: Path) -> bool:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
         raise ModelError(f"{path} takes {kind} input, not float32", fix="export it with a float32 input")
     shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
-    fits = len(shape) == 4 and all(size in (None, wanted) for size, wanted in zip(shape[1:], input.shape, strict=False))
+    fits = len(shape) == 4 and all(
+        size in (None, expected) for size, expected in zip(shape[1:], input.shape, strict=False)
+    )
     if not fits or shape[0] not in (None, 1):
         text = [size if size is not None else "any" for size in shape]
         raise ModelError(
@@ -125,7 +127,7 @@ def _session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
 
 
 def _probe(path: Path, input: InputSpec) -> bool:
-    """Whether batches give what their images give alone; raises `ModelError` unless the file computes logits."""
+    """Tell whether batches give what their images give alone; raises `ModelError` unless the file computes logits."""
     session = _session(path)
     name = session.get_inputs()[0].name
 
@@ -145,7 +147,7 @@ def _probe(path: Path, input: InputSpec) -> bool:
 
 
 def graph_precision(graph: onnx.GraphProto) -> Precision:
-    """What the compute-heavy layers work in, from the operators and the types of their weights."""
+    """Return the precision of the compute-heavy layers, from the operators and the types of their weights."""
     if any(node.op_type in _QUANTIZED for node in graph.node):
         return Precision.INT8
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}

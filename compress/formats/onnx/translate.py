@@ -53,7 +53,7 @@ def _translator(opset: int) -> _Translator | None:
 
 
 def _one_float_type(node: fx.Node) -> bool:
-    """Whether there is nothing to promote; quantize and dequantize operators know their types."""
+    """Tell whether there is nothing to promote; quantize and dequantize operators know their types."""
     if node.op != "call_function" or getattr(node.target, "namespace", None) == "quantized_decomposed":
         return True
     types = {value.dtype for value in tensors_in([source.meta.get("val") for source in node.all_input_nodes])}

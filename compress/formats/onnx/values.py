@@ -27,13 +27,13 @@ def values_by_name(
     names = [name for node in whole.graph.node for name in node.output if name and name not in known]
     whole.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     session = open_session(whole.SerializeToString(), threads=1, fused=False)
-    wanted = [output.name for output in session.get_outputs()]
-    return dict(zip(wanted, session.run(wanted, {session.get_inputs()[0].name: image, **(feeds or {})}), strict=True))
+    outputs = [output.name for output in session.get_outputs()]
+    return dict(zip(outputs, session.run(outputs, {session.get_inputs()[0].name: image, **(feeds or {})}), strict=True))
 
 
 def onnx_activations(model: onnx.ModelProto, image: NDArray[np.float32]) -> list[Activation]:
     """Results of the operators that the image reaches, in execution order; constants are none of them."""
-    seen = values_by_name(model, image)
+    values = values_by_name(model, image)
     fed = {value.name for value in model.graph.input} - {tensor.name for tensor in model.graph.initializer}
     nodes = []
     for node in model.graph.node:
@@ -43,8 +43,8 @@ def onnx_activations(model: onnx.ModelProto, image: NDArray[np.float32]) -> list
     return [
         Activation(
             node.name or node.output[0],
-            _as_float(seen[node.output[0]]),
-            tuple(place for place, other in enumerate(nodes) if set(node.output) & set(other.input)),
+            _as_float(values[node.output[0]]),
+            tuple(position for position, reader in enumerate(nodes) if set(node.output) & set(reader.input)),
         )
         for node in nodes
     ]

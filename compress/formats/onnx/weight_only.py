@@ -25,7 +25,7 @@ _DOMAIN = "com.microsoft"
 
 @dataclass(frozen=True)
 class BlockScheme:
-    """How weights are stored.
+    """Scheme in which weights are stored.
 
     Attributes:
         bits: 4 or 8.

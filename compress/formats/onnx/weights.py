@@ -111,12 +111,12 @@ def weights_in_7_bits(model: onnx.ModelProto) -> bool:
 
 def constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     """Initializers and the tensors of Constant nodes of the main graph, by name."""
-    found = {tensor.name: tensor for tensor in model.graph.initializer}
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         value = next((attribute for attribute in node.attribute if attribute.name == "value"), None)
         if node.op_type == "Constant" and value is not None:
-            found[node.output[0]] = value.t
-    return found
+            tensors[node.output[0]] = value.t
+    return tensors
 
 
 def require_plain_operators(model: onnx.ModelProto) -> None:
@@ -158,9 +158,9 @@ def _zero_point(
         return zero
     if name not in stored:
         return zero
-    given = numpy_helper.to_array(stored[name])
-    if given.size == 1:
-        return given.reshape(())
+    zero_point = numpy_helper.to_array(stored[name])
+    if zero_point.size == 1:
+        return zero_point.reshape(())
     shape = [1] * values.ndim
     shape[axis] = -1
-    return given.reshape(shape)
+    return zero_point.reshape(shape)

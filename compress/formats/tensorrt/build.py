@@ -29,7 +29,7 @@ _PROGRAM = (
 
 @dataclass(frozen=True)
 class Built:
-    """What the builder reports.
+    """Report of the builder.
 
     Attributes:
         layers: number of layers by precision, data movement apart.

@@ -1,4 +1,4 @@
-"""What timing on a GPU needs besides the agent's binding of the CUDA driver: streams, events, and memory with an owner.
+"""Streams, events and owned memory: what timing on a GPU needs besides the agent's binding of the CUDA driver.
 
 Signatures: NVIDIA CUDA Driver API reference, sections on memory, streams and events.
 """

@@ -1,4 +1,4 @@
-"""How an engine is to be built: written here, carried out by `build_engine.py` wherever the engine will run."""
+"""Plan of how an engine is to be built: written here, carried out by `build_engine.py` wherever the engine will run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CALIBRATION_SUFFIX = ".calibration.cache"
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """What `build_engine.py` reads from `<name>.plan.json`.
+    """Contents of `<name>.plan.json`, which `build_engine.py` reads.
 
     Attributes:
         onnx: name of the file to build from, in the same folder.

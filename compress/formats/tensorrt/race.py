@@ -41,7 +41,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Raced:
-    """What the race found about one candidate.
+    """Result of the race for one candidate.
 
     Attributes:
         compute_ms: median of one call, images on the GPU already.
@@ -89,22 +89,22 @@ def fastest(found: Sequence[Raced]) -> Raced:
     Raises:
         StageError: none does.
     """
-    right = [one for one in found if one.problem is None]
+    right = [result for result in found if result.problem is None]
     if not right:
-        reasons = "; ".join(f"{one.candidate.precision}: {one.problem}" for one in found)
+        reasons = "; ".join(f"{result.candidate.precision}: {result.problem}" for result in found)
         raise StageError(f"no engine computes what its ONNX file does: {reasons}")
-    return min(right, key=lambda one: one.compute_ms)
+    return min(right, key=lambda result: result.compute_ms)
 
 
 def describe(found: Sequence[Raced], chosen: Raced) -> str:
     """The race in a sentence, and where INT8 lost if it did."""
     times = ", ".join(
-        f"{one.candidate.precision} {one.compute_ms:.3f} ms (+ {one.transfer_ms:.3f} ms copying)"
-        f"{f', refused: {one.problem}' if one.problem else ''}"
-        for one in sorted(found, key=lambda one: one.compute_ms)
+        f"{result.candidate.precision} {result.compute_ms:.3f} ms (+ {result.transfer_ms:.3f} ms copying)"
+        f"{f', refused: {result.problem}' if result.problem else ''}"
+        for result in sorted(found, key=lambda result: result.compute_ms)
     )
     text = f"{chosen.candidate.precision} is recommended: {times}"
-    losers = [one for one in found if one.candidate.precision is Precision.INT8 and one is not chosen]
+    losers = [result for result in found if result.candidate.precision is Precision.INT8 and result is not chosen]
     for loser in losers:
         layers = ", ".join(f"{name} {ms:.3f} ms" for name, ms in loser.slowest)
         text += f"; INT8 is slower here, most of it in {layers}"

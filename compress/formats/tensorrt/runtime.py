@@ -157,7 +157,7 @@ class TensorRTRunner:
 
     def _tensors(self) -> tuple[Tensor, Tensor]:
         tensors = self._engine.tensors()
-        inputs, outputs = ([one for one in tensors if one.is_input is way] for way in (True, False))
+        inputs, outputs = ([tensor for tensor in tensors if tensor.is_input is side] for side in (True, False))
         if len(inputs) != 1 or len(outputs) != 1:
             raise StageError(f"{self._title} has {len(inputs)} inputs and {len(outputs)} outputs, want one of each")
         return inputs[0], outputs[0]
@@ -182,12 +182,12 @@ def load(artifact: Artifact, *, threads: int) -> TensorRTRunner:
 
 
 def load_engine(path: Path) -> TensorRTRunner:
-    """As `load`, from a path."""
+    """Load as `load`, from a path."""
     return TensorRTRunner(path.read_bytes(), path.name)
 
 
 def unavailable() -> str | None:
-    """Why engines can neither be built nor run here; None if they can."""
+    """Return why engines can neither be built nor run here; None if they can."""
     try:
         _tensorrt()
     except MissingExtra:

@@ -35,7 +35,7 @@ def expand_activations(graph: fx.GraphModule, *, hardswish: bool) -> None:
 
 
 def is_quantized(node: fx.Node) -> bool:
-    """Whether an operator stands between a dequantize and quantizes."""
+    """Tell whether an operator stands between a dequantize and quantizes."""
     source = node.args[0] if node.args else None
     return (
         isinstance(source, fx.Node)

@@ -1,4 +1,4 @@
-"""What is known to convert, and what helps where something does not: the data of `advice.yaml`."""
+"""Advice on what is known to convert, and what helps where something does not: the data of `advice.yaml`."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Advice(BaseModel):
     kinds: dict[str, str]
 
     def converts(self, operator: str) -> bool:
-        """Whether an operator is known to become an integer one."""
+        """Tell whether an operator is known to become an integer one."""
         return any(operator in row for row in self.known)
 
     def for_operator(self, operator: str) -> str:
-        """What helps, in a few words."""
+        """Return what helps, in a few words."""
         families = (text for word, text in self.families.items() if word in operator)
         return self.instead.get(operator) or next(families)
 

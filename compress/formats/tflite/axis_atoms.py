@@ -77,20 +77,20 @@ class _Atoms:
         self.axes = axes
         return not left
 
-    def _taken(self, left: list[int], size: int) -> list[int] | None:
-        """The first factors of `left` that make up an axis of `size`; the last of them may be taken apart."""
-        taken: list[int] = []
+    def _taken(self, remaining: list[int], size: int) -> list[int] | None:
+        """The first factors of `remaining` that make up an axis of `size`; the last of them may be taken apart."""
+        factors: list[int] = []
         while size > 1:
-            if not left:
+            if not remaining:
                 return None
-            atom = left.pop(0)
+            atom = remaining.pop(0)
             if self.sizes[atom] > size and self.sizes[atom] % size == 0:
-                left.insert(0, self._split(atom, size))
+                remaining.insert(0, self._split(atom, size))
             if size % self.sizes[atom]:
                 return None
-            taken.append(atom)
+            factors.append(atom)
             size //= self.sizes[atom]
-        return taken
+        return factors
 
     def _split(self, atom: int, size: int) -> int:
         """Make `atom` one of `size`, followed by a new one, which is returned."""
@@ -164,14 +164,14 @@ def _merged(atoms: _Atoms, shape: tuple[int, ...], final: tuple[int, ...]) -> li
 
 def _grouped(atoms: Sequence[int], sizes: dict[int, int], shape: tuple[int, ...]) -> dict[int, list[int]]:
     """The factors of every axis of `shape` above one, `atoms` being all of them in order."""
-    left = [*atoms]
+    remaining = [*atoms]
     axes: dict[int, list[int]] = {}
     for axis, size in enumerate(shape):
-        taken: list[int] = []
-        while math.prod(sizes[atom] for atom in taken) < size:
-            taken.append(left.pop(0))
-        if taken:
-            axes[axis] = taken
+        factors: list[int] = []
+        while math.prod(sizes[atom] for atom in factors) < size:
+            factors.append(remaining.pop(0))
+        if factors:
+            axes[axis] = factors
     return axes
 
 

@@ -18,7 +18,7 @@ _CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a target asks of a file.
+    """Requirements of a target on a file.
 
     Attributes:
         full_integer: no float tensor inside.
@@ -55,42 +55,44 @@ class Violation:
 
 def check_network(network: Network, wanted: Requirements) -> list[Violation]:
     """Everything that keeps `network` from meeting `wanted`, in execution order; empty if nothing does."""
-    found = [*_shapes(network, wanted)]
+    violations = [*_shapes(network, wanted)]
     if wanted.full_integer:
-        found += _floats(network, wanted)
-    found += _versions(network, wanted)
-    found += _understated(network)
-    found += _too_new(network, wanted)
-    return found
+        violations += _floats(network, wanted)
+    violations += _versions(network, wanted)
+    violations += _understated(network)
+    violations += _too_new(network, wanted)
+    return violations
 
 
-def _shapes(network: Network, wanted: Requirements) -> list[Violation]:
-    found = [
+def _shapes(network: Network, requirements: Requirements) -> list[Violation]:
+    violations = [
         Violation(f"tensor {tensor.index}", f"{tensor.label} has an open size", "export with fixed sizes and batch 1")
         for tensor in network.tensors
         if min(tensor.shape, default=1) < 0
     ]
-    if wanted.batch_one:
-        found += [
+    if requirements.batch_one:
+        violations += [
             Violation(f"input {tensor.index}", f"{tensor.label} has batch {tensor.shape[0]}", "export with batch 1")
             for tensor in network.inputs
             if tensor.shape and tensor.shape[0] > 1
         ]
     if network.subgraphs > 1:
-        found.append(Violation("file", f"{network.subgraphs} subgraphs", "control flow cannot be mapped; unroll it"))
-    return found
+        violations.append(
+            Violation("file", f"{network.subgraphs} subgraphs", "control flow cannot be mapped; unroll it")
+        )
+    return violations
 
 
-def _floats(network: Network, wanted: Requirements) -> list[Violation]:
+def _floats(network: Network, requirements: Requirements) -> list[Violation]:
     """One violation for each operator that computes in float."""
-    outside = {tensor.index for tensor in (*network.inputs, *network.outputs)} if wanted.float_io else set()
-    found = []
+    outside = {tensor.index for tensor in (*network.inputs, *network.outputs)} if requirements.float_io else set()
+    violations = []
     for operator in network.operators:
         floats = [tensor for tensor in (*operator.inputs, *operator.outputs) if tensor.is_float]
         inside = [tensor for tensor in floats if tensor.index not in outside]
         if inside or (floats and operator.kind not in _CONVERSIONS):
-            found.append(Violation(operator.label, floats[-1].label, _why_float(operator, network)))
-    return found
+            violations.append(Violation(operator.label, floats[-1].label, _why_float(operator, network)))
+    return violations
 
 
 def _why_float(operator: Operator, network: Network) -> str:
@@ -104,8 +106,8 @@ def _why_float(operator: Operator, network: Network) -> str:
     return "its output has no scale: the placement left it in float" if unscaled else "LiteRT has no integer kernel"
 
 
-def _versions(network: Network, wanted: Requirements) -> list[Violation]:
-    limits = wanted.versions or {}
+def _versions(network: Network, requirements: Requirements) -> list[Violation]:
+    limits = requirements.versions or {}
     return [
         Violation(
             operator.label,
@@ -127,13 +129,15 @@ def _understated(network: Network) -> list[Violation]:
     ]
 
 
-def _too_new(network: Network, wanted: Requirements) -> list[Violation]:
-    if wanted.runtime is None:
+def _too_new(network: Network, requirements: Requirements) -> list[Violation]:
+    if requirements.runtime is None:
         return []
     return [
-        Violation(operator.label, f"needs a runtime from {runtime_of(operator)} on", f"the target has {wanted.runtime}")
+        Violation(
+            operator.label, f"needs a runtime from {runtime_of(operator)} on", f"the target has {requirements.runtime}"
+        )
         for operator in network.operators
-        if is_older(wanted.runtime, runtime_of(operator))
+        if is_older(requirements.runtime, runtime_of(operator))
     ]
 
 

@@ -15,9 +15,9 @@ def drop_unused(model: ModelEntry) -> None:
     for graph in model.subgraphs:
         readers += graph.tensors
     kept = sorted({0, *(int(reader.buffer) for reader in readers)})  # buffer 0 is the empty one
-    places = {old: new for new, old in enumerate(kept)}
+    indices = {old: new for new, old in enumerate(kept)}
     for reader in readers:
-        reader.buffer = places[int(reader.buffer)]
+        reader.buffer = indices[int(reader.buffer)]
     model.buffers = [model.buffers[old] for old in kept]
 
 
@@ -26,17 +26,17 @@ def _drop_tensors(model: ModelEntry, graph: GraphEntry) -> None:
     for operator in graph.operators:
         used.update((*operator.inputs, *operator.outputs))
         used.update(() if operator.intermediates is None else operator.intermediates)
-    places = {old: new for new, old in enumerate(sorted(int(index) for index in used if index >= 0))}
-    places[-1] = -1  # an optional input that is left out
-    graph.inputs = [places[int(index)] for index in graph.inputs]
-    graph.outputs = [places[int(index)] for index in graph.outputs]
+    indices = {old: new for new, old in enumerate(sorted(int(index) for index in used if index >= 0))}
+    indices[-1] = -1  # an optional input that is left out
+    graph.inputs = [indices[int(index)] for index in graph.inputs]
+    graph.outputs = [indices[int(index)] for index in graph.outputs]
     for operator in graph.operators:
-        operator.inputs = [places[int(index)] for index in operator.inputs]
-        operator.outputs = [places[int(index)] for index in operator.outputs]
+        operator.inputs = [indices[int(index)] for index in operator.inputs]
+        operator.outputs = [indices[int(index)] for index in operator.outputs]
         if operator.intermediates is not None:
-            operator.intermediates = [places[int(index)] for index in operator.intermediates]
+            operator.intermediates = [indices[int(index)] for index in operator.intermediates]
     if graph is model.subgraphs[0]:
         for signature in model.signatureDefs or []:
             for entry in (*(signature.inputs or []), *(signature.outputs or [])):
-                entry.tensorIndex = places[int(entry.tensorIndex)]
-    graph.tensors = [tensor for index, tensor in enumerate(graph.tensors) if index in places]
+                entry.tensorIndex = indices[int(entry.tensorIndex)]
+    graph.tensors = [tensor for index, tensor in enumerate(graph.tensors) if index in indices]

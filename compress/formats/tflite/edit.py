@@ -1,4 +1,4 @@
-"""What every edit of a file's graph needs: who reads and makes a tensor, stored integers, new tensors and operators."""
+"""Helpers of every edit of a file's graph: who reads and makes a tensor, stored integers, new tensors and operators."""
 
 from __future__ import annotations
 

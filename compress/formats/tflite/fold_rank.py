@@ -58,7 +58,7 @@ Axis = tuple[fx.Node, int]
 
 @dataclass
 class _Axes:
-    """Which axes of which nodes are the same, and which must stay alone (union-find)."""
+    """Sets of axes of nodes that are the same, and the axes that must stay alone (union-find)."""
 
     parent: dict[Axis, Axis] = field(default_factory=dict)
     alone: set[Axis] = field(default_factory=set)
@@ -68,12 +68,12 @@ class _Axes:
             axis = above
         return axis
 
-    def join(self, one: Axis, other: Axis) -> None:
-        one, other = self.root(one), self.root(other)
-        if one != other:
-            self.parent[one] = other
-            if one in self.alone:
-                self.alone.add(other)
+    def join(self, first: Axis, second: Axis) -> None:
+        first, second = self.root(first), self.root(second)
+        if first != second:
+            self.parent[first] = second
+            if first in self.alone:
+                self.alone.add(second)
 
     def keep(self, axis: Axis) -> None:
         self.alone.add(self.root(axis))
@@ -115,12 +115,12 @@ def _whole(node: fx.Node) -> fx.Node:
 
 
 def _tensors(node: fx.Node) -> list[fx.Node]:
-    """What it reads, of high rank."""
+    """List the tensors of high rank that a node reads."""
     return [source for source in _whole(node).all_input_nodes if _rank(source) > _LARGEST_RANK]
 
 
 def _relate(node: fx.Node, axes: _Axes) -> None:
-    """What `node`, whose result has a high rank, says about its axes and those of what it reads."""
+    """Note what `node`, whose result has a high rank, says about its axes and those of what it reads."""
     target, sources = _whole(node).target, _tensors(node)
     if node.op == "get_attr" or target is aten.reshape.default:
         return
@@ -149,7 +149,7 @@ def _relate(node: fx.Node, axes: _Axes) -> None:
 
 
 def _leave(node: fx.Node, axes: _Axes) -> None:
-    """What an operator whose result has a low rank says about what it reads."""
+    """Note what an operator whose result has a low rank says about what it reads."""
     if node.target is aten.reshape.default or any(user.target is operator.getitem for user in node.users):
         return
     for source in _tensors(node):
@@ -163,8 +163,8 @@ def _order(node: fx.Node) -> list[int]:
     if node.target is aten.permute.default:
         return [int(axis) % rank for axis in _integers(node.args[1])]
     order = list(range(rank))
-    one, other = (int(str(axis)) % rank for axis in node.args[1:3])
-    order[one], order[other] = other, one
+    first, second = (int(str(axis)) % rank for axis in node.args[1:3])
+    order[first], order[second] = second, first
     return order
 
 
@@ -214,14 +214,14 @@ def _fits(node: fx.Node, groups: list[list[int]]) -> bool:
 
 def _pairs(part: list[fx.Node], groups: Groups, axes: _Axes) -> Iterator[tuple[Axis, Axis]]:
     """Neighbours that may become one: next to each other wherever one of them is; those above one first."""
-    found: list[tuple[bool, tuple[Axis, Axis]]] = []
+    pairs: list[tuple[bool, tuple[Axis, Axis]]] = []
     for node in part:
         for left, right in zip(groups[node], groups[node][1:], strict=False):
             pair = (axes.root((node, left[-1])), axes.root((node, right[0])))
             sizes = [math.prod(_shape(node)[axis] for axis in group) for group in (left, right)]
-            if pair not in [other for _, other in found] and _may_merge(part, groups, axes, pair):
-                found.append((min(sizes) == 1, pair))
-    yield from (pair for _, pair in sorted(found, key=lambda entry: entry[0]))
+            if pair not in [other for _, other in pairs] and _may_merge(part, groups, axes, pair):
+                pairs.append((min(sizes) == 1, pair))
+    yield from (pair for _, pair in sorted(pairs, key=lambda entry: entry[0]))
 
 
 def _may_merge(part: list[fx.Node], groups: Groups, axes: _Axes, pair: tuple[Axis, Axis]) -> bool:
@@ -240,7 +240,7 @@ def _may_merge(part: list[fx.Node], groups: Groups, axes: _Axes, pair: tuple[Axi
 
 
 def _is_whole(node: fx.Node, merged: list[int], axes: _Axes) -> bool:
-    """Whether the axes are broadcast together, or not at all."""
+    """Tell whether the axes are broadcast together, or not at all."""
     ones = [_shape(node)[axis] == 1 < _full(axes, (node, axis)) for axis in merged]
     return all(ones) or not any(ones)
 

@@ -78,7 +78,7 @@ def _pad_with_zero_point(model: ModelEntry, graph: GraphEntry, operator: Operato
 
 
 def _pads_maximum(model: ModelEntry, graph: GraphEntry, pad: OperatorEntry) -> bool:
-    """Whether a negative number pads a maximum over numbers that are never negative: zero pads that as well.
+    """Tell whether a negative number pads a maximum over numbers never negative: zero pads that as well.
 
     Not where something else sees the padding: the network's caller, or a window that lies in the padding alone.
     """
@@ -93,7 +93,7 @@ def _pads_maximum(model: ModelEntry, graph: GraphEntry, pad: OperatorEntry) -> b
 
 
 def _sees_data(model: ModelEntry, graph: GraphEntry, pad: OperatorEntry, pool: OperatorEntry) -> bool:
-    """Whether each window of a pooling, which does not pad itself, holds a number that is no padding."""
+    """Tell whether each window of a pooling, which does not pad itself, holds a number that is no padding."""
     raw = constant_of(model, graph.tensors[pad.inputs[1]])
     if raw is None:
         return False
@@ -118,18 +118,18 @@ def _keep_no_dimensions(model: ModelEntry, graph: GraphEntry, operator: Operator
 
 def _split_codes(model: ModelEntry) -> None:
     """Give every operator the code of its kind at the version it needs (`versions`); unused codes go."""
-    needed = [needed_version(operator) for operator in network_of(model).operators]
-    wanted: dict[tuple[str, int], int] = {}
+    versions = [needed_version(operator) for operator in network_of(model).operators]
+    positions: dict[tuple[str, int], int] = {}
     codes: list[CodeEntry] = []
     for graph in model.subgraphs:
         for index, operator in enumerate(graph.operators):
             old = model.operatorCodes[operator.opcodeIndex]
-            version = needed[index] if graph is model.subgraphs[0] else None
+            version = versions[index] if graph is model.subgraphs[0] else None
             key = (kind_name(old), old.version if version is None else version)
-            if key not in wanted:
-                wanted[key] = len(codes)
+            if key not in positions:
+                positions[key] = len(codes)
                 codes.append(_copy_of(model, operator.opcodeIndex, key[1]))
-            operator.opcodeIndex = wanted[key]
+            operator.opcodeIndex = positions[key]
     model.operatorCodes = codes
 
 

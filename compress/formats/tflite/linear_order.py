@@ -36,7 +36,7 @@ _STORED = frozenset({"int8", "uint8", "float32", "float16"})
 
 @dataclass(frozen=True)
 class _Path:
-    """What lies between the tensor `source` and a matrix product.
+    """Operators between the tensor `source` and a matrix product.
 
     Attributes:
         pointwise: operators that do not care about order, in execution order.
@@ -74,14 +74,14 @@ def _order(model: ModelEntry, graph: GraphEntry, linear: OperatorEntry) -> bool:
     values = np.frombuffer(raw.tobytes(), type_name(weight.type)).reshape(-1, columns)
     moved = np.empty_like(values)
     moved[:, order] = values
-    shape, place = shape_of(graph.tensors[linear.inputs[0]]), graph.operators.index(linear)
+    shape, position = shape_of(graph.tensors[linear.inputs[0]]), graph.operators.index(linear)
     current = copied_tensor(graph, path.source, shape, "flat")
-    made = write_steps(model, graph, path.source, [Reshape(shape)], current)
+    operators = write_steps(model, graph, path.source, [Reshape(shape)], current)
     for operator in path.pointwise:
-        made.append(_copied(model, graph, operator, current, shape))
-        current = int(made[-1].outputs[0])
+        operators.append(_copied(model, graph, operator, current, shape))
+        current = int(operators[-1].outputs[0])
     linear.inputs = [current, _stored(model, graph, linear.inputs[1], moved), *linear.inputs[2:]]
-    graph.operators[place:place] = made
+    graph.operators[position:position] = operators
     return True
 
 
@@ -101,10 +101,10 @@ def _column_order(
     shape: tuple[int, ...], steps: list[Step], columns: int
 ) -> np.ndarray[tuple[int], np.dtype[np.int64]] | None:
     """`order[j]`: where column `j` lies within its row before the steps; None where numbers change their row."""
-    places = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
+    positions = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
     for step in steps:
-        places = places.reshape(step.shape) if isinstance(step, Reshape) else places.transpose(step.order)
-    rows = places.reshape(-1, columns)
+        positions = positions.reshape(step.shape) if isinstance(step, Reshape) else positions.transpose(step.order)
+    rows = positions.reshape(-1, columns)
     starts = np.arange(len(rows))[:, None] * columns
     order: np.ndarray[tuple[int], np.dtype[np.int64]] = rows[0]
     return order if np.array_equal(rows, starts + order) else None

@@ -1,4 +1,4 @@
-"""Whether the interpreter takes a file at all: the converter also writes operators that LiteRT has no kernel for."""
+"""Check that the interpreter takes a file at all: the converter also writes operators that LiteRT has no kernel for."""
 
 from __future__ import annotations
 

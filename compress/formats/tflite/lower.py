@@ -105,7 +105,7 @@ def _store_float(graph: fx.GraphModule, node: fx.Node) -> None:
     integers = constant(graph, source)
     assert isinstance(source, fx.Node)
     assert integers is not None
-    values = tuple(number if (found := constant(graph, number)) is None else found for number in numbers)
+    values = tuple(number if (value := constant(graph, number)) is None else value for number in numbers)
     assert isinstance(node.target, OpOverload)
     name = f"{source.target}_float"
     bind(graph, name, node.target(integers, *values), trainable=False)
@@ -124,5 +124,5 @@ def recurrent_layers(captured: fx.GraphModule) -> list[str]:
     """`rnn (LSTM)`, ...: recurrent layers of a captured graph, which the converter unrolls in float."""
     kinds: dict[object, str] = {torch.ops.aten.lstm: "LSTM", torch.ops.aten.gru: "GRU"}
     kinds |= dict.fromkeys((torch.ops.aten.rnn_tanh, torch.ops.aten.rnn_relu), "RNN")
-    found = [(node, kinds.get(getattr(node.target, "overloadpacket", None))) for node in call_nodes(captured)]
-    return [f"{layer_name(node)} ({kind})" for node, kind in found if kind]
+    layers = [(node, kinds.get(getattr(node.target, "overloadpacket", None))) for node in call_nodes(captured)]
+    return [f"{layer_name(node)} ({kind})" for node, kind in layers if kind]

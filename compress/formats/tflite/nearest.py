@@ -56,8 +56,8 @@ def _factors(node: fx.Node) -> list[float]:
     assert isinstance(source, fx.Node)
     sizes = zip(shape_before_export(node)[2:], shape_before_export(source)[2:], strict=True)
     quotients = [after / before for after, before in sizes]
-    given = node.args[2:] if node.target is aten.upsample_nearest2d.default else [*_list(node.args[2:3])]
-    return [float(str(value)) if value is not None else quotients[i] for i, value in enumerate(given)] or quotients
+    factors = node.args[2:] if node.target is aten.upsample_nearest2d.default else [*_list(node.args[2:3])]
+    return [float(str(value)) if value is not None else quotients[i] for i, value in enumerate(factors)] or quotients
 
 
 def _list(values: tuple[object, ...]) -> list[object]:

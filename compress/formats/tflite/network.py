@@ -1,4 +1,4 @@
-"""What a `.tflite` file holds, as plain data: checker, preflight and measurements read this and no schema."""
+"""Contents of a `.tflite` file as plain data: checker, preflight and measurements read this and no schema."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Tensor:
 
     @property
     def port(self) -> Port:
-        """How a caller feeds or reads it."""
+        """Port by which a caller feeds or reads it."""
         grid = self.quantization
         scale, zero_point = (grid.scale[0], grid.zero_point[0]) if grid else (None, None)
         return Port(self.name, self.dtype, self.shape, scale, zero_point)

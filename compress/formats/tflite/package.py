@@ -1,4 +1,4 @@
-"""Which package runs `.tflite` files here, or what to install so that one does."""
+"""Choice of the package that runs `.tflite` files here, or what to install so that one does."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def find_interpreter() -> tuple[InterpreterModule, str]:
     for module, package in _PACKAGES:
         try:
             with quiet_native():
-                found = importlib.import_module(module)
+                interpreter = importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name is None or not module.startswith(error.name.split(".")[0]):
                 broken = f"{package} cannot be imported: {error}"
@@ -68,12 +68,12 @@ def find_interpreter() -> tuple[InterpreterModule, str]:
         except (ImportError, AttributeError) as error:  # built for another numpy
             broken = f"{package} cannot be imported: {error}"
             continue
-        return cast("InterpreterModule", found), f"{package} {metadata.version(package)}"
+        return cast("InterpreterModule", interpreter), f"{package} {metadata.version(package)}"
     raise ConfigError(broken or "no package that runs .tflite files is installed", fix=how_to_install())
 
 
 def how_to_install(python: tuple[int, int] | None = None) -> str:
-    """What to type on this Python, or on the given version, to get a runtime."""
+    """Tell what to type on this Python, or on the given version, to get a runtime."""
     version = python or sys.version_info[:2]
     first, last = _TFLITE_RUNTIME_PYTHONS
     if version >= _OLDEST_LITERT_PYTHON:

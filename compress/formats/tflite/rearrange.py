@@ -69,14 +69,14 @@ def write_steps(
     model: ModelEntry, graph: GraphEntry, source: int, steps: list[Step], result: int
 ) -> list[OperatorEntry]:
     """New operators (not in the graph yet) that take `source` to the tensor `result`; at least one step."""
-    made: list[OperatorEntry] = []
+    operators: list[OperatorEntry] = []
     for number, step in enumerate(steps):
         before = shape_of(graph.tensors[source])
         shape = step.shape if isinstance(step, Reshape) else tuple(before[axis] for axis in step.order)
         output = result if number == len(steps) - 1 else copied_tensor(graph, result, shape, "part")
-        made.append(_written(model, graph, step, source, output))
+        operators.append(_written(model, graph, step, source, output))
         source = output
-    return made
+    return operators
 
 
 def _written(model: ModelEntry, graph: GraphEntry, step: Step, source: int, output: int) -> OperatorEntry:
@@ -90,7 +90,7 @@ def _written(model: ModelEntry, graph: GraphEntry, step: Step, source: int, outp
 
 
 def step_of(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry) -> Step | None:
-    """What `operator` does if it only rearranges; None if it computes, or by numbers that are computed."""
+    """Return what `operator` does if it only rearranges; None if it computes, or by numbers that are computed."""
     kind = kind_of(model, operator)
     if kind in _RESHAPES:
         return Reshape(shape_of(graph.tensors[operator.outputs[0]]))
@@ -99,7 +99,7 @@ def step_of(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry) -> St
 
 
 def _is_last(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry) -> bool:
-    """Whether anything but another rearrangement wants its result."""
+    """Tell whether anything but another rearrangement wants its result."""
     result = int(operator.outputs[0])
     readers = readers_of(graph).get(result, [])
     return result in graph.outputs or any(step_of(model, graph, reader) is None for reader in readers)
@@ -111,9 +111,9 @@ def _shorten(model: ModelEntry, graph: GraphEntry, last: OperatorEntry) -> int:
     steps = shortest(shape_of(graph.tensors[chain.source]), chain.steps)
     if steps is None or _cost(steps) >= _cost_of_own(graph, chain):
         return 0
-    place = graph.operators.index(last)
+    position = graph.operators.index(last)
     if steps:
-        graph.operators[place : place + 1] = write_steps(model, graph, chain.source, steps, result)
+        graph.operators[position : position + 1] = write_steps(model, graph, chain.source, steps, result)
     elif not _merge(graph, chain.source, result, last):
         return 0
     return 1
@@ -139,7 +139,7 @@ def _cost(steps: list[Step]) -> tuple[bool, int, int]:
 
 
 def _cost_of_own(graph: GraphEntry, chain: Chain) -> tuple[bool, int, int]:
-    """Of the operators that go when the chain is replaced: those that nothing else reads."""
+    """Return the cost of the operators that go when the chain is replaced: those that nothing else reads."""
     readers, own = readers_of(graph), 0
     for operator in reversed(chain.operators):
         result = int(operator.outputs[0])

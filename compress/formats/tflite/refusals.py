@@ -1,4 +1,4 @@
-"""Why a network has no file, in the user's words: the layer, its module, the operator, and what to put in its place.
+"""Reasons why a network has no file, in the user's words: the layer, its module, the operator, and the replacement.
 
 The converter and the interpreter speak of their own inner forms (MLIR, node numbers, temporary paths). None of that
 helps whoever wrote the network, so none of it is passed on: from their messages the operator is read, and from the
@@ -45,7 +45,7 @@ def not_loadable(error: BaseException, graph: fx.GraphModule) -> StageError:
 
 
 def without_integers(graph: fx.GraphModule, title: str) -> StageError | None:
-    """Why the file is not in integers throughout: the layers whose operators have no integer kernel. None: no such."""
+    """Return why the file is not all in integers: the layers whose operators have no integer kernel. None: no such."""
     nodes = _unknown(graph)
     if not nodes:
         return None

@@ -28,7 +28,7 @@ def repeats_as_concatenations(graph: fx.GraphModule) -> int:
 
 
 def _sizes(node: fx.Node) -> list[int] | None:
-    """How often along each axis of the input; None where there would be more axes, and for other operators."""
+    """Return how often along each axis of the input; None where there would be more axes, and for other operators."""
     if node.target not in (aten.repeat.default, aten.tile.default):
         return None
     source, sizes = node.args[0], node.args[1]

@@ -107,14 +107,14 @@ def inner_values(path: Path, image: NDArray[np.float32]) -> dict[str, NDArray[np
     entry = _Port(interpreter.get_input_details()[0])
     interpreter.set_tensor(entry.index, entry.stored(image.transpose(0, 2, 3, 1)))
     interpreter.invoke()
-    found = {}
+    values = {}
     for details in interpreter.get_tensor_details():
         port = _Port(details)
         try:
-            found[str(details["name"])] = port.real(interpreter.get_tensor(port.index))
+            values[str(details["name"])] = port.real(interpreter.get_tensor(port.index))
         except ValueError:  # a tensor that a kernel keeps to itself
             continue
-    return found
+    return values
 
 
 def _resolver(module: InterpreterModule, xnnpack: bool) -> dict[str, object]:

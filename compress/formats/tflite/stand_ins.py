@@ -137,9 +137,9 @@ def _slope(node: fx.Node) -> float:
 
 
 def _free_slopes(graph: fx.GraphModule) -> Iterator[float]:
-    taken = {np.float32(_slope(node)) for node in call_nodes(graph) if node.target is aten.leaky_relu.default}
+    used = {np.float32(_slope(node)) for node in call_nodes(graph) if node.target is aten.leaky_relu.default}
     slopes = (_FIRST_SLOPE + number * _SLOPE_STEP for number in itertools.count())
-    return (slope for slope in slopes if np.float32(slope) not in taken)
+    return (slope for slope in slopes if np.float32(slope) not in used)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _pair(graph: fx.GraphModule, source: fx.Node, scale: float, zero_point: int)
 
 
 def _replace(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry, kind: str) -> bool:
-    """Whether the operator is what `place_stand_ins` made of it."""
+    """Replace the operator if it is what `place_stand_ins` made of it; tell whether it was."""
     if kind == _PRELU:
         product = makers_of(graph).get(int(operator.inputs[0]))
         if product is None or kind_of(model, product) != "MUL":

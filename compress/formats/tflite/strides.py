@@ -42,9 +42,9 @@ def _skips_pixels(node: fx.Node) -> bool:
 
 def _range(node: fx.Node) -> tuple[int, int, int, int]:
     """`(axis, start, end, step)` of a slice, with its defaults; a step of 0 where one of them is not a number."""
-    given: list[object] = list(node.args[1:])
+    arguments: list[object] = list(node.args[1:])
     defaults: list[object] = [0, None, None, 1]
-    axis, start, end, step = [*given, *defaults[len(given) :]]
+    axis, start, end, step = [*arguments, *defaults[len(arguments) :]]
     start, end = 0 if start is None else start, _END if end is None else end
     if isinstance(axis, int) and isinstance(start, int) and isinstance(end, int) and isinstance(step, int):
         return axis, start, end, step
@@ -90,7 +90,7 @@ def _merged(graph: fx.GraphModule, pool: fx.Node) -> bool:
     assert isinstance(source, fx.Node)
     if any(node.args[1:] != source.args[1:] for node in between):  # another scale would round
         return False
-    strides = [one * other for one, other in zip(_stride(first), _stride(pool), strict=True)]
+    strides = [stride * factor for stride, factor in zip(_stride(first), _stride(pool), strict=True)]
     pool.args = (source, [1, 1], strides)
     for node in chain:
         graph.graph.erase_node(node)

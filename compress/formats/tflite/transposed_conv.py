@@ -33,7 +33,7 @@ COMPOSITE = "edge_compress.transposed_conv."
 
 @dataclass(frozen=True)
 class TransposedConv:
-    """What the file needs to know of a layer.
+    """Facts that the file needs to know of a layer.
 
     Attributes:
         weight: `[O, H, W, I]`, int8 or float32.
@@ -169,7 +169,7 @@ def _stored(graph: fx.GraphModule, node: object) -> tuple[torch.Tensor, torch.Te
 
 
 def _spread(weight: NDArray[np.generic], dilation: tuple[int, int], tail: Sequence[int]) -> NDArray[np.generic]:
-    """With zeros between the rows and columns, and behind them."""
+    """Spread a kernel: zeros between the rows and columns, and behind them."""
     if dilation == (1, 1) and not any(tail):
         return weight
     outputs, *kernel, inputs = weight.shape

@@ -99,12 +99,12 @@ def runtime_of(operator: Operator) -> str:
 
 
 def is_older(runtime: str, other: str) -> bool:
-    """Whether version `runtime` comes before `other`."""
+    """Tell whether version `runtime` comes before `other`."""
     return _numbers(runtime) < _numbers(other)
 
 
 def _beyond(operator: Operator) -> int:
-    """What an operator's options ask for."""
+    """Return the version that an operator's options ask for."""
     options = operator.options
     match operator.kind:
         case "CONV_2D" if len(operator.inputs) > 1 and operator.inputs[0].shape[-1] != operator.inputs[1].shape[-1]:
@@ -132,7 +132,7 @@ def _data(operator: Operator) -> tuple[Tensor, ...]:
 
 
 def _gain(operator: Operator) -> float:
-    """What a product of integers is multiplied by: input scales over output scale."""
+    """Return what a product of integers is multiplied by: input scales over output scale."""
     scales = [tensor.quantization.scale[0] for tensor in (*operator.inputs, *operator.outputs) if tensor.quantization]
     return scales[0] * scales[1] / scales[2] if len(scales) == 3 else 0.0
 

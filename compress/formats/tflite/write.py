@@ -1,4 +1,4 @@
-"""From a module to the finished file: convert, legalise, give it its interface and its metadata."""
+"""Writing of a module as the finished file: convert, legalise, give it its interface and its metadata."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OUTPUT_NAME = "logits"
 
 @dataclass(frozen=True)
 class Form:
-    """How a file is to be written.
+    """Form in which a file is to be written.
 
     Attributes:
         io: element type of input and output, where the network itself is in integers.

@@ -45,7 +45,7 @@ def write_transposed_convs(model: ModelEntry, layers: Mapping[str, TransposedCon
 
 @dataclass(frozen=True)
 class _Ends:
-    """Where TRANSPOSE_CONV reads and writes, and the rearrangements before and after it."""
+    """Ends that TRANSPOSE_CONV reads and writes, and the rearrangements before and after it."""
 
     source: int
     result: int
@@ -54,7 +54,7 @@ class _Ends:
 
 
 def _write(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry, layer: TransposedConv) -> None:
-    place = graph.operators.index(operator)
+    position = graph.operators.index(operator)
     integers = _integer_ends(model, graph, operator) if layer.scale is not None else None
     ends = integers or _Ends(int(operator.inputs[0]), int(operator.outputs[0]), [], [])
     weight = layer.weight if integers else _floats(layer.weight, layer.scale)
@@ -65,12 +65,12 @@ def _write(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry, layer:
     whole = size if layer.same else (1, *layer.whole(_height_and_width(graph, ends.source)), size[3])
     output = ends.result if whole == size else copied_tensor(graph, ends.result, whole, "whole")
     inputs[0] = integer_constant(model, graph, whole)
-    made = [_transpose_conv(model, layer, inputs, output)]
+    operators = [_transpose_conv(model, layer, inputs, output)]
     if output != ends.result:
         begin, count = (integer_constant(model, graph, numbers) for numbers in ((0, *layer.offset, 0), size))
         options = schema().SliceOptionsT()
-        made.append(new_operator(model, "SLICE", (output, begin, count), ends.result, version=2, options=options))
-    graph.operators[place : place + 1] = [*ends.before, *made, *ends.after]
+        operators.append(new_operator(model, "SLICE", (output, begin, count), ends.result, version=2, options=options))
+    graph.operators[position : position + 1] = [*ends.before, *operators, *ends.after]
 
 
 def _integer_ends(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry) -> _Ends | None:
@@ -81,17 +81,17 @@ def _integer_ends(model: ModelEntry, graph: GraphEntry, operator: OperatorEntry)
     if maker is None or kind_of(model, maker) != "DEQUANTIZE" or last is None:
         return None
     source, result = int(maker.inputs[0]), int(last.outputs[0])
-    made: list[list[OperatorEntry]] = [[], []]
+    arrangements: list[list[OperatorEntry]] = [[], []]
     if before.steps:
         arranged = copied_tensor(graph, source, shape_of(graph.tensors[operator.inputs[0]]), "arranged")
-        made[0] = write_steps(model, graph, source, before.steps, arranged)
+        arrangements[0] = write_steps(model, graph, source, before.steps, arranged)
         source = arranged
     graph.operators = [other for other in graph.operators if other is not last]
     if after:
         computed = copied_tensor(graph, result, shape_of(graph.tensors[operator.outputs[0]]), "computed")
-        made[1] = write_steps(model, graph, computed, after, result)
+        arrangements[1] = write_steps(model, graph, computed, after, result)
         result = computed
-    return _Ends(source, result, *made)
+    return _Ends(source, result, *arrangements)
 
 
 def _chain_from(model: ModelEntry, graph: GraphEntry, tensor: int) -> tuple[list[Step], OperatorEntry | None]:

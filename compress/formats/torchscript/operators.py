@@ -125,6 +125,6 @@ _IN_PLACE = re.compile(r"(\w*[^\W_])_")
 
 
 def computes(name: str) -> bool:
-    """Whether ATen's operator `name` (no namespace, no overload) only computes its results from its operands."""
+    """Tell whether ATen's operator `name` (no namespace, no overload) only computes its results from its operands."""
     in_place = _IN_PLACE.fullmatch(name)
     return name in _NAMES or (in_place is not None and in_place[1] in _NAMES)

@@ -1,4 +1,4 @@
-"""Whether the bytes in a file are the tensors that the file says they are."""
+"""Check that the bytes in a file are the tensors that the file says they are."""
 
 from __future__ import annotations
 

@@ -97,8 +97,8 @@ def _check_class(node: ast.ClassDef) -> None:
             raise Forbidden(f"the class {node.name}")
 
 
-def _check_literal(value: ast.expr | None, what: str) -> None:
-    """What a constant or a default may be: it is evaluated while the file is loaded."""
+def _check_literal(value: ast.expr | None, subject: str) -> None:
+    """Refuse what a constant or a default may not be: it is evaluated while the file is loaded."""
     if value is None or isinstance(value, ast.Constant):
         return
     if isinstance(value, ast.Name) and value.id in _SPECIAL_NUMBERS:
@@ -112,9 +112,9 @@ def _check_literal(value: ast.expr | None, what: str) -> None:
     elif isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in ("annotate", "float"):
         parts = value.args[-1:]  # `annotate(List[int], [])`, and `float("inf")`
     else:
-        raise Forbidden(what)
+        raise Forbidden(subject)
     for part in parts:
-        _check_literal(part, what)
+        _check_literal(part, subject)
 
 
 class _Names(ast.NodeVisitor):

@@ -54,7 +54,7 @@ class _Method(Protocol):
 
 
 class _Compiled(Protocol):
-    """What `torch._C.ScriptModule` has beyond its declared type."""
+    """Members of `torch._C.ScriptModule` beyond its declared type."""
 
     def _method_names(self) -> list[str]: ...
     def _get_method(self, name: str) -> _Method: ...

@@ -65,8 +65,8 @@ def _stored_tensor(value: torch._C.Value, module: torch.jit.ScriptModule) -> tor
     while node.kind() in _SAME_ZEROS:
         value = next(iter(node.inputs()))
         node = value.node()
-    found = value.toIValue() if node.kind() == "prim::Constant" else _attribute(node, module)
-    return found if isinstance(found, torch.Tensor) else None
+    stored = value.toIValue() if node.kind() == "prim::Constant" else _attribute(node, module)
+    return stored if isinstance(stored, torch.Tensor) else None
 
 
 def _attribute(node: torch._C.Node, module: torch.jit.ScriptModule) -> object:
@@ -75,7 +75,7 @@ def _attribute(node: torch._C.Node, module: torch.jit.ScriptModule) -> object:
     while node.kind() == "prim::GetAttr":
         path.append(node.s("name"))
         node = next(iter(node.inputs())).node()
-    found: object = module if path else None
+    value: object = module if path else None
     for name in reversed(path):
-        found = getattr(found, name, None)
-    return found
+        value = getattr(value, name, None)
+    return value

@@ -148,9 +148,9 @@ class Operation:
         return size
 
     def unsupported(self, detail: str = "") -> ModelError:
-        what = f"{self.kind} {detail}".strip()
+        operator = f"{self.kind} {detail}".strip()
         return ModelError(
-            f"ONNX operator {what} (node {self.name!r}) cannot be imported into torch",
+            f"ONNX operator {operator} (node {self.name!r}) cannot be imported into torch",
             fix="bring the model as PyTorch (model=factory or .pt2), or use only stages that take ONNX",
         )
 
@@ -205,7 +205,7 @@ class Builder:
         return self.graph.call_function(function, tuple(self.stored_operand(operand) for operand in operands))
 
     def call_sizes(self, function: Callable[..., object], *operands: object, shape: Shape | None = None) -> fx.Node:
-        """As `call`, for a function whose result is sizes; `shape` is the operand's, where that is a tensor."""
+        """Call a function whose result is sizes, as `call` does; `shape` is the operand's, if that is a tensor."""
         node = self.graph.call_function(function, cast(tuple[fx.node.Argument, ...], operands))
         self.sizes.add(node)
         if shape is not None:
@@ -226,7 +226,7 @@ class Builder:
         if node not in self.examples:
             return None
         first, second = (value if isinstance(value, tuple) else (value,) for value in self.examples[node])
-        return tuple(int(one) if one == other else None for one, other in zip(first, second, strict=True))
+        return tuple(int(size) if size == other_size else None for size, other_size in zip(first, second, strict=True))
 
     def module(self, layer: nn.Module, operand: fx.Node | torch.Tensor, name: str) -> fx.Node:
         """Apply a layer that keeps its parameters, as a module named after the ONNX node."""

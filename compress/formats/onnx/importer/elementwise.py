@@ -71,7 +71,7 @@ def _power(base: torch.Tensor, exponent: torch.Tensor | float) -> torch.Tensor:
 
 
 def _modulo(builder: Builder, operation: Operation) -> Value:
-    """With `fmod` the sign is the dividend's, else the divisor's."""
+    """Take the remainder: with `fmod` its sign is the dividend's, else the divisor's."""
     function = torch.fmod if operation.get("fmod", 0) else torch.remainder
     return builder.call(function, operation.data(), operation.data(1))
 
@@ -154,7 +154,7 @@ def _swish(data: torch.Tensor, alpha: float) -> torch.Tensor:
 
 
 def _dropout(builder: Builder, operation: Operation) -> list[Value]:
-    """At inference nothing is dropped, and the mask says so."""
+    """Return the data: at inference nothing is dropped, and the mask says so."""
     operation.ignore("ratio", "seed", "is_test", 1)  # is_test: until opset 6
     training = operation.constant(2)
     if training is not None and bool(training):

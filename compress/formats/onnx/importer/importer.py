@@ -1,4 +1,4 @@
-"""From an ONNX file to an `nn.Module` that computes the same.
+"""Import of an ONNX file as an `nn.Module` that computes the same.
 
 Existing converters were tried first: onnx2torch 1.5.15 stops at opset 13 for reductions and at shared initializers.
 Semantics of each operator: https://onnx.ai/onnx/operators/.
@@ -163,15 +163,15 @@ class _Import:
 
 def _taken_as_sizes(operation: Operation) -> list[fx.Node]:
     """The operands that an operator on tensors wants as sizes."""
-    places = TAKES_SIZES.get(operation.kind, ())
-    return [value for index, value in enumerate(operation.inputs) if index in places and isinstance(value, fx.Node)]
+    positions = TAKES_SIZES.get(operation.kind, ())
+    return [value for index, value in enumerate(operation.inputs) if index in positions and isinstance(value, fx.Node)]
 
 
 def _sizes_as_tensors(builder: Builder, operation: Operation) -> Operation:
     """The same operation where sizes among its data are int64 tensors."""
-    places = TAKES_SIZES.get(operation.kind, ())
+    positions = TAKES_SIZES.get(operation.kind, ())
     inputs = tuple(
-        builder.call(as_tensor, value) if value in builder.sizes and index not in places else value
+        builder.call(as_tensor, value) if value in builder.sizes and index not in positions else value
         for index, value in enumerate(operation.inputs)
     )
     return Operation(**{**vars(operation), "inputs": inputs})
@@ -191,7 +191,7 @@ def _refuse_unread(operation: Operation, node: onnx.NodeProto) -> None:
 
 
 def _default(operation: Operation, name: str) -> Attribute | None:
-    """What an attribute is where it is not written; None where the standard has no such attribute or default."""
+    """Return an attribute's value where it is not written; None where the standard has no such attribute or default."""
     try:
         known: Mapping[str, onnx.defs.OpSchema.Attribute] = onnx.defs.get_schema(
             operation.kind, operation.opset
@@ -233,8 +233,8 @@ def _read(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path} is not a readable ONNX model: {first_line(error)}", fix="export it again") from error
 
 
-def _unreadable_part(what: str, fix: str) -> ModelError:
-    return ModelError(f"the ONNX model has {what}: that cannot be imported into torch", fix=fix)
+def _unreadable_part(part: str, fix: str) -> ModelError:
+    return ModelError(f"the ONNX model has {part}: that cannot be imported into torch", fix=fix)
 
 
 def _opset(model: onnx.ModelProto) -> int:

@@ -105,17 +105,17 @@ _Numbers = tuple[int, ...]
 
 
 def _cropping(operation: Operation, window: Window) -> tuple[_Numbers, _Numbers, _Numbers]:
-    """What is cut off before and behind, and the elements added behind."""
+    """Return what is cut off before and behind, and the elements added behind."""
     extra = operation.ints("output_padding") or (0,) * len(window.kernel)
-    wanted = operation.ints("output_shape")
-    if wanted is None and not window.same:
+    output_shape = operation.ints("output_shape")
+    if output_shape is None and not window.same:
         return window.before, window.after, extra
     before, after, added = [], [], []
     for axis, (stride, reach, more) in enumerate(zip(window.stride, window.reach, extra, strict=True)):
-        if wanted is None:
+        if output_shape is None:
             total = reach + more - stride  # the output has `size * stride` elements
         else:
-            total = stride * (operation.size(2 + axis) - 1) + more + reach - wanted[axis - len(window.kernel)]
+            total = stride * (operation.size(2 + axis) - 1) + more + reach - output_shape[axis - len(window.kernel)]
         added.append(more + max(-total, 0))  # what no input reaches is bias alone
         total = max(total, 0)
         small, large = total // 2, total - total // 2

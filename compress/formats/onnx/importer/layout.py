@@ -22,11 +22,11 @@ def _reshape(builder: Builder, operation: Operation) -> Value:
     if isinstance(target, fx.Node):
         return builder.call(_reshape_to, operation.data(), _given_sizes(builder, operation, 1), zero_copies)
     sizes = numbers_of(target) if isinstance(target, torch.Tensor) else list(target or ())
-    known = operation.shape()
-    wanted = [None if size == 0 and zero_copies else size for size in sizes]
-    if sizes and sizes[0] == 1 and known and known[0] == 1:
-        wanted[0] = None  # exported for one image; keeping the leading size is the same there and right for more
-    return builder.call(_reshape_to, operation.data(), tuple(wanted), zero_copies)
+    shape = operation.shape()
+    new_shape = [None if size == 0 and zero_copies else size for size in sizes]
+    if sizes and sizes[0] == 1 and shape and shape[0] == 1:
+        new_shape[0] = None  # exported for one image; keeping the leading size is the same there and right for more
+    return builder.call(_reshape_to, operation.data(), tuple(new_shape), zero_copies)
 
 
 def _reshape_to(data: torch.Tensor, sizes: tuple[int | None, ...], zero_copies: bool) -> torch.Tensor:
@@ -149,8 +149,8 @@ def _gather(builder: Builder, operation: Operation) -> Value:
 
 def _take(data: torch.Tensor, axis: int, index: torch.Tensor) -> torch.Tensor:
     """Slices of `data` along `axis`; the sizes of `index`, which may have any rank, stand in the place of that axis."""
-    taken = torch.index_select(data, axis, index.reshape(-1))
-    return taken if index.dim() == 1 else taken.unflatten(axis % data.dim(), index.shape)
+    slices = torch.index_select(data, axis, index.reshape(-1))
+    return slices if index.dim() == 1 else slices.unflatten(axis % data.dim(), index.shape)
 
 
 def _gather_elements(builder: Builder, operation: Operation) -> Value:
@@ -177,8 +177,8 @@ def _pad(builder: Builder, operation: Operation) -> Value:
         raise operation.unsupported("without pads")
     half = len(pads) // 2
     rank = half if axes is None else operation.known_rank()
-    places = [axis % rank for axis in axes] if axes is not None else list(range(half))
-    before, after = dict(zip(places, pads[:half], strict=True)), dict(zip(places, pads[half:], strict=True))
+    padded = [axis % rank for axis in axes] if axes is not None else list(range(half))
+    before, after = dict(zip(padded, pads[:half], strict=True)), dict(zip(padded, pads[half:], strict=True))
     order = tuple(side.get(axis, 0) for axis in reversed(range(rank)) for side in (before, after))
     mode = operation.get("mode", "constant")
     if mode == "constant":
@@ -207,9 +207,9 @@ def _expand(builder: Builder, operation: Operation) -> Value:
 def _expand_to(data: torch.Tensor, sizes: _Sizes) -> torch.Tensor:
     """Both sides broadcast: where the wanted size is 1 the operand keeps its own."""
     missing = len(sizes) - data.dim()
-    wanted = list(sizes) if missing >= 0 else [1] * -missing + list(sizes)
+    shape = list(sizes) if missing >= 0 else [1] * -missing + list(sizes)
     own = [1] * max(missing, 0) + list(data.shape)
-    return data.expand([have if want == 1 else want for have, want in zip(own, wanted, strict=True)])
+    return data.expand([have if want == 1 else want for have, want in zip(own, shape, strict=True)])
 
 
 def _tile(builder: Builder, operation: Operation) -> Value:

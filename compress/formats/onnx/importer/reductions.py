@@ -90,7 +90,7 @@ def _running_sum(data: torch.Tensor, axis: int, exclusive: bool, backwards: bool
 
 
 def _softmax(function: Callable[..., torch.Tensor], flattened: Callable[..., torch.Tensor]) -> Handler:
-    """Until opset 12 the operand is flattened at `axis` first, which is the same only for the last axis."""
+    """Make a handler; until opset 12 the operand is flattened at `axis` first, the same only for the last axis."""
 
     def handler(builder: Builder, operation: Operation) -> Value:
         axis = operation.get("axis", -1 if operation.opset >= 13 else 1)

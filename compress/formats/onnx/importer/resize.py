@@ -39,7 +39,7 @@ class _Axis:
 
 @dataclass(frozen=True)
 class _Kernel:
-    """How samples are placed and weighed, in ONNX's words."""
+    """Placing and weighing of samples, in ONNX's words."""
 
     mode: str
     coordinates: str
@@ -68,7 +68,7 @@ def _resize(builder: Builder, operation: Operation) -> Value:
 
 
 def _upsample(builder: Builder, operation: Operation) -> Value:
-    """Until opset 9: samples at `x / scale`, and nearest is the one before."""
+    """Resize as until opset 9: samples at `x / scale`, and nearest is the one before."""
     mode = operation.get("mode", "nearest")
     kernel = _Kernel("linear" if mode == "bilinear" else mode, "asymmetric", "floor", -0.75, False, False)
     return _interpolated(builder, operation, _axes(builder, operation, 1, None), kernel)
@@ -120,8 +120,8 @@ def _resized(builder: Builder, operation: Operation, sizes: Value, index: int, a
     return known[index]
 
 
-def _kept_in_proportion(operation: Operation, axes: list[int], wanted: list[int], policy: str) -> list[_Axis]:
-    ratios = [size / operation.size(axis) for axis, size in zip(axes, wanted, strict=True)]
+def _kept_in_proportion(operation: Operation, axes: list[int], sizes: list[int], policy: str) -> list[_Axis]:
+    ratios = [size / operation.size(axis) for axis, size in zip(axes, sizes, strict=True)]
     scale = min(ratios) if policy == "not_larger" else max(ratios)
     return [_Axis(axis, operation.size(axis), math.floor(operation.size(axis) * scale + 0.5), scale) for axis in axes]
 
@@ -179,9 +179,9 @@ def _own_interpolation(
     if kernel.mode == "nearest":
         options = [("nearest", None), ("nearest-exact", None)]
     for mode, align in options:
-        for given in ((sizes, None), (None, scales)):
-            if all(_same(axis, matrix, mode, align, given) for axis, matrix in zip(axes, matrices, strict=True)):
-                return (mode, align, *given)
+        for target in ((sizes, None), (None, scales)):
+            if all(_same(axis, matrix, mode, align, target) for axis, matrix in zip(axes, matrices, strict=True)):
+                return (mode, align, *target)
     return None
 
 
@@ -190,10 +190,10 @@ def _same(
     matrix: _Matrix,
     mode: str,
     align: bool | None,
-    given: tuple[tuple[int, ...] | None, tuple[float, ...] | None],
+    target: tuple[tuple[int, ...] | None, tuple[float, ...] | None],
 ) -> bool:
-    """Whether torch's matrix for this axis is `matrix`: what it makes of unit vectors."""
-    sizes, scales = given
+    """Tell whether torch's matrix for this axis is `matrix`: what it makes of unit vectors."""
+    sizes, scales = target
     units = torch.eye(axis.size)[:, None]  # [in, 1, in]
     one_dimension = {"bilinear": "linear", "trilinear": "linear"}.get(mode, mode)
     shape = units if one_dimension != "bicubic" else units[:, :, None]
@@ -210,16 +210,16 @@ def _same(
 
 def _matrix(axis: _Axis, kernel: _Kernel, operation: Operation) -> _Matrix:
     """Weights `[out, in]` of one axis."""
-    places = _places(axis, kernel, operation)
+    positions = _places(axis, kernel, operation)
     matrix = np.zeros((axis.resized, axis.size))
-    for row, place in enumerate(places):
-        for index, weight in _taps(place, axis, kernel, operation):
+    for row, position in enumerate(positions):
+        for index, weight in _taps(position, axis, kernel, operation):
             matrix[row, min(max(index, 0), axis.size - 1)] += weight
     return matrix
 
 
 def _places(axis: _Axis, kernel: _Kernel, operation: Operation) -> _Matrix:
-    """Where in the operand each output element samples, in float32 as ONNX Runtime computes it."""
+    """Return where in the operand each output element samples, in float32 as ONNX Runtime computes it."""
     out = np.arange(axis.resized, dtype=np.float64)
     scale, last = axis.scale, axis.size - 1
     match kernel.coordinates:
@@ -240,15 +240,15 @@ def _places(axis: _Axis, kernel: _Kernel, operation: Operation) -> _Matrix:
             raise operation.unsupported(f"with coordinate_transformation_mode {other}")
 
 
-def _taps(place: float, axis: _Axis, kernel: _Kernel, operation: Operation) -> list[tuple[int, float]]:
+def _taps(position: float, axis: _Axis, kernel: _Kernel, operation: Operation) -> list[tuple[int, float]]:
     """Elements and weights for one sample; indices may lie beyond the edge."""
     if kernel.mode == "nearest":
-        return [(_rounded(float(np.float32(place)), kernel.rounding, operation), 1.0)]
+        return [(_rounded(float(np.float32(position)), kernel.rounding, operation), 1.0)]
     reach = 1 if kernel.mode == "linear" else 2
     shrink = min(axis.scale, 1.0) if kernel.antialias else 1.0  # the kernel grows where fewer elements come out
-    low, high = math.floor(place - reach / shrink) + 1, math.ceil(place + reach / shrink)
-    indices = list(range(low, high)) if high > low else [math.floor(place)]
-    weights = np.array([_weight(abs(index - place) * shrink, kernel) for index in indices])
+    low, high = math.floor(position - reach / shrink) + 1, math.ceil(position + reach / shrink)
+    indices = list(range(low, high)) if high > low else [math.floor(position)]
+    weights = np.array([_weight(abs(index - position) * shrink, kernel) for index in indices])
     if kernel.exclude_outside:
         weights = np.where([0 <= index < axis.size for index in indices], weights, 0.0)
     weights = weights / weights.sum()  # of one, but for what is left out or shrunk
@@ -265,16 +265,16 @@ def _weight(distance: float, kernel: _Kernel) -> float:
     return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a if x < 2 else 0.0
 
 
-def _rounded(place: float, rounding: str, operation: Operation) -> int:
+def _rounded(position: float, rounding: str, operation: Operation) -> int:
     match rounding:
         case "round_prefer_floor":
-            return math.ceil(place - 0.5)
+            return math.ceil(position - 0.5)
         case "round_prefer_ceil":
-            return math.floor(place + 0.5)
+            return math.floor(position + 0.5)
         case "floor":
-            return math.floor(place)
+            return math.floor(position)
         case "ceil":
-            return math.ceil(place)
+            return math.ceil(position)
         case other:
             raise operation.unsupported(f"with nearest_mode {other}")
 

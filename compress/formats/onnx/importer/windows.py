@@ -17,7 +17,7 @@ _Numbers = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Window:
-    """How a kernel moves over an operand `[N, C, *sizes]`; one number for each of the `sizes`.
+    """Moves of a kernel over an operand `[N, C, *sizes]`; one number for each of the `sizes`.
 
     Attributes:
         before: padding at the low ends; None where it depends on the size of the operand (`same`).
@@ -33,7 +33,7 @@ class Window:
 
     @property
     def reach(self) -> _Numbers:
-        """How many elements the kernel spans."""
+        """Number of elements that the kernel spans."""
         return tuple((size - 1) * step + 1 for size, step in zip(self.kernel, self.dilation, strict=True))
 
 
@@ -59,7 +59,7 @@ def window_of(operation: Operation, kernel: _Numbers) -> Window:
 
 
 def layer_padding(window: Window) -> _Numbers | None:
-    """What a layer can do itself: the same at both ends, and not more than half of the kernel."""
+    """Return the padding a layer can do itself: the same at both ends, and not more than half of the kernel."""
     halves = all(pad * 2 <= size for pad, size in zip(window.before, window.kernel, strict=True))
     return window.before if not window.same and window.before == window.after and halves else None
 

@@ -33,8 +33,8 @@ def cubic_as_products(node: ir.Node) -> ir.Value:
     if dtype is None or len(before) < 2 or before[:-2] != after[:-2]:
         raise NoOlderForm("mode cubic on more than the last two dimensions")
     scales = constant_array(node, 2)
-    given = [float(scale) for scale in scales] if scales is not None and scales.size else [None] * len(before)
-    matrices = [_weights(node, before[axis], after[axis], given[axis]).astype(dtype.numpy()) for axis in (-2, -1)]
+    axis_scales = [float(scale) for scale in scales] if scales is not None and scales.size else [None] * len(before)
+    matrices = [_weights(node, before[axis], after[axis], axis_scales[axis]).astype(dtype.numpy()) for axis in (-2, -1)]
     rows = constant(node, matrices[0], "rows")
     columns = constant(node, np.ascontiguousarray(matrices[1].T), "columns")
     return operator("MatMul", operator("MatMul", rows, x, dtype=dtype), columns)
@@ -87,7 +87,7 @@ def _weights(node: ir.Node, before: int, after: int, scale: float | None) -> NDA
 
 
 def _position(index: int, before: int, after: int, scale: float, mode: str) -> float:
-    """Where the output's sample `index` lies among the input's (ONNX Resize, coordinate_transformation_mode)."""
+    """Return where the output's sample `index` lies among the input's (ONNX Resize, coordinate_transformation_mode)."""
     if mode == "half_pixel" or (mode == "pytorch_half_pixel" and after > 1):
         return (index + 0.5) / scale - 0.5
     if mode == "pytorch_half_pixel":

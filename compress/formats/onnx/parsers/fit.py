@@ -96,7 +96,7 @@ def require_read(path: Path, table: ParserTable, target: str) -> None:
 
 
 def refused(model: ir.Model, table: ParserTable) -> list[Refused]:
-    """What `table` does not read of a graph as it is."""
+    """List what `table` does not read of a graph as it is."""
     problems = (_problem(node, table) for node in model.graph.all_nodes())
     return [problem for problem in problems if problem is not None]
 
@@ -119,7 +119,7 @@ def _problem(node: ir.Node, table: ParserTable) -> Refused | None:
 
 
 def _beyond(node: ir.Node, limit: Limit) -> str | None:
-    """What about `node` is beyond `limit`, if anything."""
+    """Return what about `node` is beyond `limit`, if anything."""
     if limit.rule is not None:
         try:
             return RULES[limit.rule](node)
@@ -135,8 +135,10 @@ def _beyond(node: ir.Node, limit: Limit) -> str | None:
         return f"output {max(used)} is used" if used and max(used) >= limit.outputs else None
     if limit.constant is not None:
         position = limit.constant
-        given = position < len(node.inputs) and node.inputs[position] is not None
-        return f"input {position} is computed at run time" if given and constant_array(node, position) is None else None
+        exists = position < len(node.inputs) and node.inputs[position] is not None
+        return (
+            f"input {position} is computed at run time" if exists and constant_array(node, position) is None else None
+        )
     assert limit.rank is not None
     value = node.inputs[limit.rank] if limit.rank < len(node.inputs) else None
     rank = len(value.shape) if value is not None and value.shape is not None else None
@@ -206,11 +208,11 @@ def _error(left: list[Refused], table: ParserTable, target: str, *, fix: str | N
 
 
 def _told(written: Counter[str]) -> list[str]:
-    return [f"{count} {what}" for what, count in written.items()]
+    return [f"{count} {form}" for form, count in written.items()]
 
 
 def _requantized(model: ir.Model, table: ParserTable) -> list[str]:
-    """Which tensors got a wider step, and forget it."""
+    """Report which tensors got a wider step, and forget it."""
     growths = []
     for node in model.graph.all_nodes():
         growth = node.metadata_props.pop(REQUANTIZED, None)

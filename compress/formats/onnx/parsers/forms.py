@@ -1,4 +1,4 @@
-"""What a parser lacks, written with operators that every parser has: a table from operator to form.
+"""Forms of what a parser lacks, of operators that every parser has: a table from operator to form.
 
 A form gets the node. It edits the node in place and returns None, or returns the value that replaces the node's first
 output (new nodes hang behind it), or raises `NoOlderForm`. Each computes the operator's definition in the ONNX spec, at

@@ -84,7 +84,7 @@ def no_axes(node: ir.Node) -> str | None:
 
 
 def average_pool_pads(node: ir.Node) -> str | None:
-    """At the end as much as at the beginning, or one more."""
+    """Check that the pads at the end are as large as those at the beginning, or one more."""
     pads = np.reshape(_attribute_ints(node, "pads"), (2, -1))
     ok = np.isin(pads[1] - pads[0], (0, 1)).all()
     return None if ok else f"pads {pads.ravel().tolist()} are neither symmetric nor one more at the end"

@@ -41,7 +41,7 @@ class _Scheme:
 
     @property
     def centred(self) -> bool:
-        """Whether moving the codes is all there is to do."""
+        """Tell whether moving the codes is all there is to do."""
         return bool(np.all(self.points == _MIDDLE[self.dtype]))
 
     @property

@@ -72,7 +72,7 @@ class Entry(BaseModel):
 
 
 class ParserTable(BaseModel):
-    """What one version of one parser reads.
+    """Table of what one version of one parser reads.
 
     Attributes:
         parser: as users know it, `TensorRT 8.5`.
