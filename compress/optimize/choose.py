@@ -39,7 +39,7 @@ _GROWTH, _GROWTH_BYTES = 0.005, 1024
 
 @dataclass(frozen=True)
 class Bench:
-    """How candidates are judged.
+    """Conditions under which candidates are judged.
 
     Attributes:
         artifact: the source; candidates are the same artifact in another file.
@@ -87,12 +87,12 @@ def choose(
 
 
 def clearly_slower(latency: LatencyRatio) -> bool:
-    """Whether the whole interval lies above what noise explains."""
+    """Tell whether the whole interval lies above what noise explains."""
     return latency.low > 1 + _CLEAR
 
 
 def _try(graph_pass: GraphPass, current: Chosen, bench: Bench, path: Path) -> tuple[Chosen, Attempt]:
-    """What the pass makes of `current`, and the verdict."""
+    """Return what the pass makes of `current`, and the verdict."""
     attempt = Attempt(graph_pass.name, graph_pass.does, "failed", "")
     own = current.onnxruntime_only or graph_pass.name == ONNXRUNTIME_ONLY
     try:
@@ -139,7 +139,7 @@ def _rewritten(graph_pass: GraphPass, model: onnx.ModelProto) -> onnx.ModelProto
 
 
 def _same(before: onnx.ModelProto, after: onnx.ModelProto) -> bool:
-    """Whether nothing but names changed: as many nodes of each type, and the same constants."""
+    """Tell whether nothing but names changed: as many nodes of each type, and the same constants."""
     return _content(before) == _content(after)
 
 
@@ -159,7 +159,7 @@ def _worse(before: GraphFacts, after: GraphFacts) -> str | None:
 
 
 def _better(before: GraphFacts, after: GraphFacts, latency: LatencyRatio) -> str | None:
-    """What is gained, in words; None if nothing is."""
+    """Say what is gained; None if nothing is."""
     gains = []
     if after.nodes < before.nodes:
         gains.append(f"{_count(before.nodes - after.nodes)} fewer")

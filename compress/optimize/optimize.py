@@ -1,4 +1,4 @@
-"""From an ONNX artifact to a smaller one that is proven equal, with the record of how it came about."""
+"""Optimization of an ONNX artifact into a smaller one that is proven equal, with the record of how it came about."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _FINAL = 2
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to try, and how thoroughly.
+    """Passes to try, and how thoroughly.
 
     Attributes:
         passes: names, in order.

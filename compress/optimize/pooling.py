@@ -40,7 +40,7 @@ def _flattener(node: ir.Node) -> ir.Node | None:
 
 
 def _spatial(node: ir.Node) -> bool:
-    """Whether it averages the last two of four dimensions (`axes`: an attribute before opset 18, then an input)."""
+    """Tell whether it averages the last two of four axes (`axes`: an attribute before opset 18, then an input)."""
     source = node.inputs[0]
     if source is None or source.shape is None or len(source.shape) != _MAPS:
         return False
@@ -54,7 +54,7 @@ def _spatial(node: ir.Node) -> bool:
 
 
 def _keeps_channels(maps: ir.Value | None, flat: ir.Value) -> bool:
-    """Whether `flat` is `[N, C]`: with C columns, N C values can only make N rows."""
+    """Tell whether `flat` is `[N, C]`: with C columns, N C values can only make N rows."""
     if maps is None or maps.shape is None or flat.shape is None or len(flat.shape) != 2:
         return False
     channels = maps.shape[1]

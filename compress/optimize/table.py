@@ -1,4 +1,4 @@
-"""Before and after, for people: a table and a sentence."""
+"""Table and sentence of before and after, for people."""
 
 from __future__ import annotations
 

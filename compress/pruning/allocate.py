@@ -1,4 +1,4 @@
-"""How many units each group gives up so that the network meets a budget."""
+"""Allocation of a budget: how many units each group gives up so that the network meets it."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ as many as the threshold is high and have its square for energy. Only the number
 
 @dataclass(frozen=True)
 class Fitted:
-    """What fits.
+    """Share of the weights that fits, and its verdict.
 
     Attributes:
         amount: share of the weights that became zero; 0 where none may.

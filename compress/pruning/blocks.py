@@ -20,7 +20,7 @@ _ADD = torch.ops.aten.add.Tensor
 
 
 class Nothing(nn.Module):
-    """What is left of a layer whose branch was dropped: zeros of its input's shape. Exporters remove it."""
+    """Layer in place of a dropped branch: zeros of its input's shape. Exporters remove it."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(images)
@@ -129,7 +129,7 @@ class _Silenced(fx.Interpreter):
 
 
 def _branches(node: fx.Node) -> Iterator[tuple[fx.Node, frozenset[fx.Node]]]:
-    """For `a + b`, each side that is computed from the other and used for nothing else, with its operators."""
+    """Yield each side of `a + b` that is computed from the other and used for nothing else, with its operators."""
     inputs = [part for part in node.args[:2] if isinstance(part, fx.Node)]
     if node.target is not _ADD or len(inputs) != 2 or _shape(inputs[0]) != _shape(inputs[1]):
         return

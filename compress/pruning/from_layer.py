@@ -57,7 +57,7 @@ class FromLayer(nn.Module):
         return min(readers, default=len(self._nodes) - 1)
 
     def reads(self, weight: Weight) -> bool:
-        """Whether anything computes with `weight`."""
+        """Tell whether anything computes with `weight`."""
         return self.place(weight) < len(self._nodes) - 1
 
     def start_at(self, weight: Weight) -> None:

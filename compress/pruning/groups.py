@@ -1,4 +1,4 @@
-"""What can be cut out of a network as a whole: channels that belong together, and attention heads.
+"""Groups of what can only be cut out of a network as a whole: channels that belong together, and attention heads.
 
 A channel of one layer is tied to the channels of others: to the normalisation after it, to the inputs of all consumers,
 through an addition to the channels of another layer. torch-pruning's dependency graph (Fang et al. 2023, "DepGraph")
@@ -223,7 +223,7 @@ def _channel_group(
 
 
 def _shared_out(cuts: Mapping[str, Cut], units: int) -> dict[str, Cut] | None:
-    """What one unit takes from each layer; None where units are of unequal size."""
+    """Return what one unit takes from each layer; None where units are of unequal size."""
     if any(size % units for cut in cuts.values() for size in (cut.inputs, cut.outputs, cut.groups)):
         return None
     return {name: Cut(cut.inputs // units, cut.outputs // units, cut.groups // units) for name, cut in cuts.items()}

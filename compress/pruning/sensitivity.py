@@ -32,7 +32,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """How one layer takes pruning.
+    """Curve of how one layer takes pruning.
 
     Attributes:
         name: of the layer, or of the first layer of a group.
@@ -143,7 +143,7 @@ def _curve(part: Scanned, ratios: Sequence[float], judge: Callable[[], Validatio
 
 
 class CurveDamage:
-    """What `allocate` asks: the rise of the loss that the scan predicts."""
+    """Damage as `allocate` asks for it: the rise of the loss that the scan predicts."""
 
     def __init__(self, curves: Sequence[Curve]) -> None:
         self._curves = {curve.name: curve for curve in curves}

@@ -61,7 +61,7 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class Cut:
-    """How much smaller a layer gets."""
+    """Channels and groups that a layer loses."""
 
     inputs: int = 0
     outputs: int = 0

@@ -1,4 +1,4 @@
-"""What a network computes from its parameters alone, computed once: weight norm, weight standardization, spectral norm.
+"""Weights computed from parameters alone, computed once: weight norm, weight standardization, spectral norm.
 
 Pruning and quantization change what is stored. A weight that is computed from what is stored would undo zeros, and has
 no integers of its own; as a constant it is a weight like any other.
@@ -148,7 +148,7 @@ def _is_module(graph: fx.GraphModule, path: str) -> bool:
 
 
 def _only_read_for(graph: fx.GraphModule, name: str, node: fx.Node) -> bool:
-    """Whether nobody else would notice that the tensor `name` is now what `node` computes from it."""
+    """Tell whether nobody else would notice that the tensor `name` is now what `node` computes from it."""
     waiting = list(graph.graph.find_nodes(op="get_attr", target=name))
     while waiting:
         for user in waiting.pop().users:

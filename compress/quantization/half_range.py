@@ -1,4 +1,4 @@
-"""What float16 cannot hold: constants, which saturate, and activations, which become infinite."""
+"""Values that float16 cannot hold: constants, which saturate, and activations, which become infinite."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def check_half(
 
 
 def _difference(source: nn.Module, half: nn.Module, batches: Sequence[NDArray[np.float32]]) -> str | None:
-    """How the outputs differ, if they differ by more than float16's tolerance."""
+    """Say how the outputs differ, if they differ by more than float16's tolerance."""
     meter, tolerance = FidelityMeter(), TOLERANCES[Precision.FP16]
     with torch.inference_mode():
         for images in batches:
@@ -188,7 +188,7 @@ def _large_numbers(node: fx.Node) -> list[float]:
 
 
 def _is_number(node: fx.Node, value: Argument) -> bool:
-    """Whether an integer argument stands where the operator takes any number (`masked_fill(x, mask, -10**9)`)."""
+    """Tell whether an integer argument stands where the operator takes any number (`masked_fill(x, mask, -10**9)`)."""
     if not isinstance(value, int) or isinstance(value, bool):
         return False
     assert isinstance(node.target, OpOverload)

@@ -64,7 +64,7 @@ def _source(node: fx.Node) -> fx.Node:
 
 
 def _takes(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> bool:
-    """Whether a linear layer reads the vectors that `norm` makes, and its numbers can be others."""
+    """Tell whether a linear layer reads the vectors that `norm` makes, and its numbers can be others."""
     is_linear = layer.target is aten.linear.default and layer.args[0] is norm and norm.meta["val"].ndim == 2
     return is_linear and rewritable(graph, layer)
 

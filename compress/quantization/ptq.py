@@ -93,7 +93,7 @@ def weights_in_float(graph: fx.GraphModule, recipe: Recipe) -> dict[str, float]:
 
 
 def guard_reasons(graph: fx.GraphModule, recipe: Recipe) -> dict[str, str]:
-    """Why layers of a `float_graph` stay in float although their kind of operator does not, by the layers' names."""
+    """Reasons, by layer name, why layers of a `float_graph` stay in float although their kind of operator does not."""
     guarded = guarded_operators(graph, PlacementQuantizer(recipe))
     return {layer_name(node): guard.reason for node, guard in guarded.items()}
 

@@ -39,7 +39,7 @@ _VALIDATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Bench:
-    """What the rungs work on.
+    """Bench that the rungs work on.
 
     Attributes:
         graph: the `float_graph`; not changed.
@@ -147,7 +147,7 @@ def _mixed_precision(bench: Bench, settings: Settings) -> Made:
 
 
 def _sensitivities(bench: Bench, settings: Settings) -> tuple[LayerSensitivity, ...]:
-    """Before any step that changes what the float network computes."""
+    """Measure before any step that changes what the float network computes."""
     recovery = replace(settings.recovery, bias_correction=False, rounding="nearest")
     calibrated = bench.calibrated(replace(settings, recovery=recovery))
     shown = bench.images.shown(bench.progress, "layers alone in INT8", SENSITIVITY_BATCHES)

@@ -26,7 +26,7 @@ SENSITIVITY_BATCHES = 4
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """What the network's output loses when only this layer is quantized.
+    """Loss of the network's output when only this layer is quantized.
 
     Attributes:
         name: of the layer, as `Recipe.keep_float` takes it (`layer1.0.conv1`), or of a group the caller defined.
@@ -44,7 +44,7 @@ class LayerSensitivity:
 
 
 def layer_groups(prepared: fx.GraphModule) -> dict[str, frozenset[str]]:
-    """For each layer with a weight, the quantizers of its weight, its input and its output, in execution order."""
+    """Quantizers of the weight, the input and the output of each layer with a weight, in execution order."""
     groups: dict[str, frozenset[str]] = {}
     for node in call_nodes(prepared):
         if kind_of(node) not in WEIGHTED:

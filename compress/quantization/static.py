@@ -43,7 +43,7 @@ Equalize: TypeAlias = Literal["none", "weights", "activations"]
 
 @dataclass(frozen=True)
 class Recovery:
-    """What is done for accuracy beside the choice of ranges.
+    """Steps for accuracy beside the choice of ranges.
 
     Attributes:
         equalize: `weights` across layers (Nagel et al. 2019), for one scale per layer, or the channels of `activations`

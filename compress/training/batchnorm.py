@@ -33,7 +33,7 @@ class Statistics:
 
 
 def running_statistics(module: nn.Module) -> list[Statistics]:
-    """Of every BatchNorm layer, and of every BatchNorm operator of a captured graph, that keeps any."""
+    """Statistics of every BatchNorm layer, and of every BatchNorm operator of a captured graph, that keeps any."""
     stored = [(layer.running_mean, layer.running_var) for layer in _layers(module)]
     for graph, node in batchnorm_nodes(module):
         buffers = dict(graph.named_buffers(remove_duplicate=False))

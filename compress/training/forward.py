@@ -1,4 +1,4 @@
-"""From a batch of numpy arrays to class scores on the training device."""
+"""Forward pass from a batch of numpy arrays to class scores on the training device."""
 
 from __future__ import annotations
 

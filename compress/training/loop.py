@@ -36,7 +36,7 @@ __all__ = ["Epoch", "TrainResult", "train"]
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave: mean training loss, and the validation result after it (None without such samples)."""
+    """Results of one epoch: mean training loss, and the validation result after it (None without such samples)."""
 
     loss: float
     validation: Validation | None = None
@@ -44,7 +44,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a training went.
+    """Record of a training: how it went.
 
     Attributes:
         epochs: every epoch that was trained, earlier sessions of a resumed training included.
@@ -60,7 +60,7 @@ class TrainResult:
 
     @property
     def validation(self) -> Validation | None:
-        """Of the weights that were kept."""
+        """Validation result of the weights that were kept."""
         return self.epochs[self.best].validation
 
 
@@ -127,7 +127,7 @@ class _Run:
 
 @dataclass
 class _Position:
-    """How far a training is."""
+    """Position of a training: how far it is."""
 
     epochs: list[Epoch]
     best: Weights

@@ -83,7 +83,7 @@ def _divergence(counts: torch.Tensor, total: torch.Tensor, plogp: torch.Tensor, 
 
 
 def _gain(count: torch.Tensor, extra: torch.Tensor) -> torch.Tensor:
-    """What `count log count` grows by when `extra` joins."""
+    """Growth of `count log count` when `extra` joins."""
     return torch.xlogy(count + extra, count + extra) - torch.xlogy(count, count)
 
 

@@ -63,6 +63,6 @@ def _squared_distance(moments: list[torch.Tensor], values: torch.Tensor) -> torc
 
 
 def _outside(sums: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """What the amounts behind `sums` (see `running_sum`) are outside `places` `[k, 2]`: below and above, `[k, 2]`."""
+    """Amounts behind `sums` (see `running_sum`) outside `places` `[k, 2]`: below and above, `[k, 2]`."""
     below, above = sums[places].unbind(1)
     return torch.stack([below, sums[-1] - above], 1)

@@ -68,7 +68,7 @@ class Moments:
 
     @classmethod
     def none(cls, layer: Layer) -> Moments:
-        """Of no samples yet."""
+        """Moments of no samples yet."""
         groups, _, size = layer.matrix.shape
         new = layer.matrix.new_zeros
         return cls(new(groups, size, size), new((), dtype=torch.int64))
@@ -174,7 +174,7 @@ def _draw(size: int, most: int, generator: torch.Generator) -> torch.Tensor | sl
 
 
 def _padding(value: object, kernel: Sequence[int], dilation: tuple[int, int]) -> list[int]:
-    """As `F.pad` takes it: left, right, top, bottom."""
+    """Padding as `F.pad` takes it: left, right, top, bottom."""
     if value == "same":
         totals = [step * (size - 1) for step, size in zip(dilation, kernel, strict=True)]
         high, wide = ((total // 2, total - total // 2) for total in totals)

@@ -110,7 +110,7 @@ def _readers(node: fx.Node) -> list[fx.Node] | None:
 
 
 def _keeps_last_axis(node: fx.Node) -> bool:
-    """Whether it only moves or picks along other axes than the last."""
+    """Tell whether it only moves or picks along other axes than the last."""
     source = node.args[0] if node.args else None
     value = source.meta.get("val") if isinstance(source, fx.Node) else None
     if not isinstance(value, torch.Tensor):

@@ -27,7 +27,7 @@ class Watched(fx.Interpreter):
 
 @dataclass(frozen=True)
 class ChannelStatistics:
-    """What was seen of a tensor, by channel.
+    """Statistics of a tensor that were seen, by channel.
 
     Attributes:
         lowest: smallest value `[channels]`.

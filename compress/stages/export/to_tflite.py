@@ -197,7 +197,7 @@ def _refuse_recurrent(graph: fx.GraphModule, target: Target) -> None:
 
 
 def _runtime_version(target: Target) -> str | None:
-    """Of the package that the bundle installs, where it is TensorFlow Lite's own; LiteRT's counts anew and is newer."""
+    """Version of the bundle's package, where it is TensorFlow Lite's own; LiteRT's counts anew and is newer."""
     deployment = target.deployment.get(Format.TFLITE)
     requirements = (package.partition(";")[0] for package in (deployment.packages if deployment else ()))
     pins = dict(requirement.strip().split("==") for requirement in requirements)

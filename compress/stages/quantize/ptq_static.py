@@ -144,7 +144,7 @@ class PtqStatic(StaticOptions):
         return kept, {"rounding": text}
 
     def _held(self, made: Made, judge: BudgetJudge, artifact: Artifact, single: str | None, context: Context) -> Held:
-        """What is within the budget of the run, or comes nearest to it.
+        """Return what is within the budget of the run, or comes nearest to it.
 
         Args:
             single: why images are run one by one; None where they are not.
