@@ -87,8 +87,8 @@ def _conversions(model: onnx.ModelProto) -> Counter[str]:
 def _canonical_names(model: onnx.ModelProto) -> dict[str, str]:
     """One name for all constants that are equal."""
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
-    found = {}
+    names = {}
     for tensor in model.graph.initializer:
         content = np.ascontiguousarray(onnx.numpy_helper.to_array(tensor)).tobytes()
-        found[tensor.name] = first.setdefault((tensor.data_type, tuple(tensor.dims), content), tensor.name)
-    return found
+        names[tensor.name] = first.setdefault((tensor.data_type, tuple(tensor.dims), content), tensor.name)
+    return names

@@ -44,13 +44,13 @@ def _spatial(node: ir.Node) -> bool:
     source = node.inputs[0]
     if source is None or source.shape is None or len(source.shape) != _MAPS:
         return False
-    given: tuple[int, ...] = ()
+    axes: tuple[int, ...] = ()
     if "axes" in node.attributes:
-        given = tuple(node.attributes["axes"].as_ints())
+        axes = tuple(node.attributes["axes"].as_ints())
     elif len(node.inputs) > 1 and node.inputs[1] is not None:
         tensor = ir.convenience.get_const_tensor(node.inputs[1])
-        given = () if tensor is None else tuple(int(axis) for axis in tensor.numpy().reshape(-1))
-    return sorted(axis % _MAPS for axis in given) == [2, 3]
+        axes = () if tensor is None else tuple(int(axis) for axis in tensor.numpy().reshape(-1))
+    return sorted(axis % _MAPS for axis in axes) == [2, 3]
 
 
 def _keeps_channels(maps: ir.Value | None, flat: ir.Value) -> bool:

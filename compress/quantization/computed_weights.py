@@ -128,9 +128,9 @@ def _name(graph: fx.GraphModule, node: fx.Node) -> str:
     readers = [user for user in node.users if kind_of(user) in WEIGHTED and user.args[1] is node]
     stack = list(readers[0].meta.get("nn_module_stack", {}).values()) if readers else []
     path = str(stack[-1][0]).removeprefix("L['self'].") if stack else ""
-    taken = dict(graph.named_parameters(remove_duplicate=False)) | dict(graph.named_buffers(remove_duplicate=False))
+    tensors = dict(graph.named_parameters(remove_duplicate=False)) | dict(graph.named_buffers(remove_duplicate=False))
     wanted = f"{path}.weight"
-    if path and _is_module(graph, path) and (wanted not in taken or _only_read_for(graph, wanted, node)):
+    if path and _is_module(graph, path) and (wanted not in tensors or _only_read_for(graph, wanted, node)):
         return wanted
     number, name = 1, f"computed_{node.name}"
     while hasattr(graph, name):

@@ -58,18 +58,18 @@ def saturated(graph: fx.GraphModule) -> tuple[fx.GraphModule, tuple[Beyond, ...]
     if not names and not literals:
         return graph, ()
     copied = copy.deepcopy(graph)
-    found: list[Beyond] = []
+    beyond: list[Beyond] = []
     for name in dict.fromkeys(names):
         value = _attribute(copied, name)
-        found.append(Beyond(name, _largest_finite(value)))
+        beyond.append(Beyond(name, _largest_finite(value)))
         bind(copied, name, torch.where(value.isinf(), value, value.clamp(-FLOAT16_MAX, FLOAT16_MAX)), trainable=False)
     for node in copied.graph.nodes:
         numbers = _large_numbers(node) if node.op == "call_function" else []
         if numbers:
-            found.append(Beyond(layer_name(node), max(numbers, key=abs)))
+            beyond.append(Beyond(layer_name(node), max(numbers, key=abs)))
             _saturate_call(node)
     copied.recompile()
-    return copied, tuple(found)
+    return copied, tuple(beyond)
 
 
 def overflows(graph: fx.GraphModule, batches: Iterable[NDArray[np.float32]]) -> tuple[Beyond, ...]:
@@ -111,10 +111,10 @@ def check_half(
     problem = _difference(source, half, batches) if beyond or constants else None
     if problem is not None:
         first = (*beyond, *constants)[0]
-        what = "layer" if beyond else "constant"
+        kind = "layer" if beyond else "constant"
         reaches = "reaches" if beyond else "holds"
         raise StageError(
-            f"float16 ends at {FLOAT16_MAX:.0f}, {what} {first.layer!r} {reaches} {first.value:.4g}"
+            f"float16 ends at {FLOAT16_MAX:.0f}, {kind} {first.layer!r} {reaches} {first.value:.4g}"
             f"{' on calibration images' if beyond else ''}: {problem}",
             fix="precision=fp32",
         )
@@ -193,7 +193,7 @@ def _is_number(node: fx.Node, value: Argument) -> bool:
         return False
     assert isinstance(node.target, OpOverload)
     kinds = [argument.type.kind() for argument in node.target._schema.arguments]
-    positions = [index for index, given in enumerate(node.args) if given is value]
+    positions = [index for index, operand in enumerate(node.args) if operand is value]
     return any(kinds[index] in ("NumberType", "TensorType") for index in positions)
 
 

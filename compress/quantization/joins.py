@@ -121,13 +121,13 @@ def _follows(prepared: fx.GraphModule, node: fx.Node) -> bool:
 def _readers(prepared: fx.GraphModule) -> Counter[TensorQuantizer]:
     """Count the operators that read each tensor or the same integers rearranged; rearranging does not count."""
     readers: Counter[TensorQuantizer] = Counter()
-    for place in prepared.graph.find_nodes(op="call_module"):
-        quantizer = _quantizer(prepared, place)
+    for node in prepared.graph.find_nodes(op="call_module"):
+        quantizer = _quantizer(prepared, node)
         if quantizer is not None:
             rearranged = [
-                user for user in place.users if any(_quantizer(prepared, after) is quantizer for after in user.users)
+                user for user in node.users if any(_quantizer(prepared, after) is quantizer for after in user.users)
             ]
-            readers[quantizer] += len(place.users) - len(rearranged)
+            readers[quantizer] += len(node.users) - len(rearranged)
     return readers
 
 

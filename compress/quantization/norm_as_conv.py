@@ -27,12 +27,12 @@ _RANKS = (2, 3, 4)
 def normalizations_as_convs(graph: fx.GraphModule) -> int:
     """Rewrite, in place, every batch normalisation with stored statistics of `[N, C]`, `[N, C, L]` or `[N, C, H, W]`;
     how many there were."""
-    found = [node for node in call_nodes(graph) if _is_replaceable(graph, node)]
-    for node in found:
+    norms = [node for node in call_nodes(graph) if _is_replaceable(graph, node)]
+    for node in norms:
         _replace(graph, node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    return len(found)
+    return len(norms)
 
 
 def _is_replaceable(graph: fx.GraphModule, node: fx.Node) -> bool:

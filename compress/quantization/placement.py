@@ -219,8 +219,8 @@ def guarded_operators(graph: fx.GraphModule, quantizer: PlacementQuantizer) -> d
     read = [
         node for node in call_nodes(graph) if any(user.op != "output" for user in node.users)
     ]  # the end stays float
-    found = {node: quantizer.guard_of(node) for node in read}
-    return {node: guard for node, guard in found.items() if guard is not None}
+    guards = {node: quantizer.guard_of(node) for node in read}
+    return {node: guard for node, guard in guards.items() if guard is not None}
 
 
 def fused_activations(node: fx.Node, rule: OpRule) -> list[fx.Node]:

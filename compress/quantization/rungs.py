@@ -142,8 +142,8 @@ def _mixed_precision(bench: Bench, settings: Settings) -> Made:
     if settings != nearest and choice.meets_budget and not bench.limits.met_by(bench.judge(made.graph)):
         made = bench.made(_keeping(nearest, choice.keep_float))
     names = f" ({', '.join(sorted(choice.keep_float))})" if choice.keep_float else ""
-    left = f"left {len(choice.keep_float)} of {len(rows)} layers in float{names}: {choice.extra_bytes} bytes more"
-    return replace(made, did=(left, *made.did))
+    step = f"left {len(choice.keep_float)} of {len(rows)} layers in float{names}: {choice.extra_bytes} bytes more"
+    return replace(made, did=(step, *made.did))
 
 
 def _sensitivities(bench: Bench, settings: Settings) -> tuple[LayerSensitivity, ...]:

@@ -196,8 +196,8 @@ class TensorQuantizer(ObserverBase):
         values = self._by_channel(x)
         low, high = _extremes(values)
         if not (low.isfinite().all() and high.isfinite().all()):
-            what = "weight" if self._is_constant else f"calibration batch {self._batches}: the activation of"
-            raise StageError(f"{what} {self.name!r} holds NaN or infinity", fix="check the checkpoint and the images")
+            source = "weight" if self._is_constant else f"calibration batch {self._batches}: the activation of"
+            raise StageError(f"{source} {self.name!r} holds NaN or infinity", fix="check the checkpoint and the images")
         if self._limits != _ANYTHING:
             values, low, high = (part.clamp(*self._limits) for part in (values, low, high))
         self._observer.observe(values, low, high)

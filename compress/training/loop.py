@@ -235,15 +235,15 @@ def _save(learner: Learner, position: _Position, run: _Run) -> None:
 
 def _resume(learner: Learner, run: _Run) -> _Position | None:
     """Bring the learner and the random state to where the checkpoint was written; None without a usable one."""
-    found = None
+    checkpoint = None
     if run.checkpoint is not None:
-        found = read_checkpoint(run.checkpoint, run.signature, run.progress.log)
-    if found is None:
+        checkpoint = read_checkpoint(run.checkpoint, run.signature, run.progress.log)
+    if checkpoint is None:
         return None
-    learner.restore(found["learner"])
-    restore_random(found["random"], run.device)
-    run.progress.log(f"{run.description}: goes on after epoch {len(found['history'])} of {run.options.epochs}")
-    return _Position([_epoch_of(row) for row in found["history"]], found["best"])
+    learner.restore(checkpoint["learner"])
+    restore_random(checkpoint["random"], run.device)
+    run.progress.log(f"{run.description}: goes on after epoch {len(checkpoint['history'])} of {run.options.epochs}")
+    return _Position([_epoch_of(row) for row in checkpoint["history"]], checkpoint["best"])
 
 
 def _row(epoch: Epoch) -> tuple[float, float | None, float | None, int]:

@@ -58,8 +58,8 @@ def find_pairs(graph: fx.GraphModule) -> list[Pair]:
         str(node.target) for node in graph.graph.find_nodes(op="get_attr") for _ in node.users
     )  # a parameter that two layers share cannot be scaled for one of them
     layers = {node for node in call_nodes(graph) if kind_of(node) in WEIGHTED and _owns_parameters(node, readers)}
-    found = (_pair_after(node, layers) for node in call_nodes(graph) if node in layers)
-    return [pair for pair in found if pair is not None]
+    pairs = (_pair_after(node, layers) for node in call_nodes(graph) if node in layers)
+    return [pair for pair in pairs if pair is not None]
 
 
 def _owns_parameters(layer: fx.Node, readers: Counter[str]) -> bool:
