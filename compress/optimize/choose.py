@@ -39,7 +39,7 @@ _GROWTH, _GROWTH_BYTES = 0.005, 1024
 
 @dataclass(frozen=True)
 class Bench:
-    """How candidates are judged.
+    """Conditions under which candidates are judged.
 
     Attributes:
         artifact: the source; candidates are the same artifact in another file.
@@ -79,20 +79,20 @@ def choose(
     """
     chosen, attempts = source, []
     for candidate in candidates:
-        made, attempt = _try(candidate, chosen, bench, folder / f"{candidate.name}.onnx")
+        result, attempt = _try(candidate, chosen, bench, folder / f"{candidate.name}.onnx")
         attempts.append(attempt)
         tell(attempt)
-        chosen = made if attempt.outcome == "kept" else chosen
+        chosen = result if attempt.outcome == "kept" else chosen
     return chosen, tuple(attempts)
 
 
 def clearly_slower(latency: LatencyRatio) -> bool:
-    """Whether the whole interval lies above what noise explains."""
+    """Tell whether the whole interval lies above what noise explains."""
     return latency.low > 1 + _CLEAR
 
 
 def _try(graph_pass: GraphPass, current: Chosen, bench: Bench, path: Path) -> tuple[Chosen, Attempt]:
-    """What the pass makes of `current`, and the verdict."""
+    """Return what the pass makes of `current`, and the verdict."""
     attempt = Attempt(graph_pass.name, graph_pass.does, "failed", "")
     own = current.onnxruntime_only or graph_pass.name == ONNXRUNTIME_ONLY
     try:
@@ -103,25 +103,25 @@ def _try(graph_pass: GraphPass, current: Chosen, bench: Bench, path: Path) -> tu
         if _same(current.model, model):
             return current, replace(attempt, outcome="changes nothing", reason="nothing to do", facts=current.facts)
         write_checked(ir.serde.deserialize_model(model), path, bench.metadata)
-        made = Chosen(model, path, graph_facts(path, model.graph.value_info), own)
+        result = Chosen(model, path, graph_facts(path, model.graph.value_info), own)
     except Exception as error:  # a library's optimizer may raise anything on a graph it has never seen
         return current, replace(attempt, reason=_reason(error))
-    return made, _judged(attempt, current, made, bench)
+    return result, _judged(attempt, current, result, bench)
 
 
-def _judged(attempt: Attempt, current: Chosen, made: Chosen, bench: Bench) -> Attempt:
-    proof = bench.equivalence.prove(made.path, onnxruntime_only=made.onnxruntime_only)
-    attempt = replace(attempt, facts=made.facts, max_abs_error=proof.max_abs_error)
+def _judged(attempt: Attempt, current: Chosen, result: Chosen, bench: Bench) -> Attempt:
+    proof = bench.equivalence.prove(result.path, onnxruntime_only=result.onnxruntime_only)
+    attempt = replace(attempt, facts=result.facts, max_abs_error=proof.max_abs_error)
     if proof.problem is not None:
         return replace(attempt, outcome="failed", reason=f"it computes something else: {proof.problem}")
-    worse = _worse(current.facts, made.facts)
+    worse = _worse(current.facts, result.facts)
     if worse is not None:
         return replace(attempt, outcome="not kept", reason=worse)
-    latency = bench.race(made.path, current.path)
+    latency = bench.race(result.path, current.path)
     attempt = replace(attempt, latency=latency)
     if clearly_slower(latency):
         return replace(attempt, outcome="not kept", reason="slower")
-    better = _better(current.facts, made.facts, latency)
+    better = _better(current.facts, result.facts, latency)
     if better is None:
         return replace(attempt, outcome="not kept", reason="it does not help: as many nodes, as large, as fast")
     return replace(attempt, outcome="kept", reason=better)
@@ -130,16 +130,16 @@ def _judged(attempt: Attempt, current: Chosen, made: Chosen, bench: Bench) -> At
 def _rewritten(graph_pass: GraphPass, model: onnx.ModelProto) -> onnx.ModelProto:
     """The pass's output without what no runtime reads; the pass gets a copy that it may edit, with shapes."""
     with quiet():
-        made = ir.serde.deserialize_model(graph_pass.run(with_shapes(model)))
+        result = ir.serde.deserialize_model(graph_pass.run(with_shapes(model)))
     with quiet():
-        common.RemoveUnusedNodesPass()(made)
-        common.RemoveUnusedFunctionsPass()(made)
-        common.RemoveUnusedOpsetsPass()(made)
-    return ir.serde.serialize_model(made)
+        common.RemoveUnusedNodesPass()(result)
+        common.RemoveUnusedFunctionsPass()(result)
+        common.RemoveUnusedOpsetsPass()(result)
+    return ir.serde.serialize_model(result)
 
 
 def _same(before: onnx.ModelProto, after: onnx.ModelProto) -> bool:
-    """Whether nothing but names changed: as many nodes of each type, and the same constants."""
+    """Tell whether nothing but names changed: as many nodes of each type, and the same constants."""
     return _content(before) == _content(after)
 
 
@@ -159,7 +159,7 @@ def _worse(before: GraphFacts, after: GraphFacts) -> str | None:
 
 
 def _better(before: GraphFacts, after: GraphFacts, latency: LatencyRatio) -> str | None:
-    """What is gained, in words; None if nothing is."""
+    """Say what is gained; None if nothing is."""
     gains = []
     if after.nodes < before.nodes:
         gains.append(f"{_count(before.nodes - after.nodes)} fewer")

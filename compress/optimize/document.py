@@ -1,4 +1,4 @@
-"""What was tried, what it gave, and what came of it: the contents of `optimize.json`."""
+"""Contents of `optimize.json`: what was tried, what it gave, and what came of it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Optimization:
-    """Before and after.
+    """Source and result compared.
 
     Attributes:
         latency: of the result over the source, both as ONNX Runtime runs them here; None where nothing was kept.

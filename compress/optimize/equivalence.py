@@ -70,8 +70,8 @@ class Equivalence:
 
     def _compare(self, candidate: Artifact, *, fused: bool) -> FidelityMeter:
         meter = FidelityMeter()
-        for expected, given in zip(self._expected[fused], self._run(candidate, fused=fused), strict=True):
-            meter.update(expected, given)
+        for expected, actual in zip(self._expected[fused], self._run(candidate, fused=fused), strict=True):
+            meter.update(expected, actual)
         return meter
 
     def _run(self, artifact: Artifact, *, fused: bool) -> list[NDArray[np.float32]]:

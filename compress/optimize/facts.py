@@ -1,4 +1,4 @@
-"""What a graph is made of, as stored and as ONNX Runtime executes it."""
+"""Facts of a graph: what it is made of, as stored and as ONNX Runtime executes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rewritten graph must keep, whatever it computes: interface, opset, operators, quantization."""
+"""Guard of what a rewritten graph must keep, whatever it computes: interface, opset, operators, quantization."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def broken_promise(before: onnx.ModelProto, after: onnx.ModelProto, *, onnxruntime_only: bool) -> str | None:
-    """What `after` lost of `before`, in words; None if nothing.
+    """Say what `after` lost of `before`; None if nothing.
 
     Args:
         onnxruntime_only: ONNX Runtime's own operators are welcome, and Q/DQ may be fused into them.
@@ -87,8 +87,8 @@ def _conversions(model: onnx.ModelProto) -> Counter[str]:
 def _canonical_names(model: onnx.ModelProto) -> dict[str, str]:
     """One name for all constants that are equal."""
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
-    found = {}
+    names = {}
     for tensor in model.graph.initializer:
         content = np.ascontiguousarray(onnx.numpy_helper.to_array(tensor)).tobytes()
-        found[tensor.name] = first.setdefault((tensor.data_type, tuple(tensor.dims), content), tensor.name)
-    return found
+        names[tensor.name] = first.setdefault((tensor.data_type, tuple(tensor.dims), content), tensor.name)
+    return names

@@ -1,4 +1,4 @@
-"""From an ONNX artifact to a smaller one that is proven equal, with the record of how it came about."""
+"""Optimization of an ONNX artifact into a smaller one that is proven equal, with the record of how it came about."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _FINAL = 2
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to try, and how thoroughly.
+    """Passes to try, and how thoroughly.
 
     Attributes:
         passes: names, in order.
@@ -75,29 +75,29 @@ def optimize(artifact: Artifact, context: Context, wanted: Wanted) -> Artifact:
         StageError: see `read_source`, or ONNX Runtime refuses the file.
         ParityError: a file as written does not compute what the source does.
     """
-    made = artifact.after(context.name, context.folder / f"{context.name}.onnx")
+    result = artifact.after(context.name, context.folder / f"{context.name}.onnx")
     model = read_source(artifact.path, context.target, context.name)
     text = {entry.key: entry.value for entry in model.metadata_props}
-    text.update(metadata(made.input, made.precision, made.history))
+    text.update(metadata(result.input, result.precision, result.history))
     images = list(first_images(context.splits.calibration, wanted.samples))
     bench = Bench(artifact, Equivalence(artifact, images, threads=os.cpu_count() or 1), wanted.seconds, text)
     source = Chosen(model, artifact.path, graph_facts(artifact.path))
-    found = _search(source, bench, context, wanted)
-    proof = _write(found.chosen, made.path, bench)
-    ort = _write_ort(made.path, context, bench) if wanted.ort_format else None
+    outcome = _search(source, bench, context, wanted)
+    proof = _write(outcome.chosen, result.path, bench)
+    ort = _write_ort(result.path, context, bench) if wanted.ort_format else None
     record = Optimization(
         device=measured_on(),
         threads=THREADS,
         samples=proof.samples,
         before=source.facts,
-        after=graph_facts(made.path, found.chosen.model.graph.value_info),
-        latency=found.latency,
+        after=graph_facts(result.path, outcome.chosen.model.graph.value_info),
+        latency=outcome.latency,
         max_abs_error=proof.max_abs_error or 0.0,
-        passes=found.attempts,
+        passes=outcome.attempts,
         ort_file=None if ort is None else ort.name,
         ort_bytes=None if ort is None else ort.stat().st_size,
     )
-    return _handed_over(made, record, context)
+    return _handed_over(result, record, context)
 
 
 def _search(source: Chosen, bench: Bench, context: Context, wanted: Wanted) -> _Found:
@@ -153,10 +153,10 @@ def _proven(path: Path, bench: Bench, *, onnxruntime_only: bool) -> Proof:
     return proof
 
 
-def _handed_over(made: Artifact, record: Optimization, context: Context) -> Artifact:
+def _handed_over(result: Artifact, record: Optimization, context: Context) -> Artifact:
     for line in table_lines(record):
         context.progress.log(f"{context.name}: {line}")
     path = context.folder / f"{context.name}.json"
     write_bytes(path, to_json(record))
     ort = () if record.ort_file is None else (context.folder / record.ort_file,)
-    return replace(made, notes={"graph": sentence(record)}, attachments=(path, *ort))
+    return replace(result, notes={"graph": sentence(record)}, attachments=(path, *ort))

@@ -40,21 +40,21 @@ def _flattener(node: ir.Node) -> ir.Node | None:
 
 
 def _spatial(node: ir.Node) -> bool:
-    """Whether it averages the last two of four dimensions (`axes`: an attribute before opset 18, then an input)."""
+    """Tell whether it averages the last two of four axes (`axes`: an attribute before opset 18, then an input)."""
     source = node.inputs[0]
     if source is None or source.shape is None or len(source.shape) != _MAPS:
         return False
-    given: tuple[int, ...] = ()
+    axes: tuple[int, ...] = ()
     if "axes" in node.attributes:
-        given = tuple(node.attributes["axes"].as_ints())
+        axes = tuple(node.attributes["axes"].as_ints())
     elif len(node.inputs) > 1 and node.inputs[1] is not None:
         tensor = ir.convenience.get_const_tensor(node.inputs[1])
-        given = () if tensor is None else tuple(int(axis) for axis in tensor.numpy().reshape(-1))
-    return sorted(axis % _MAPS for axis in given) == [2, 3]
+        axes = () if tensor is None else tuple(int(axis) for axis in tensor.numpy().reshape(-1))
+    return sorted(axis % _MAPS for axis in axes) == [2, 3]
 
 
 def _keeps_channels(maps: ir.Value | None, flat: ir.Value) -> bool:
-    """Whether `flat` is `[N, C]`: with C columns, N C values can only make N rows."""
+    """Tell whether `flat` is `[N, C]`: with C columns, N C values can only make N rows."""
     if maps is None or maps.shape is None or flat.shape is None or len(flat.shape) != 2:
         return False
     channels = maps.shape[1]

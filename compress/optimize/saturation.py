@@ -61,7 +61,7 @@ def _absorbed(activation: ir.Value, low: float, high: float) -> bool:
 
 
 def _saturates(node: ir.Node, index: int, low: float, high: float) -> bool:
-    """Whether `node` is a QuantizeLinear that stores `low` as its least and `high` as its largest integer."""
+    """Tell whether `node` is a QuantizeLinear that stores `low` as its least and `high` as its largest integer."""
     if node.op_type != "QuantizeLinear" or node.domain or index != 0 or len(node.inputs) < 3:
         return False
     scale, zero_point = _constant(node.inputs[1]), _constant(node.inputs[2])

@@ -1,4 +1,4 @@
-"""Before and after, for people: a table and a sentence."""
+"""Table and sentence of before and after, for people."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ def sentence(found: Optimization) -> str:
     )
 
 
-def _rows(found: Optimization) -> Iterator[tuple[str, str, str]]:
+def _rows(record: Optimization) -> Iterator[tuple[str, str, str]]:
     def row(name: str, cell: Callable[[GraphFacts], str]) -> tuple[str, str, str]:
-        return name, cell(found.before), cell(found.after)
+        return name, cell(record.before), cell(record.after)
 
     yield row("nodes", lambda facts: str(facts.nodes))
-    yield from _operators(found.before.operators, found.after.operators)
+    yield from _operators(record.before.operators, record.after.operators)
     yield row("nodes as ONNX Runtime runs it", lambda facts: str(facts.run_nodes))
-    yield from _operators(found.before.run_operators, found.after.run_operators)
+    yield from _operators(record.before.run_operators, record.after.run_operators)
     yield row("file size", lambda facts: _bytes(facts.size_bytes))
     yield row("peak activation memory", _memory)
-    if found.ort_bytes is not None:
-        yield "file size in ORT format", _DASH, _bytes(found.ort_bytes)
-    latency = found.latency
+    if record.ort_bytes is not None:
+        yield "file size in ORT format", _DASH, _bytes(record.ort_bytes)
+    latency = record.latency
     yield "latency", "1", _DASH if latency is None else f"{latency.ratio:.3f} ({latency.low:.3f}–{latency.high:.3f})"
 
 

@@ -1,4 +1,4 @@
-"""How many units each group gives up so that the network meets a budget."""
+"""Allocation of a budget: how many units each group gives up so that the network meets it."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def candidates(
         multiple: channels are left in multiples of this.
         max_removed: largest share of a group's units that may go.
     """
-    made = []
+    prunable = []
     for group in groups:
         scores = importance[group.name].double()
         order = torch.argsort(scores, stable=True)
         steps = _steps(group, multiple, max_removed)
         if steps:
-            made.append(Candidate(group, tuple(order.tolist()), tuple(scores[order].tolist()), steps))
-    return made
+            prunable.append(Candidate(group, tuple(order.tolist()), tuple(scores[order].tolist()), steps))
+    return prunable
 
 
 def _steps(group: Group, multiple: int, max_removed: float) -> tuple[int, ...]:

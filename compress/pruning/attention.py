@@ -128,18 +128,18 @@ def _called_with_more(module: nn.Module, input: InputSpec) -> set[nn.Module]:
 
 @torch.no_grad()
 def _converted(part: nn.MultiheadAttention) -> HeadAttention:
-    made = HeadAttention(
+    attention = HeadAttention(
         part.embed_dim, part.num_heads, part.head_dim, bias=part.in_proj_bias is not None, dropout=part.dropout
     )
-    projections = (made.query, made.key, made.value)
+    projections = (attention.query, attention.key, attention.value)
     for projection, weight in zip(projections, part.in_proj_weight.chunk(3), strict=True):
         projection.weight.copy_(weight)
-    made.out_proj.weight.copy_(part.out_proj.weight)
+    attention.out_proj.weight.copy_(part.out_proj.weight)
     if part.in_proj_bias is not None:
         for projection, bias in zip(projections, part.in_proj_bias.chunk(3), strict=True):
             projection.bias.copy_(bias)
-        made.out_proj.bias.copy_(part.out_proj.bias)
-    return made.train(part.training)
+        attention.out_proj.bias.copy_(part.out_proj.bias)
+    return attention.train(part.training)
 
 
 def _keep_outputs(linear: nn.Linear, rows: torch.Tensor) -> None:

@@ -38,7 +38,7 @@ as many as the threshold is high and have its square for energy. Only the number
 
 @dataclass(frozen=True)
 class Fitted:
-    """What fits.
+    """Share of the weights that fits, and its verdict.
 
     Attributes:
         amount: share of the weights that became zero; 0 where none may.
@@ -69,7 +69,7 @@ def fit_amount(
         alone: the network with only this layer pruned, on as many images as the order of the layers needs.
         shown: yields the layers behind a bar, in the order in which they are tried.
     """
-    prices = {layer.weight.name: _price(layer, amount, alone) for layer in shown([Weights(one) for one in weights])}
+    prices = {layer.weight.name: _price(layer, amount, alone) for layer in shown([*map(Weights, weights)])}
     scales = _scales([prices[weight.name] for weight in weights])
     original = [weight.tensor.detach().clone() for weight in weights]
     tried: dict[float, Verdict] = {}

@@ -20,7 +20,7 @@ _ADD = torch.ops.aten.add.Tensor
 
 
 class Nothing(nn.Module):
-    """What is left of a layer whose branch was dropped: zeros of its input's shape. Exporters remove it."""
+    """Layer in place of a dropped branch: zeros of its input's shape. Exporters remove it."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(images)
@@ -50,16 +50,16 @@ def find_blocks(module: nn.Module, input: InputSpec) -> list[Block]:
     graph = capture(module, input)
     leaves = {name for name, part in module.named_modules() if name and not [*part.children()]}
     images = torch.randn(1, *input.shape, generator=torch.Generator().manual_seed(0))
-    found: dict[str, Block] = {}
+    blocks: dict[str, Block] = {}
     for node in call_nodes(graph):
         for end, branch in _branches(node):
             inside = [name for part in call_nodes(graph) if part in branch for name in _layers_of(part)]
             layers = tuple(dict.fromkeys(name for name in inside if name in leaves))
             if layers and not _works_elsewhere(graph, layers, branch):
                 block = Block(_common(layers), layers)
-                if block.name not in found and _equals_zeros(module, block, graph, end, images):
-                    found[block.name] = block
-    return list(found.values())
+                if block.name not in blocks and _equals_zeros(module, block, graph, end, images):
+                    blocks[block.name] = block
+    return list(blocks.values())
 
 
 def drop(module: nn.Module, block: Block) -> None:
@@ -110,10 +110,10 @@ def _equals_zeros(module: nn.Module, block: Block, graph: fx.GraphModule, end: f
     trial = copy.deepcopy(module).eval()
     drop(trial, block)
     try:
-        found = trial(images)
+        actual = trial(images)
     except (RuntimeError, ValueError, TypeError, AttributeError):
         return False
-    return bool(torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())))
+    return bool(torch.allclose(actual, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())))
 
 
 class _Silenced(fx.Interpreter):
@@ -129,7 +129,7 @@ class _Silenced(fx.Interpreter):
 
 
 def _branches(node: fx.Node) -> Iterator[tuple[fx.Node, frozenset[fx.Node]]]:
-    """For `a + b`, each side that is computed from the other and used for nothing else, with its operators."""
+    """Yield each side of `a + b` that is computed from the other and used for nothing else, with its operators."""
     inputs = [part for part in node.args[:2] if isinstance(part, fx.Node)]
     if node.target is not _ADD or len(inputs) != 2 or _shape(inputs[0]) != _shape(inputs[1]):
         return
@@ -141,17 +141,17 @@ def _branches(node: fx.Node) -> Iterator[tuple[fx.Node, frozenset[fx.Node]]]:
 
 def _between(start: fx.Node, end: fx.Node) -> frozenset[fx.Node] | None:
     """The operators from `start` (exclusive) to `end`; None if `end` depends on anything else that is computed."""
-    found: set[fx.Node] = set()
+    operators: set[fx.Node] = set()
     waiting = [end]
     while waiting:
         part = waiting.pop()
-        if part is start or part in found or part.op == "get_attr":
+        if part is start or part in operators or part.op == "get_attr":
             continue
         if part.op != "call_function":
             return None
-        found.add(part)
+        operators.add(part)
         waiting += tensor_inputs(part)
-    return frozenset(found) if any(start in part.all_input_nodes for part in found) else None
+    return frozenset(operators) if any(start in part.all_input_nodes for part in operators) else None
 
 
 def _shape(node: fx.Node) -> tuple[object, ...] | None:

@@ -1,4 +1,4 @@
-"""What every stage that makes a network smaller shares: a budget of multiply-accumulates, parameters or milliseconds.
+"""Budget of multiply-accumulates, parameters or milliseconds: shared by every stage that makes a network smaller.
 
 Free of torch at import, so that a configuration can be checked without loading it.
 """
@@ -30,7 +30,7 @@ _NAMES = {"macs": "MACs", "parameters": "parameters", "latency": "latency"}
 
 @dataclass(frozen=True)
 class Budget:
-    """How much of what may be left.
+    """Budget of a network: how much of what may be left.
 
     Attributes:
         cost: of one layer; a network costs the sum.
@@ -103,7 +103,7 @@ class BudgetStage(Stage):
             )
 
     def budget(self, shapes: Mapping[str, LayerShape], context: Context, *, lanes: int) -> Budget:
-        """What these layers may cost.
+        """Return what these layers may cost.
 
         Args:
             lanes: channels that kernels compute at a time.

@@ -1,4 +1,4 @@
-"""What a layer costs: multiply-accumulates, parameters, or milliseconds on the target.
+"""Cost of a layer: multiply-accumulates, parameters, or milliseconds on the target.
 
 A cost function is anything that takes a `LayerShape` and gives a number; the cost of a network is the sum.
 """
@@ -52,7 +52,7 @@ class Estimated:
 
     @classmethod
     def of(cls, target: Target, precision: Precision, lanes: int) -> Estimated:
-        """From the facts of the target.
+        """Estimate from the facts of the target.
 
         Raises:
             ConfigError: the target's peak at that precision is not known.
@@ -73,7 +73,7 @@ class Estimated:
         return 1000 * max(arithmetic, memory)
 
     def _padding(self, shape: LayerShape) -> float:
-        """How much the channels grow when they are filled up to whole vectors; the first layer's inputs never are."""
+        """Growth of the channels when they are filled up to whole vectors; the first layer's inputs never are."""
         if shape.groups > 1:
             return _filled(shape.outputs, self.lanes)
         inputs = _filled(shape.inputs, self.lanes) if shape.inputs >= self.lanes else 1.0

@@ -41,7 +41,7 @@ class FromLayer(nn.Module):
         super().__init__()
         self._interpreter = fx.Interpreter(graph, garbage_collect_values=False)
         self._nodes: Sequence[fx.Node] = tuple(graph.graph.nodes)
-        self._place = {node: place for place, node in enumerate(self._nodes)}
+        self._place = {node: position for position, node in enumerate(self._nodes)}
         self._constants = {node: constant(graph, node) for node in self._nodes if node.op == "get_attr"}
         self._prefixes: dict[bytes, _Prefix] = {}
         self._start = 0
@@ -57,7 +57,7 @@ class FromLayer(nn.Module):
         return min(readers, default=len(self._nodes) - 1)
 
     def reads(self, weight: Weight) -> bool:
-        """Whether anything computes with `weight`."""
+        """Tell whether anything computes with `weight`."""
         return self.place(weight) < len(self._nodes) - 1
 
     def start_at(self, weight: Weight) -> None:
@@ -82,15 +82,15 @@ class FromLayer(nn.Module):
 
     def _ran(self, first: int, stop: int, values: dict[fx.Node, object], images: torch.Tensor) -> dict[fx.Node, object]:
         """`values` and those of the nodes from `first` to before `stop`, without what no node from there on reads."""
-        for place in range(first, stop):
-            node = self._nodes[place]
+        for position in range(first, stop):
+            node = self._nodes[position]
             if node.op in ("placeholder", "get_attr"):
                 values[node] = images if node.op == "placeholder" else self._constants[node]
             else:
                 self._interpreter.env = values
                 values[node] = self._interpreter.run_node(node)
                 for source in node.all_input_nodes:
-                    if all(self._place[user] <= place for user in source.users):
+                    if all(self._place[user] <= position for user in source.users):
                         values.pop(source, None)
         return values
 

@@ -1,4 +1,4 @@
-"""What can be cut out of a network as a whole: channels that belong together, and attention heads.
+"""Groups of what can only be cut out of a network as a whole: channels that belong together, and attention heads.
 
 A channel of one layer is tied to the channels of others: to the normalisation after it, to the inputs of all consumers,
 through an addition to the channels of another layer. torch-pruning's dependency graph (Fang et al. 2023, "DepGraph")
@@ -95,10 +95,10 @@ class ChannelGroup:
     def remove(self, units: Sequence[int]) -> None:
         root = self.dependencies[0].dep
         channels = sorted(channel for unit in units for channel in self.members[unit])
-        found = self.graph.get_pruning_group(root.target.module, root.handler, channels)
-        for item in found.items:
+        group = self.graph.get_pruning_group(root.target.module, root.handler, channels)
+        for item in group.items:
             item.idxs.sort()  # a grouped convolution keeps the first of what is left
-        found.prune(record_history=False)
+        group.prune(record_history=False)
 
     @property
     def silenced(self) -> Sequence[str]:
@@ -127,8 +127,8 @@ class HeadGroup:
 
     @property
     def cuts(self) -> Mapping[str, Cut]:
-        made = Cut(outputs=self.width)
-        projections = {f"{self.name}.{part}": made for part in ("query", "key", "value")}
+        cut = Cut(outputs=self.width)
+        projections = {f"{self.name}.{part}": cut for part in ("query", "key", "value")}
         return {
             **projections,
             f"{self.name}.out_proj": Cut(inputs=self.width),
@@ -168,7 +168,7 @@ def channel_groups(
     names = {part: name for name, part in module.named_modules()}
     heads = [part for part in module.modules() if isinstance(part, HeadAttention)]
     closed = {projection for part in heads for projection in (part.query, part.key, part.value)}
-    found, failed, seen = [], [], set()
+    groups, failed, seen = [], [], set()
     for root in module.modules():  # in the order of the code, so that a group is named after its first layer
         if root in seen or root not in graph.module2node or not isinstance(root, nn.modules.conv._ConvNd | nn.Linear):
             continue
@@ -177,12 +177,12 @@ def channel_groups(
         except IndexError:  # torch-pruning 1.6, on the pieces of a split that were shuffled
             failed.append(names[root])
             continue
-        made = _makers(dependencies)
-        seen |= made
+        makers = _makers(dependencies)
+        seen |= makers
         group = _channel_group(graph, dependencies, names)
-        if group is not None and not keep & group.outputs.keys() and not closed & made:
-            found.append(group)
-    return found, failed
+        if group is not None and not keep & group.outputs.keys() and not closed & makers:
+            groups.append(group)
+    return groups, failed
 
 
 def _whole_group(graph: DependencyGraph, root: nn.Module) -> Dependencies:
@@ -202,19 +202,19 @@ def _channel_group(
     cuts: dict[str, Cut] = {}
     tied: list[list[int]] = []
     for position, (dependency, rows) in enumerate(dependencies.items):
-        part, made = dependency.target.module, graph.is_out_channel_pruning_fn(dependency.handler)
-        if dependency.target.type in uncut or (made and not dependency.target.outputs):
+        part, is_output = dependency.target.module, graph.is_out_channel_pruning_fn(dependency.handler)
+        if dependency.target.type in uncut or (is_output and not dependency.target.outputs):
             return None  # the network's own outputs, and what has no rows of its own
         if not isinstance(part, nn.Module) or part not in names:
             continue
         name, roots = names[part], dependencies[position].root_idxs
         if None in roots or len(roots) != len(rows):
             return None
-        if made:
+        if is_output:
             outputs[name] = tuple(zip(rows, roots, strict=True))
         if isinstance(part, nn.modules.conv._ConvNd | nn.Linear):
-            cuts[name] = _merged(cuts.get(name), _cut(part, len(rows), made))
-            tied += _tied(part, rows, roots, made)
+            cuts[name] = _merged(cuts.get(name), _cut(part, len(rows), is_output))
+            tied += _tied(part, rows, roots, is_output)
     members = _united(len(dependencies[0].idxs), tied)
     each = _shared_out(cuts, len(members))
     if each is None or len(members) < 2 or len({len(member) for member in members}) > 1:
@@ -223,7 +223,7 @@ def _channel_group(
 
 
 def _shared_out(cuts: Mapping[str, Cut], units: int) -> dict[str, Cut] | None:
-    """What one unit takes from each layer; None where units are of unequal size."""
+    """Return what one unit takes from each layer; None where units are of unequal size."""
     if any(size % units for cut in cuts.values() for size in (cut.inputs, cut.outputs, cut.groups)):
         return None
     return {name: Cut(cut.inputs // units, cut.outputs // units, cut.groups // units) for name, cut in cuts.items()}
@@ -235,10 +235,10 @@ def _makers(dependencies: Dependencies) -> set[nn.Module]:
     return {dep.target.module for dep, _ in dependencies.items if graph.is_out_channel_pruning_fn(dep.handler)}
 
 
-def _cut(part: nn.Module, rows: int, made: bool) -> Cut:
+def _cut(part: nn.Module, rows: int, is_output: bool) -> Cut:
     if _depthwise(part):
         return Cut(rows, rows, rows)
-    return Cut(outputs=rows) if made else Cut(inputs=rows)
+    return Cut(outputs=rows) if is_output else Cut(inputs=rows)
 
 
 def _depthwise(part: nn.Module) -> bool:
@@ -251,11 +251,11 @@ def _merged(before: Cut | None, now: Cut) -> Cut:
     return Cut(max(before.inputs, now.inputs), max(before.outputs, now.outputs), max(before.groups, now.groups))
 
 
-def _tied(part: nn.Module, rows: Sequence[int], roots: Sequence[int], made: bool) -> list[list[int]]:
+def _tied(part: nn.Module, rows: Sequence[int], roots: Sequence[int], is_output: bool) -> list[list[int]]:
     """Channels that must go together because a grouped convolution needs groups of equal size."""
     if not isinstance(part, nn.modules.conv._ConvNd) or part.groups == 1 or _depthwise(part):
         return []
-    size = (part.out_channels if made else part.in_channels) // part.groups
+    size = (part.out_channels if is_output else part.in_channels) // part.groups
     by_place: dict[int, list[int]] = {}
     for row, root in zip(rows, roots, strict=True):
         by_place.setdefault(row % size, []).append(root)
@@ -266,7 +266,7 @@ def _united(channels: int, tied: Sequence[Sequence[int]]) -> tuple[tuple[int, ..
     """Channels 0, 1, ... merged wherever a set of `tied` holds several."""
     member = {channel: [channel] for channel in range(channels)}
     for together in tied:
-        merged = sorted({channel for one in together for channel in member[one]})
+        merged = sorted({channel for root in together for channel in member[root]})
         member.update(dict.fromkeys(merged, merged))
     return tuple(tuple(m) for m in {id(m): m for m in member.values()}.values())
 
@@ -325,12 +325,12 @@ def _holds(trial: Sequence[tuple[ChannelGroup, Sequence[int]]], module: nn.Modul
         try:
             for group, units in trial:
                 group.remove(units)
-            found = module(images)
+            actual = module(images)
         except _MISFITS:
             return False
-    if found.shape != expected.shape:
+    if actual.shape != expected.shape:
         return False
-    effect, error = float((expected - before).abs().max()), float((found - expected).abs().max())
+    effect, error = float((expected - before).abs().max()), float((actual - expected).abs().max())
     return error <= _TOLERANCE * effect + _NOISE * float(expected.abs().max())
 
 

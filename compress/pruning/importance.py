@@ -1,4 +1,4 @@
-"""How much a channel or head matters, by one of four criteria.
+"""Importance of a channel or head, by one of four criteria.
 
 torch-pruning computes the scores of a group: the mean, over all layers of the group, of what the criterion says about a
 channel there. Heads of attention are scored by their projections.

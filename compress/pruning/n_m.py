@@ -27,7 +27,7 @@ def prune_n_m(weight: torch.Tensor, n: int, m: int) -> None:
 
 
 def follows(weight: torch.Tensor, n: int, m: int) -> bool:
-    """Whether no M consecutive inputs hold more than N non-zero weights; `weight` as for `prune_n_m`."""
+    """Tell whether no M consecutive inputs hold more than N non-zero weights; `weight` as for `prune_n_m`."""
     return bool(((along_inputs(weight, m) != 0).sum(-1) <= n).all())
 
 
@@ -38,7 +38,7 @@ def along_inputs(weight: torch.Tensor, m: int) -> torch.Tensor:
 
 
 def why_not(weight: Weight, module: nn.Module, m: int) -> str | None:
-    """Why a weight cannot be pruned N:M; None if it can."""
+    """Say why a weight cannot be pruned N:M; None if it can."""
     tensor = weight.tensor
     owner = module.get_submodule(weight.name.rpartition(".")[0]) if weight.name.endswith(".weight") else None
     if isinstance(owner, nn.modules.conv._ConvTransposeNd):

@@ -1,4 +1,4 @@
-"""Which layers a pattern of the user's means."""
+"""Layers that a pattern of the user's means."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def matching(names: Iterable[str], patterns: Sequence[str]) -> frozenset[str]:
 
 
 def matching_any(names: Iterable[str], patterns: Sequence[str]) -> bool:
-    """Whether any pattern means any of the names."""
+    """Tell whether any pattern means any of the names."""
     return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 

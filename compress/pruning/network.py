@@ -86,12 +86,12 @@ def analyse(module: nn.Module, input: InputSpec, exclude: Sequence[str], stage: 
     separate_heads(module, input)
     graph = _traced(module, input, keep, stage)
     images = torch.randn(2, *input.shape, generator=torch.Generator().manual_seed(seed))
-    found, failed = channel_groups(graph, module, keep)
-    proven = provable(found, module, images if _takes_two(module, images) else images[:1], seed)
+    groups, failed = channel_groups(graph, module, keep)
+    proven = provable(groups, module, images if _takes_two(module, images) else images[:1], seed)
     heads = [group for group in head_groups(module) if group.name not in keep]
     if not proven and not heads:
         raise StageError(f"stage {stage!r}: no channel of the model can be cut", fix=f"~stage.{stage}")
-    held = (*(group.name for group in found if group not in proven), *failed)
+    held = (*(group.name for group in groups if group not in proven), *failed)
     return Network(module, (*proven, *heads), tuple(proven), layer_shapes(module, input), held)
 
 
@@ -146,8 +146,8 @@ def _dependency_graph(module: nn.Module, images: torch.Tensor) -> DependencyGrap
     class WithoutReshapes(DependencyGraph):
         """Takes every reshape as leaving the channels in place."""
 
-        def _trace(self, *given: object, **named: object) -> object:
-            nodes = super()._trace(*given, **named)
+        def _trace(self, *arguments: object, **named: object) -> object:
+            nodes = super()._trace(*arguments, **named)
             self._2d_4d = False  # torch-pruning's own switch for it
             return nodes
 

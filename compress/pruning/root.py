@@ -1,4 +1,4 @@
-"""Where a rising function crosses zero, in few evaluations of it.
+"""Root of a rising function, in few evaluations of it.
 
 ITP (Oliveira and Takahashi 2020, "An enhancement of the bisection method average performance preserving minmax
 optimality"): interpolates as long as that makes sure to take at most one evaluation more than bisection.
@@ -19,7 +19,7 @@ _SLACK = 1
 
 
 def last_below(function: Callable[[float], float], low: float, high: float, at_high: float, tolerance: float) -> float:
-    """Where `function` is at most 0, not more than `tolerance` below its crossing; `low` if it is nowhere else.
+    """Point where `function` is at most 0, not more than `tolerance` below its crossing; `low` if it is nowhere else.
 
     Args:
         function: rising from -1 at `low`, where it is not evaluated.

@@ -35,7 +35,7 @@ class Ramp:
         return self.final + (self.initial - self.final) * left**3
 
     def due(self, step: int) -> bool:
-        """Whether to prune after `step` optimizer steps: `updates` times at equal distances, the last at the end."""
+        """Tell whether to prune after `step` optimizer steps: `updates` times, equally spaced, the last at the end."""
         if not 0 < step <= self.steps:
             return False
         return step * self.updates // self.steps > (step - 1) * self.updates // self.steps

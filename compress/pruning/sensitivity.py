@@ -32,7 +32,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """How one layer takes pruning.
+    """Curve of how one layer takes pruning.
 
     Attributes:
         name: of the layer, or of the first layer of a group.
@@ -137,13 +137,13 @@ def _curve(part: Scanned, ratios: Sequence[float], judge: Callable[[], Validatio
     points = [Point(0.0, whole.top1, whole.loss)]
     for ratio in ratios:
         with part.pruned(ratio):
-            found = judge()
-        points.append(Point(ratio, found.top1, found.loss))
+            validation = judge()
+        points.append(Point(ratio, validation.top1, validation.loss))
     return Curve(part.name, part.size, tuple(points))
 
 
 class CurveDamage:
-    """What `allocate` asks: the rise of the loss that the scan predicts."""
+    """Damage as `allocate` asks for it: the rise of the loss that the scan predicts."""
 
     def __init__(self, curves: Sequence[Curve]) -> None:
         self._curves = {curve.name: curve for curve in curves}
@@ -160,15 +160,15 @@ def shares_within(curves: Sequence[Curve], amount: float) -> Mapping[str, float]
     layer goes beyond the largest share that was tried (where `amount` allows): past it the loss tends to explode.
     """
     most = max(amount, *(curve.points[-1].share for curve in curves))
-    wanted, taken = amount * sum(curve.size for curve in curves), 0.0
+    goal, pruned = amount * sum(curve.size for curve in curves), 0.0
     shares = {curve.name: 0.0 for curve in curves}
     queue = [(_price(curve, 0.0), number, curve) for number, curve in enumerate(curves)]
     heapq.heapify(queue)
-    while queue and taken < wanted:
+    while queue and pruned < goal:
         _, number, curve = heapq.heappop(queue)
-        step = min(_STEP, (wanted - taken) / curve.size, most - shares[curve.name])
+        step = min(_STEP, (goal - pruned) / curve.size, most - shares[curve.name])
         shares[curve.name] += step
-        taken += step * curve.size
+        pruned += step * curve.size
         if shares[curve.name] < most - 1e-9:
             heapq.heappush(queue, (_price(curve, shares[curve.name]), number, curve))
     return shares

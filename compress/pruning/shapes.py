@@ -61,7 +61,7 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class Cut:
-    """How much smaller a layer gets."""
+    """Channels and groups that a layer loses."""
 
     inputs: int = 0
     outputs: int = 0
@@ -82,7 +82,7 @@ class Cut:
 
 def layer_shapes(module: nn.Module, input: InputSpec) -> dict[str, LayerShape]:
     """Shapes of the layers that run, by name, in the order in which they run; a layer that runs twice counts twice."""
-    found: dict[str, LayerShape] = {}
+    shapes: dict[str, LayerShape] = {}
     names = {part: name for name, part in module.named_modules()}
 
     def record(part: nn.Module, arguments: tuple[object, ...], named: object, output: object) -> None:
@@ -90,11 +90,11 @@ def layer_shapes(module: nn.Module, input: InputSpec) -> dict[str, LayerShape]:
         result = output[0] if isinstance(output, tuple) else output
         if isinstance(images, torch.Tensor) and isinstance(result, torch.Tensor):
             for shape in _shapes_of(names[part], part, images, result):
-                found[shape.name] = _added(found.get(shape.name), shape)
+                shapes[shape.name] = _added(shapes.get(shape.name), shape)
 
     kinds = (nn.modules.conv._ConvNd, nn.Linear, HeadAttention)
     watch_one_image(module, input, [part for part in module.modules() if isinstance(part, kinds)], record)
-    return found
+    return shapes
 
 
 def _shapes_of(name: str, part: nn.Module, images: torch.Tensor, output: torch.Tensor) -> list[LayerShape]:

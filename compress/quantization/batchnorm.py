@@ -163,7 +163,7 @@ def _argument(node: fx.Node, index: int) -> object:
 
 
 def _reads(graph: fx.GraphModule, node: fx.Node) -> int:
-    """How often the parameter that `node` reads is used, through whatever nodes."""
+    """Count the uses of the parameter that `node` reads, through whatever nodes."""
     return sum(len(other.users) for other in graph.graph.find_nodes(op="get_attr", target=str(node.target)))
 
 
@@ -178,7 +178,7 @@ def _module_at(module: nn.Module, path: str | None) -> nn.Module | None:
 
 
 def _module_obstacle(graph: fx.GraphModule, pair: Pair, layer: nn.Module | None, norm: nn.Module | None) -> str | None:
-    """Why a pair of the graph cannot be folded in the module, which keeps its Python code."""
+    """Say why a pair of the graph cannot be folded in the module, which keeps its Python code."""
     if not isinstance(layer, _LAYERS) or not isinstance(norm, _NORMS):
         return "called as a function, it has no module to replace"
     if type(norm).forward is not nn.BatchNorm2d.forward or norm._forward_hooks or norm._forward_pre_hooks:
@@ -192,7 +192,7 @@ def _module_obstacle(graph: fx.GraphModule, pair: Pair, layer: nn.Module | None,
 
 
 def _passes_its_bias(layer: nn.Module) -> bool:
-    """Whether a bias that the layer is given will be added: its code is PyTorch's."""
+    """Tell whether a bias that the layer is given will be added: its code is PyTorch's."""
     return any(type(layer).forward is kind.forward for kind in _LAYERS)
 
 

@@ -1,4 +1,4 @@
-"""Which histogram bins share an integer, for many candidate ranges at once.
+"""Cells of the grid, histogram bins that share an integer, for many candidate ranges at once.
 
 Bins are sorted, so those of an integer are neighbours: with sums of the bins up to each one prepared once, any sum per
 integer is a difference of two of them. A candidate costs a few hundred look-ups instead of work on every bin.

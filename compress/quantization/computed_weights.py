@@ -1,4 +1,4 @@
-"""What a network computes from its parameters alone, computed once: weight norm, weight standardization, spectral norm.
+"""Weights computed from parameters alone, computed once: weight norm, weight standardization, spectral norm.
 
 Pruning and quantization change what is stored. A weight that is computed from what is stored would undo zeros, and has
 no integers of its own; as a constant it is a weight like any other.
@@ -128,9 +128,9 @@ def _name(graph: fx.GraphModule, node: fx.Node) -> str:
     readers = [user for user in node.users if kind_of(user) in WEIGHTED and user.args[1] is node]
     stack = list(readers[0].meta.get("nn_module_stack", {}).values()) if readers else []
     path = str(stack[-1][0]).removeprefix("L['self'].") if stack else ""
-    taken = dict(graph.named_parameters(remove_duplicate=False)) | dict(graph.named_buffers(remove_duplicate=False))
+    tensors = dict(graph.named_parameters(remove_duplicate=False)) | dict(graph.named_buffers(remove_duplicate=False))
     wanted = f"{path}.weight"
-    if path and _is_module(graph, path) and (wanted not in taken or _only_read_for(graph, wanted, node)):
+    if path and _is_module(graph, path) and (wanted not in tensors or _only_read_for(graph, wanted, node)):
         return wanted
     number, name = 1, f"computed_{node.name}"
     while hasattr(graph, name):
@@ -148,7 +148,7 @@ def _is_module(graph: fx.GraphModule, path: str) -> bool:
 
 
 def _only_read_for(graph: fx.GraphModule, name: str, node: fx.Node) -> bool:
-    """Whether nobody else would notice that the tensor `name` is now what `node` computes from it."""
+    """Tell whether nobody else would notice that the tensor `name` is now what `node` computes from it."""
     waiting = list(graph.graph.find_nodes(op="get_attr", target=name))
     while waiting:
         for user in waiting.pop().users:

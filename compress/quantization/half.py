@@ -121,7 +121,7 @@ def _makes_float32_by_default(node: fx.Node) -> bool:
 
 
 def _may_be_float(node: fx.Node) -> bool:
-    """Whether a value is cast: integers (tokens, class maps) are not, what is not known is."""
+    """Tell whether a value is cast: integers (tokens, class maps) are not, what is not known is."""
     value = node.meta.get("val")
     return not isinstance(value, torch.Tensor) or value.is_floating_point()
 

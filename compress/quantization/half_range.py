@@ -1,4 +1,4 @@
-"""What float16 cannot hold: constants, which saturate, and activations, which become infinite."""
+"""Values that float16 cannot hold: constants, which saturate, and activations, which become infinite."""
 
 from __future__ import annotations
 
@@ -58,18 +58,18 @@ def saturated(graph: fx.GraphModule) -> tuple[fx.GraphModule, tuple[Beyond, ...]
     if not names and not literals:
         return graph, ()
     copied = copy.deepcopy(graph)
-    found: list[Beyond] = []
+    beyond: list[Beyond] = []
     for name in dict.fromkeys(names):
         value = _attribute(copied, name)
-        found.append(Beyond(name, _largest_finite(value)))
+        beyond.append(Beyond(name, _largest_finite(value)))
         bind(copied, name, torch.where(value.isinf(), value, value.clamp(-FLOAT16_MAX, FLOAT16_MAX)), trainable=False)
     for node in copied.graph.nodes:
         numbers = _large_numbers(node) if node.op == "call_function" else []
         if numbers:
-            found.append(Beyond(layer_name(node), max(numbers, key=abs)))
+            beyond.append(Beyond(layer_name(node), max(numbers, key=abs)))
             _saturate_call(node)
     copied.recompile()
-    return copied, tuple(found)
+    return copied, tuple(beyond)
 
 
 def overflows(graph: fx.GraphModule, batches: Iterable[NDArray[np.float32]]) -> tuple[Beyond, ...]:
@@ -111,10 +111,10 @@ def check_half(
     problem = _difference(source, half, batches) if beyond or constants else None
     if problem is not None:
         first = (*beyond, *constants)[0]
-        what = "layer" if beyond else "constant"
+        kind = "layer" if beyond else "constant"
         reaches = "reaches" if beyond else "holds"
         raise StageError(
-            f"float16 ends at {FLOAT16_MAX:.0f}, {what} {first.layer!r} {reaches} {first.value:.4g}"
+            f"float16 ends at {FLOAT16_MAX:.0f}, {kind} {first.layer!r} {reaches} {first.value:.4g}"
             f"{' on calibration images' if beyond else ''}: {problem}",
             fix="precision=fp32",
         )
@@ -125,7 +125,7 @@ def check_half(
 
 
 def _difference(source: nn.Module, half: nn.Module, batches: Sequence[NDArray[np.float32]]) -> str | None:
-    """How the outputs differ, if they differ by more than float16's tolerance."""
+    """Say how the outputs differ, if they differ by more than float16's tolerance."""
     meter, tolerance = FidelityMeter(), TOLERANCES[Precision.FP16]
     with torch.inference_mode():
         for images in batches:
@@ -188,12 +188,12 @@ def _large_numbers(node: fx.Node) -> list[float]:
 
 
 def _is_number(node: fx.Node, value: Argument) -> bool:
-    """Whether an integer argument stands where the operator takes any number (`masked_fill(x, mask, -10**9)`)."""
+    """Tell whether an integer argument stands where the operator takes any number (`masked_fill(x, mask, -10**9)`)."""
     if not isinstance(value, int) or isinstance(value, bool):
         return False
     assert isinstance(node.target, OpOverload)
     kinds = [argument.type.kind() for argument in node.target._schema.arguments]
-    positions = [index for index, given in enumerate(node.args) if given is value]
+    positions = [index for index, operand in enumerate(node.args) if operand is value]
     return any(kinds[index] in ("NumberType", "TensorType") for index in positions)
 
 

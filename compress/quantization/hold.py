@@ -15,7 +15,7 @@ __all__ = ["Held", "hold"]
 
 @dataclass(frozen=True)
 class Held:
-    """What is handed on.
+    """Result that is handed on.
 
     Attributes:
         made: what the climb ended with; the first try if nothing does better.

@@ -1,5 +1,5 @@
-"""Which tensors that are joined (a concatenation, a padding by a number) share one integer grid: what calibration
-measured decides, and no order of nodes.
+"""Joined tensors (by a concatenation, a padding by a number) that share one integer grid: what calibration measured
+decides, and no order of nodes.
 
 A kernel that joins moves integers, so its inputs have its output's grid, or are requantized to it first. Rounding to a
 grid of step s adds noise of s^2 / 12 for whatever reads the tensor. Let a tensor of step a have `n` readers, `e` of
@@ -57,11 +57,11 @@ class _Group:
 
     @property
     def noise(self) -> float:
-        """What its readers see, in units of 1/12."""
+        """Noise that its readers see, in units of 1/12."""
         return self.readers * float(self.scale) ** 2
 
     def covers(self, other: _Group, *, steps: float = 0.5) -> bool:
-        """Whether its grid clips no value of `other` by more than `steps`; by default, by no more than a rounding."""
+        """Tell whether its grid clips no value of `other` by more than `steps`; by default, no more than a rounding."""
         margin = steps * float(self.scale)
         return self.low - margin <= other.low and other.high <= self.high + margin
 
@@ -119,15 +119,15 @@ def _follows(prepared: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _readers(prepared: fx.GraphModule) -> Counter[TensorQuantizer]:
-    """How many operators read each tensor or the same integers rearranged; rearranging does not count."""
+    """Count the operators that read each tensor or the same integers rearranged; rearranging does not count."""
     readers: Counter[TensorQuantizer] = Counter()
-    for place in prepared.graph.find_nodes(op="call_module"):
-        quantizer = _quantizer(prepared, place)
+    for node in prepared.graph.find_nodes(op="call_module"):
+        quantizer = _quantizer(prepared, node)
         if quantizer is not None:
             rearranged = [
-                user for user in place.users if any(_quantizer(prepared, after) is quantizer for after in user.users)
+                user for user in node.users if any(_quantizer(prepared, after) is quantizer for after in user.users)
             ]
-            readers[quantizer] += len(place.users) - len(rearranged)
+            readers[quantizer] += len(node.users) - len(rearranged)
     return readers
 
 

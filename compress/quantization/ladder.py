@@ -23,7 +23,7 @@ __all__ = ["Climb", "Made", "Rung", "RungRecord", "Settings", "climb", "in_words
 
 @dataclass(frozen=True)
 class Settings:
-    """How a graph is quantized; what a rung takes over from the rungs below."""
+    """Settings that a graph is quantized with; what a rung takes over from the rungs below."""
 
     recipe: Recipe
     recovery: Recovery
@@ -35,7 +35,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Made:
-    """What a rung made: a converted graph, the settings for it, and its steps in words."""
+    """Result of a rung: a converted graph, the settings for it, and its steps in words."""
 
     graph: fx.GraphModule
     settings: Settings
@@ -58,7 +58,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class RungRecord:
-    """What one rung gave, for people and for `rungs.json`.
+    """Record of what one rung gave, for people and for `rungs.json`.
 
     Attributes:
         number: from 1, as on the ladder that was asked for.

@@ -41,7 +41,7 @@ class ExtraMilliseconds:
 
     @classmethod
     def on(cls, target: Target) -> ExtraMilliseconds:
-        """From the target's facts, which must name the FP32 and the INT8 peak."""
+        """Build from the target's facts, which must name the FP32 and the INT8 peak."""
         floats, integers = (published(target, precision) for precision in (Precision.FP32, Precision.INT8))
         assert floats is not None
         assert integers is not None

@@ -27,12 +27,12 @@ _RANKS = (2, 3, 4)
 def normalizations_as_convs(graph: fx.GraphModule) -> int:
     """Rewrite, in place, every batch normalisation with stored statistics of `[N, C]`, `[N, C, L]` or `[N, C, H, W]`;
     how many there were."""
-    found = [node for node in call_nodes(graph) if _is_replaceable(graph, node)]
-    for node in found:
+    norms = [node for node in call_nodes(graph) if _is_replaceable(graph, node)]
+    for node in norms:
         _replace(graph, node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    return len(found)
+    return len(norms)
 
 
 def _is_replaceable(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -64,7 +64,7 @@ def _source(node: fx.Node) -> fx.Node:
 
 
 def _takes(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> bool:
-    """Whether a linear layer reads the vectors that `norm` makes, and its numbers can be others."""
+    """Tell whether a linear layer reads the vectors that `norm` makes, and its numbers can be others."""
     is_linear = layer.target is aten.linear.default and layer.args[0] is norm and norm.meta["val"].ndim == 2
     return is_linear and rewritable(graph, layer)
 

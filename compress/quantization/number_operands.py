@@ -29,11 +29,11 @@ _TENSOR_FORMS = {
 
 def numbers_as_tensors(graph: fx.GraphModule) -> int:
     """Rewrite, in place, every sum, difference and product of a float tensor and a number; returns how many."""
-    found = [node for node in call_nodes(graph) if node.target in _TENSOR_FORMS and _is_replaceable(node)]
-    for node in found:
+    nodes = [node for node in call_nodes(graph) if node.target in _TENSOR_FORMS and _is_replaceable(node)]
+    for node in nodes:
         _replace(graph, node)
     graph.recompile()
-    return len(found)
+    return len(nodes)
 
 
 def _is_replaceable(node: fx.Node) -> bool:

@@ -1,4 +1,4 @@
-"""What every stage that makes static INT8 shares: its options, what it refuses, and how it reads the model.
+"""Options that every stage that makes static INT8 shares, with what it refuses and how it reads the model.
 
 Free of torch at import, so that a configuration can be checked without loading it.
 """
@@ -71,7 +71,7 @@ class StaticOptions(Stage):
         self._placement_for(target, name)
 
     def recipe(self, context: Context) -> Recipe:
-        """How to quantize for the context's target with these options."""
+        """Recipe for the context's target with these options."""
         from compress.quantization.observers import load_observer
         from compress.quantization.placement import Recipe
 
@@ -93,7 +93,7 @@ class StaticOptions(Stage):
         return load_policy(self._placement_for(target, name))
 
     def float_graph(self, artifact: Artifact, context: Context) -> fx.GraphModule:
-        """What is to be quantized: the artifact captured, folded and rewritten, and held against the artifact itself.
+        """Graph to be quantized: the artifact captured, folded and rewritten, and held against the artifact itself.
 
         Raises:
             ModelError: the artifact cannot be imported or captured.
@@ -131,7 +131,7 @@ def float_module(artifact: Artifact) -> nn.Module:
 
 
 def single_image_reason(graph: fx.GraphModule, artifact: Artifact) -> str | None:
-    """Why `graph`, made of `artifact`, is run image by image; None where it takes batches.
+    """Say why `graph`, made of `artifact`, is run image by image; None where it takes batches.
 
     Batches are used where they were seen to give what their images give alone. A module was looked at when it was
     loaded; the import of a file that is fixed to a batch of one is looked at here.

@@ -52,7 +52,7 @@ _TWO_TENSORS = frozenset({OpKind.ADD, OpKind.MUL, OpKind.MATMUL})
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to quantize, within what the policy allows.
+    """Recipe of quantization, within what the policy allows.
 
     Attributes:
         policy: where, and in which integers.
@@ -95,13 +95,13 @@ class PlacementQuantizer(Quantizer):
         """Nothing to check: a policy cannot be broken by an annotation made from it."""
 
     def guard_of(self, node: fx.Node) -> Guard | None:
-        """Why an operator stays in float although its kind has a rule: the kernel is known to be wrong for it."""
+        """Guard that keeps an operator in float although its kind has a rule: its kernel is known to be wrong."""
         kind = kind_of(node)
         guards = [guard for guard in self._guards if guard.operator is kind]
         return next((guard for guard in guards if _arguments(node).items() >= guard.when.items()), None)
 
     def keeps(self, layer: str) -> bool:
-        """Whether the recipe asks for that layer in float."""
+        """Tell whether the recipe asks for that layer in float."""
         return layer in self._recipe.keep_float
 
     def rule_of(self, node: fx.Node) -> OpRule | None:
@@ -186,13 +186,13 @@ def output_of(node: fx.Node, policy: Policy) -> Output:
 
 
 def _has_several_results(node: fx.Node) -> bool:
-    """Whether it hands on several tensors (an LSTM: outputs and states), or is one of them; no runtime has integers."""
+    """Tell whether it gives several tensors (an LSTM: outputs, states), or is one of them; no runtime has integers."""
     whole = node.args[0] if node.target is operator.getitem else node
     return isinstance(whole, fx.Node) and isinstance(whole.meta.get("val"), (tuple, list))
 
 
 def _shares_outputs(node: fx.Node) -> bool:
-    """Whether one place of the weight's output axis serves several channels: `[in, out / groups, ...]`, transposed."""
+    """Tell whether a place of a weight's output axis serves several channels: `[in, out / groups, ...]`, transposed."""
     return kind_of(node) is OpKind.CONV_TRANSPOSE and groups_of(node) > 1
 
 
@@ -203,7 +203,7 @@ def _annotation(node: fx.Node) -> QuantizationAnnotation:
 
 
 def _arguments(node: fx.Node) -> dict[str, object]:
-    """What an operator is called with, by the names of its schema, defaults included; without tensors."""
+    """Arguments of an operator, by the names of its schema, defaults included; without tensors."""
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return {}
@@ -219,8 +219,8 @@ def guarded_operators(graph: fx.GraphModule, quantizer: PlacementQuantizer) -> d
     read = [
         node for node in call_nodes(graph) if any(user.op != "output" for user in node.users)
     ]  # the end stays float
-    found = {node: quantizer.guard_of(node) for node in read}
-    return {node: guard for node, guard in found.items() if guard is not None}
+    guards = {node: quantizer.guard_of(node) for node in read}
+    return {node: guard for node, guard in guards.items() if guard is not None}
 
 
 def fused_activations(node: fx.Node, rule: OpRule) -> list[fx.Node]:
@@ -264,7 +264,7 @@ _WORTH_NAMING = 0.01
 
 
 def _computes(node: fx.Node) -> bool:
-    """From activations to activations; asking for a size does not count, nor does picking one of several results."""
+    """Tell whether it maps activations to activations; asking for a size or picking one of several results does not."""
     value = node.meta.get("val")
     several = isinstance(value, (tuple, list)) and any(isinstance(part, torch.Tensor) for part in value)
     return (

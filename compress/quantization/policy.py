@@ -94,7 +94,7 @@ class FixedRange(BaseModel):
 
 
 class OpRule(BaseModel):
-    """How one kind of operator takes part.
+    """Rule by which one kind of operator takes part.
 
     Attributes:
         inputs: `all` activations it reads are quantized; `residual`: only the one that did not just leave a
@@ -145,7 +145,7 @@ class Guard(BaseModel):
     source: Annotated[str, Field(min_length=8)]
 
     def applies_to(self, version: str | None) -> bool:
-        """Whether a runtime of that version has the kernel; one whose version is not known may have it."""
+        """Tell whether a runtime of that version has the kernel; one whose version is not known may have it."""
         if version is None:
             return True
         since, before = self.since, self.before

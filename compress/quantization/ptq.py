@@ -93,7 +93,7 @@ def weights_in_float(graph: fx.GraphModule, recipe: Recipe) -> dict[str, float]:
 
 
 def guard_reasons(graph: fx.GraphModule, recipe: Recipe) -> dict[str, str]:
-    """Why layers of a `float_graph` stay in float although their kind of operator does not, by the layers' names."""
+    """Reasons, by layer name, why layers of a `float_graph` stay in float although their kind of operator does not."""
     guarded = guarded_operators(graph, PlacementQuantizer(recipe))
     return {layer_name(node): guard.reason for node, guard in guarded.items()}
 
@@ -178,20 +178,20 @@ def _stand_in_the_way(graph: fx.GraphModule, node: fx.Node) -> None:
 def _describe(prepared: fx.GraphModule, recipe: Recipe) -> None:
     """Name the quantizers, tell them what their readers ignore, and let rearranged tensors follow their source."""
     calls = list(prepared.graph.find_nodes(op="call_module"))
-    places = Counter(id(prepared.get_submodule(str(node.target))) for node in calls)
-    taken: set[str] = set()
+    uses = Counter(id(prepared.get_submodule(str(node.target))) for node in calls)
+    names: set[str] = set()
     for node in calls:
         quantizer, source = prepared.get_submodule(str(node.target)), node.args[0]
         if not isinstance(quantizer, TensorQuantizer) or not isinstance(source, fx.Node):
             continue
         if not quantizer.name:
-            name = _unused(layer_name(source), taken)
-            limits = _limits(node) if places[id(quantizer)] == 1 else _UNLIMITED
+            name = _unused(layer_name(source), names)
+            limits = _limits(node) if uses[id(quantizer)] == 1 else _UNLIMITED
             summed = any(_sums(user, recipe) for user in node.users)
             is_constant, joins = source.op == "get_attr", output_of(source, recipe.policy) == "joined"
             quantizer.describe(name, limits=limits, is_constant=is_constant, summed=summed, joins=joins)
         elif _rearranges(source, recipe):
-            node.target = _unused(f"{node.target}_follower", taken)
+            node.target = _unused(f"{node.target}_follower", names)
             prepared.add_submodule(node.target, Follower(quantizer))
     prepared.recompile()
 
@@ -213,13 +213,13 @@ def _sums(reader: fx.Node, recipe: Recipe) -> bool:
     return reader.op != "output" and not (kind_of(reader) is OpKind.AVG_POOL and _rearranges(reader, recipe))
 
 
-def _unused(name: str, taken: set[str]) -> str:
+def _unused(name: str, names: set[str]) -> str:
     number = 1
     unique = name
-    while unique in taken:
+    while unique in names:
         number += 1
         unique = f"{name}#{number}"
-    taken.add(unique)
+    names.add(unique)
     return unique
 
 

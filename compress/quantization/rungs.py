@@ -39,7 +39,7 @@ _VALIDATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Bench:
-    """What the rungs work on.
+    """Bench that the rungs work on.
 
     Attributes:
         graph: the `float_graph`; not changed.
@@ -142,12 +142,12 @@ def _mixed_precision(bench: Bench, settings: Settings) -> Made:
     if settings != nearest and choice.meets_budget and not bench.limits.met_by(bench.judge(made.graph)):
         made = bench.made(_keeping(nearest, choice.keep_float))
     names = f" ({', '.join(sorted(choice.keep_float))})" if choice.keep_float else ""
-    left = f"left {len(choice.keep_float)} of {len(rows)} layers in float{names}: {choice.extra_bytes} bytes more"
-    return replace(made, did=(left, *made.did))
+    step = f"left {len(choice.keep_float)} of {len(rows)} layers in float{names}: {choice.extra_bytes} bytes more"
+    return replace(made, did=(step, *made.did))
 
 
 def _sensitivities(bench: Bench, settings: Settings) -> tuple[LayerSensitivity, ...]:
-    """Before any step that changes what the float network computes."""
+    """Measure before any step that changes what the float network computes."""
     recovery = replace(settings.recovery, bias_correction=False, rounding="nearest")
     calibrated = bench.calibrated(replace(settings, recovery=recovery))
     shown = bench.images.shown(bench.progress, "layers alone in INT8", SENSITIVITY_BATCHES)

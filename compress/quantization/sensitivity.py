@@ -26,7 +26,7 @@ SENSITIVITY_BATCHES = 4
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """What the network's output loses when only this layer is quantized.
+    """Loss of the network's output when only this layer is quantized.
 
     Attributes:
         name: of the layer, as `Recipe.keep_float` takes it (`layer1.0.conv1`), or of a group the caller defined.
@@ -44,13 +44,13 @@ class LayerSensitivity:
 
 
 def layer_groups(prepared: fx.GraphModule) -> dict[str, frozenset[str]]:
-    """For each layer with a weight, the quantizers of its weight, its input and its output, in execution order."""
+    """Quantizers of the weight, the input and the output of each layer with a weight, in execution order."""
     groups: dict[str, frozenset[str]] = {}
     for node in call_nodes(prepared):
         if kind_of(node) not in WEIGHTED:
             continue
-        around = [*node.args[:2], _first_quantizer_after(prepared, node)]
-        names = frozenset(name for place in around if (name := _tensor_name(prepared, place)))
+        neighbours = [*node.args[:2], _first_quantizer_after(prepared, node)]
+        names = frozenset(name for neighbour in neighbours if (name := _tensor_name(prepared, neighbour)))
         if names:
             groups[layer_name(node)] = groups.get(layer_name(node), frozenset()) | names
     return groups
@@ -109,8 +109,8 @@ def _measure_batch(
     float_values = dict(interpreter.env)
     for name, names in groups.items():
         with switched(prepared, Mode.SIMULATE, only=names):
-            found = _rerun(prepared, interpreter, float_values, frozenset(names))
-        meters[name].update(expected.cpu().numpy(), found.cpu().numpy())
+            actual = _rerun(prepared, interpreter, float_values, frozenset(names))
+        meters[name].update(expected.cpu().numpy(), actual.cpu().numpy())
 
 
 def _rerun(
@@ -188,7 +188,7 @@ def _weight(prepared: fx.GraphModule, node: fx.Node) -> torch.Tensor | None:
 
 def _macs(node: fx.Node, weight: torch.Tensor) -> int:
     """Each output element sums over `weight[0]`; of a transposed convolution, each input element spreads over it."""
-    place = node.args[0] if kind_of(node) is OpKind.CONV_TRANSPOSE else node
-    assert isinstance(place, fx.Node)
-    sizes = [size for size in place.meta["val"].shape[1:] if isinstance(size, int)]
+    tensor = node.args[0] if kind_of(node) is OpKind.CONV_TRANSPOSE else node
+    assert isinstance(tensor, fx.Node)
+    sizes = [size for size in tensor.meta["val"].shape[1:] if isinstance(size, int)]
     return int(torch.Size(sizes).numel()) * int(weight[0].numel())

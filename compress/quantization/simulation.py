@@ -16,14 +16,14 @@ __all__ = ["cut", "switched"]
 @contextmanager
 def switched(prepared: fx.GraphModule, mode: Mode, *, only: Collection[str] | None = None) -> Iterator[None]:
     """Every quantizer in `mode` (or those named in `only`, and the others off); as they were afterwards."""
-    found = quantizers(prepared)
-    before = {name: quantizer.mode for name, quantizer in found.items()}
+    by_name = quantizers(prepared)
+    before = {name: quantizer.mode for name, quantizer in by_name.items()}
     try:
-        for name, quantizer in found.items():
+        for name, quantizer in by_name.items():
             quantizer.mode = mode if only is None or name in only else Mode.OFF
         yield
     finally:
-        for name, quantizer in found.items():
+        for name, quantizer in by_name.items():
             quantizer.mode = before[name]
 
 

@@ -43,7 +43,7 @@ Equalize: TypeAlias = Literal["none", "weights", "activations"]
 
 @dataclass(frozen=True)
 class Recovery:
-    """What is done for accuracy beside the choice of ranges.
+    """Steps for accuracy beside the choice of ranges.
 
     Attributes:
         equalize: `weights` across layers (Nagel et al. 2019), for one scale per layer, or the channels of `activations`
@@ -140,7 +140,7 @@ def layers_matching(graph: fx.GraphModule, recipe: Recipe, patterns: Sequence[st
     """
     quantizer = PlacementQuantizer(recipe)
     names = list(dict.fromkeys(layer_name(node) for node in call_nodes(graph) if quantizer.rule_of(node)))
-    found: set[str] = set()
+    layers: set[str] = set()
     for pattern in patterns:
         matching = {name for name in names if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")}
         if not matching:
@@ -148,8 +148,8 @@ def layers_matching(graph: fx.GraphModule, recipe: Recipe, patterns: Sequence[st
                 f"keep_float pattern {pattern!r} matches no layer that would be quantized",
                 fix=names_near(pattern, names),
             )
-        found |= matching
-    return frozenset(found)
+        layers |= matching
+    return frozenset(layers)
 
 
 def _first(images: CalibrationImages) -> torch.Tensor | None:

@@ -30,7 +30,7 @@ _ANYTHING = (-math.inf, math.inf)
 
 
 class Mode(str, Enum):
-    """What a quantizer does with the values that pass."""
+    """Mode of a quantizer: what it does with the values that pass."""
 
     OBSERVE = "observe"  # look, and hand them on as they are
     SIMULATE = "simulate"  # round them to the grid, as the integers will
@@ -116,12 +116,12 @@ class TensorQuantizer(ObserverBase):
 
     @property
     def is_constant(self) -> bool:
-        """Whether this is a weight."""
+        """Tell whether this is a weight."""
         return self._is_constant
 
     @property
     def is_fixed(self) -> bool:
-        """Whether a kernel has its grid built in."""
+        """Tell whether a kernel has its grid built in."""
         return self._fixed is not None
 
     def own_range(self) -> tuple[float, float]:
@@ -196,8 +196,8 @@ class TensorQuantizer(ObserverBase):
         values = self._by_channel(x)
         low, high = _extremes(values)
         if not (low.isfinite().all() and high.isfinite().all()):
-            what = "weight" if self._is_constant else f"calibration batch {self._batches}: the activation of"
-            raise StageError(f"{what} {self.name!r} holds NaN or infinity", fix="check the checkpoint and the images")
+            source = "weight" if self._is_constant else f"calibration batch {self._batches}: the activation of"
+            raise StageError(f"{source} {self.name!r} holds NaN or infinity", fix="check the checkpoint and the images")
         if self._limits != _ANYTHING:
             values, low, high = (part.clamp(*self._limits) for part in (values, low, high))
         self._observer.observe(values, low, high)

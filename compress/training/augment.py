@@ -19,7 +19,7 @@ __all__ = ["Augment", "augmented"]
 
 @dataclass(frozen=True)
 class Augment:
-    """What may happen to an image.
+    """Augmentations that may happen to an image.
 
     Attributes:
         flip: mirror half of the images left to right. Wrong for digits, text and road signs.

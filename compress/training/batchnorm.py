@@ -33,11 +33,11 @@ class Statistics:
 
 
 def running_statistics(module: nn.Module) -> list[Statistics]:
-    """Of every BatchNorm layer, and of every BatchNorm operator of a captured graph, that keeps any."""
+    """Statistics of every BatchNorm layer, and of every BatchNorm operator of a captured graph, that keeps any."""
     stored = [(layer.running_mean, layer.running_var) for layer in _layers(module)]
     for graph, node in batchnorm_nodes(module):
         buffers = dict(graph.named_buffers(remove_duplicate=False))
-        mean, variance = (buffers.get(parameter_name(node.args[place]) or "") for place in (_MEAN, _VARIANCE))
+        mean, variance = (buffers.get(parameter_name(node.args[index]) or "") for index in (_MEAN, _VARIANCE))
         stored.append((mean, variance))
     return [Statistics(mean, variance) for mean, variance in stored if mean is not None and variance is not None]
 
@@ -83,8 +83,8 @@ def _statistics_of_each_batch(module: nn.Module) -> Iterator[None]:
     finally:
         for layer, momentum in layers.items():
             layer.momentum = momentum
-        for node, given in nodes.items():
-            node.update_arg(_MOMENTUM, given)
+        for node, argument in nodes.items():
+            node.update_arg(_MOMENTUM, argument)
         set_training(module, False)
 
 

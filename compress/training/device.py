@@ -1,4 +1,4 @@
-"""Where the training computes, in which precision, and from which random state."""
+"""Device on which the training computes, its precision, and the random state it begins with."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def seeded(device: torch.device, seed: int) -> Iterator[None]:
 
 
 def random_state(device: torch.device) -> RandomState:
-    """What `restore_random` takes."""
+    """Random state that `restore_random` takes."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)

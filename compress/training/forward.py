@@ -1,4 +1,4 @@
-"""From a batch of numpy arrays to class scores on the training device."""
+"""Forward pass from a batch of numpy arrays to class scores on the training device."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def logits_of(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
     output: object = module(images)
     logits = output[0] if isinstance(output, tuple | list) and output else output
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
-        given = f"shape {list(logits.shape)}" if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+        form = f"shape {list(logits.shape)}" if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
         raise StageError(
-            f"the model gives {given} for {len(images)} images, training needs one row of class scores for each",
+            f"the model gives {form} for {len(images)} images, training needs one row of class scores for each",
             fix="use a classifier that gives [N, classes] for any batch size N",
         )
     return logits

@@ -31,14 +31,14 @@ def require_parts(module: nn.Module, names: Sequence[str], whose: str) -> None:
 def outputs_of(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, torch.Tensor]]:
     """The outputs of the named parts by name, as they run inside the block."""
     parts = {module.get_submodule(name): name for name in names}
-    found: dict[str, torch.Tensor] = {}
+    outputs: dict[str, torch.Tensor] = {}
 
     def look(part: nn.Module, arguments: object, named: object, output: object) -> None:
         if isinstance(output, torch.Tensor):
-            found[parts[part]] = output
+            outputs[parts[part]] = output
 
     with watched(parts, look):
-        yield found
+        yield outputs
 
 
 def hint_loss(student: dict[str, torch.Tensor], teacher: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -55,14 +55,14 @@ def hint_loss(student: dict[str, torch.Tensor], teacher: dict[str, torch.Tensor]
         StageError: a part gave no tensor, or another shape than the teacher's.
     """
     total = torch.zeros(())
-    for name, wanted in teacher.items():
-        given = student.get(name)
-        if given is None or given.shape != wanted.shape:
-            shape = "no tensor" if given is None else str(list(given.shape[1:]))
+    for name, expected in teacher.items():
+        actual = student.get(name)
+        if actual is None or actual.shape != expected.shape:
+            shape = "no tensor" if actual is None else str(list(actual.shape[1:]))
             raise StageError(
-                f"hint {name!r}: the student gives {shape} there, the teacher {list(wanted.shape[1:])}",
+                f"hint {name!r}: the student gives {shape} there, the teacher {list(expected.shape[1:])}",
                 fix="name parts whose outputs pruning leaves as they were: a stage that lost blocks, not channels",
             )
-        error = (given.float() - wanted.float()).square().mean() / wanted.float().square().mean().clamp_min(1e-12)
+        error = (actual.float() - expected.float()).square().mean() / expected.float().square().mean().clamp_min(1e-12)
         total = total.to(error.device) + error
     return total

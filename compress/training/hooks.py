@@ -1,4 +1,4 @@
-"""Where others act during training: quantization-aware training freezes observers here, pruning keeps its zeros."""
+"""Hooks of others during training: quantization-aware training freezes observers here, pruning keeps its zeros."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Hook:
     """
 
     def at_epoch(self, module: nn.Module, epoch: int) -> None:
-        """Before epoch `epoch` (from 0); the module is in training mode and on its device."""
+        """Act before epoch `epoch` (from 0); the module is in training mode and on its device."""
 
     def before_step(self, module: nn.Module) -> None:
-        """After the gradients are complete (and unscaled), before they are clipped and used."""
+        """Act after the gradients are complete (and unscaled), before they are clipped and used."""
 
     def after_step(self, module: nn.Module) -> None:
-        """After the optimizer changed the parameters, before their average is updated."""
+        """Act after the optimizer changed the parameters, before their average is updated."""
 
     def at_judgement(self, module: nn.Module) -> None:
-        """After averaged weights took the place of the module's own, before they are validated and kept."""
+        """Act after averaged weights took the place of the module's own, before they are validated and kept."""

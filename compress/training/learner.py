@@ -130,12 +130,12 @@ class Learner:
         images, labels = on_device(batch, self._device)
         options = self._options
         with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None):
-            with outputs_of(self.module, options.hints) as given:
+            with outputs_of(self.module, options.hints) as student:
                 logits = logits_of(self.module, images)
             require_scores(logits, batch.labels)
             if self._teacher is None:
                 return F.cross_entropy(logits.float(), labels, label_smoothing=options.label_smoothing)
-            with torch.no_grad(), outputs_of(self._teacher, options.hints) as wanted:
+            with torch.no_grad(), outputs_of(self._teacher, options.hints) as teacher:
                 soft = logits_of(self._teacher, images)
             loss = distillation_loss(
                 logits,
@@ -145,7 +145,7 @@ class Learner:
                 alpha=options.alpha,
                 label_smoothing=options.label_smoothing,
             )
-            return loss + options.hint_weight * hint_loss(given, wanted) if wanted else loss
+            return loss + options.hint_weight * hint_loss(student, teacher) if teacher else loss
 
 
 def _frozen(teacher: nn.Module, device: torch.device) -> nn.Module:

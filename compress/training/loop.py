@@ -36,7 +36,7 @@ __all__ = ["Epoch", "TrainResult", "train"]
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave: mean training loss, and the validation result after it (None without such samples)."""
+    """Results of one epoch: mean training loss, and the validation result after it (None without such samples)."""
 
     loss: float
     validation: Validation | None = None
@@ -44,7 +44,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a training went.
+    """Record of a training: how it went.
 
     Attributes:
         epochs: every epoch that was trained, earlier sessions of a resumed training included.
@@ -60,7 +60,7 @@ class TrainResult:
 
     @property
     def validation(self) -> Validation | None:
-        """Of the weights that were kept."""
+        """Validation result of the weights that were kept."""
         return self.epochs[self.best].validation
 
 
@@ -127,7 +127,7 @@ class _Run:
 
 @dataclass
 class _Position:
-    """How far a training is."""
+    """Position of a training: how far it is."""
 
     epochs: list[Epoch]
     best: Weights
@@ -235,15 +235,15 @@ def _save(learner: Learner, position: _Position, run: _Run) -> None:
 
 def _resume(learner: Learner, run: _Run) -> _Position | None:
     """Bring the learner and the random state to where the checkpoint was written; None without a usable one."""
-    found = None
+    checkpoint = None
     if run.checkpoint is not None:
-        found = read_checkpoint(run.checkpoint, run.signature, run.progress.log)
-    if found is None:
+        checkpoint = read_checkpoint(run.checkpoint, run.signature, run.progress.log)
+    if checkpoint is None:
         return None
-    learner.restore(found["learner"])
-    restore_random(found["random"], run.device)
-    run.progress.log(f"{run.description}: goes on after epoch {len(found['history'])} of {run.options.epochs}")
-    return _Position([_epoch_of(row) for row in found["history"]], found["best"])
+    learner.restore(checkpoint["learner"])
+    restore_random(checkpoint["random"], run.device)
+    run.progress.log(f"{run.description}: goes on after epoch {len(checkpoint['history'])} of {run.options.epochs}")
+    return _Position([_epoch_of(row) for row in checkpoint["history"]], checkpoint["best"])
 
 
 def _row(epoch: Epoch) -> tuple[float, float | None, float | None, int]:

@@ -1,4 +1,4 @@
-"""What decides how a network is trained; free of torch, so that a stage can name it at start-up."""
+"""Options that decide how a network is trained; free of torch, so that a stage can name it at start-up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stage does to a module before it trains it."""
+"""Preparation of a module before a stage trains it."""
 
 from __future__ import annotations
 

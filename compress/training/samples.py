@@ -28,7 +28,7 @@ class Samples:
 
     @property
     def cached(self) -> bool:
-        """Whether all samples are in memory."""
+        """Tell whether all samples are in memory."""
         return self._cache is not None
 
     def batches(self, size: int, *, order: Sequence[int] | None = None) -> Iterator[Batch]:

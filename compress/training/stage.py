@@ -1,4 +1,4 @@
-"""What every stage that trains shares: its options, and one call from samples to the best epoch's weights.
+"""Options that every stage that trains shares, and one call from samples to the best epoch's weights.
 
 Free of torch at import, so that a configuration can be checked without loading it.
 """
@@ -141,7 +141,7 @@ class TrainingStage(Stage):
 
 @dataclass(frozen=True)
 class Start:
-    """What a training begins with.
+    """Start of a training: what it begins with.
 
     Attributes:
         module: the copy that is trained.

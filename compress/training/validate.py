@@ -85,7 +85,7 @@ def beside_source(source: Validation | None) -> str:
 
 
 def _counted(answers: Iterable[tuple[torch.Tensor, Batch]]) -> Validation:
-    """Of scores `[n, classes]` for each batch."""
+    """Validation result of scores `[n, classes]` for each batch."""
     correct = samples = 0
     loss = 0.0
     for scores, batch in answers:

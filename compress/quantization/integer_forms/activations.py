@@ -43,18 +43,18 @@ _GELU_CUBIC = _GELU_LINEAR * 0.044715
 def expand_scaled_elus(graph: fx.GraphModule) -> int:
     """SELU, CELU and ELU with factors of its own, with a plain ELU of what is not positive, which has a table."""
     plain = (1.0, 1.0, 1.0)
-    found = {node: factors for node, factors in _elus(graph).items() if factors != plain}
-    for node, factors in found.items():
+    elus = {node: factors for node, factors in _elus(graph).items() if factors != plain}
+    for node, factors in elus.items():
         _write_elu(Writer(graph, node), factors, lambda write, negative: write(aten.elu.default, negative))
-    return len(found)
+    return len(elus)
 
 
 def expand_elus(graph: fx.GraphModule) -> int:
     """The whole family of ELU, for devices without its table."""
-    found = _elus(graph)
-    for node, factors in found.items():
+    elus = _elus(graph)
+    for node, factors in elus.items():
         _write_elu(Writer(graph, node), factors, _expm1)
-    return len(found)
+    return len(elus)
 
 
 def _write_elu(write: Writer, factors: tuple[float, float, float], curve: Callable[[Writer, fx.Node], fx.Node]) -> None:
@@ -75,20 +75,20 @@ def _expm1(write: Writer, negative: fx.Node) -> fx.Node:
 
 def expand_mishes(graph: fx.GraphModule) -> int:
     """Mish (Misra 2019)."""
-    found = [node for node in call_nodes(graph) if node.target is aten.mish.default]
-    for node in found:
+    nodes = [node for node in call_nodes(graph) if node.target is aten.mish.default]
+    for node in nodes:
         write = Writer(graph, node)
         gate = write(aten.sigmoid.default, write.scaled(write.source, -1.0))
         root = write(aten.rsqrt.default, write(aten.add.Tensor, write(aten.mul.Tensor, gate, gate), 1.0))
         factor = write(aten.sub.Tensor, write(aten.mul.Tensor, root, root), 0.5)
         write.replace(write(aten.mul.Tensor, write.scaled(write.source, 2.0), factor))
-    return len(found)
+    return len(nodes)
 
 
 def expand_softpluses(graph: fx.GraphModule) -> int:
     """Softplus and its negative, log-sigmoid."""
-    found = [node for node in call_nodes(graph) if node.target in (aten.softplus.default, aten.log_sigmoid.default)]
-    for node in found:
+    nodes = [node for node in call_nodes(graph) if node.target in (aten.softplus.default, aten.log_sigmoid.default)]
+    for node in nodes:
         write = Writer(graph, node)
         beta = _number(node, 1, 1.0) if node.target is aten.softplus.default else 1.0
         size = write(aten.abs.default, write.scaled(write.source, beta))
@@ -98,32 +98,32 @@ def expand_softpluses(graph: fx.GraphModule) -> int:
             write.replace(write(aten.sub.Tensor, positive, write.scaled(logarithm, 1 / beta)))
         else:
             write.replace(write(aten.add.Tensor, write(aten.sub.Tensor, write.source, positive), logarithm))
-    return len(found)
+    return len(nodes)
 
 
 def expand_gelus(graph: fx.GraphModule) -> int:
     """GELU with `approximate="tanh"`; the one with the error function is another function and stays."""
-    found = [
+    nodes = [
         node
         for node in call_nodes(graph)
         if node.target is aten.gelu.default and "tanh" in (*node.args[1:], *node.kwargs.values())
     ]
-    for node in found:
+    for node in nodes:
         write = Writer(graph, node)
         square = write(aten.mul.Tensor, write.source, write.source)
         slope = write(aten.add.Tensor, write.scaled(square, _GELU_CUBIC), _GELU_LINEAR)
         gate = write(aten.sigmoid.default, write(aten.mul.Tensor, write.source, slope))
         write.replace(write(aten.mul.Tensor, write.source, gate))
-    return len(found)
+    return len(nodes)
 
 
 def expand_absolutes(graph: fx.GraphModule) -> int:
     """`|x| = max(x, -x)`."""
-    found = [node for node in call_nodes(graph) if node.target is aten.abs.default]
-    for node in found:
+    nodes = [node for node in call_nodes(graph) if node.target is aten.abs.default]
+    for node in nodes:
         write = Writer(graph, node)
         write.replace(write(aten.maximum.default, write.source, write.scaled(write.source, -1.0)))
-    return len(found)
+    return len(nodes)
 
 
 def _elus(graph: fx.GraphModule) -> dict[fx.Node, tuple[float, float, float]]:

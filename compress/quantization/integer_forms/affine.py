@@ -181,9 +181,9 @@ def _as_depthwise(graph: fx.GraphModule, chain: _Chain) -> None:
 
 def _multiply_instead(graph: fx.GraphModule) -> int:
     """Quotients that are left: by a number or a stored tensor, the product with the reciprocal."""
-    found = [node for node in call_nodes(graph) if node.target is aten.div.Tensor]
+    quotients = [node for node in call_nodes(graph) if node.target is aten.div.Tensor]
     count = 0
-    for node in found:
+    for node in quotients:
         source, divisor = node.args[:2]
         values = torch.tensor(float(divisor)) if isinstance(divisor, (int, float)) else stored_value(graph, divisor)
         if not isinstance(source, fx.Node) or values is None or stored_value(graph, source) is not None:

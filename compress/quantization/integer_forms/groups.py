@@ -25,10 +25,10 @@ _ABSORBED = (OpKind.RELU, OpKind.CLIP)
 
 def split_groups(graph: fx.GraphModule) -> int:
     """Rewrite, in place, every convolution of images with more than one group that is not depthwise; their number."""
-    found = [node for node in call_nodes(graph) if _is_grouped(graph, node)]
-    for node in found:
+    convolutions = [node for node in call_nodes(graph) if _is_grouped(graph, node)]
+    for node in convolutions:
         _split(graph, node)
-    return len(found)
+    return len(convolutions)
 
 
 def _is_grouped(graph: fx.GraphModule, node: fx.Node) -> bool:

@@ -18,8 +18,8 @@ LARGEST_POWER = 8
 
 def expand_powers(graph: fx.GraphModule) -> int:
     """Rewrite squares and powers 1 to `LARGEST_POWER`, and the powers 0.5 and -0.5 by their roots; their number."""
-    found = [node for node in call_nodes(graph) if _exponent(node) is not None]
-    for node in found:
+    nodes = [node for node in call_nodes(graph) if _exponent(node) is not None]
+    for node in nodes:
         exponent = _exponent(node)
         assert exponent is not None
         write = Writer(graph, node)
@@ -27,7 +27,7 @@ def expand_powers(graph: fx.GraphModule) -> int:
             write.replace(write(_ROOTS[exponent], write.source))
         else:
             write.replace(_power(write, int(exponent)))
-    return len(found)
+    return len(nodes)
 
 
 _ROOTS = {0.5: aten.sqrt.default, -0.5: aten.rsqrt.default}

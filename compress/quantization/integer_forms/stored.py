@@ -31,7 +31,7 @@ def stored_value(graph: fx.GraphModule, argument: object) -> torch.Tensor | None
 
 
 def rewritable(graph: fx.GraphModule, layer: fx.Node) -> bool:
-    """Whether a convolution or linear layer has stored numbers that nobody else reads."""
+    """Tell whether a convolution or linear layer has stored numbers that nobody else reads."""
     weight, bias = weight_of(layer), layer.args[2] if len(layer.args) > 2 else None
     if weight is None or (bias is not None and bias_of(layer) is None):
         return False

@@ -1,5 +1,5 @@
-"""What an observer is: it sees every value of a tensor once, in batches, keeps a summary of bounded size, and answers
-with the range that the integer grid should span."""
+"""Observer of a tensor: it sees every value once, in batches, keeps a summary of bounded size, and answers with the
+range that the integer grid should span."""
 
 from __future__ import annotations
 

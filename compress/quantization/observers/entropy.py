@@ -83,7 +83,7 @@ def _divergence(counts: torch.Tensor, total: torch.Tensor, plogp: torch.Tensor, 
 
 
 def _gain(count: torch.Tensor, extra: torch.Tensor) -> torch.Tensor:
-    """What `count log count` grows by when `extra` joins."""
+    """Growth of `count log count` when `extra` joins."""
     return torch.xlogy(count + extra, count + extra) - torch.xlogy(count, count)
 
 
@@ -91,5 +91,5 @@ def _at_ends(cells: torch.Tensor, logq: torch.Tensor, clipped: torch.Tensor) -> 
     """Clipped counts `[2, k]` times log q of the first and the last cell that hold anything `[k]`."""
     held = (cells > 0).int()
     first, last = held.argmax(1), held.shape[1] - 1 - held.flip(1).argmax(1)
-    ends = torch.stack([logq.gather(1, place[:, None])[:, 0] for place in (first, last)])
+    ends = torch.stack([logq.gather(1, cell[:, None])[:, 0] for cell in (first, last)])
     return torch.where(clipped > 0, clipped * ends, 0.0).sum(0)

@@ -45,8 +45,8 @@ class Mse(RangeObserver):
             edges, values = cell_edges(centres, lows, highs, grid)
             all_errors = _squared_distance([per_cell(amounts, edges) for amounts in sums], values)
             ends = values[:, [0, -1]]
-            places = torch.searchsorted(centres, ends)
-            clipped = _squared_distance([_outside(amounts, places) for amounts in sums], ends)
+            positions = torch.searchsorted(centres, ends)
+            clipped = _squared_distance([_outside(amounts, positions) for amounts in sums], ends)
             return all_errors + extra * clipped
 
         return search(squared_error, self._histogram.low, self._histogram.high, symmetric=grid.symmetric)
@@ -62,7 +62,7 @@ def _squared_distance(moments: list[torch.Tensor], values: torch.Tensor) -> torc
     return (squares - 2 * values * total + values.square() * number).sum(1)
 
 
-def _outside(sums: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """What the amounts behind `sums` (see `running_sum`) are outside `places` `[k, 2]`: below and above, `[k, 2]`."""
-    below, above = sums[places].unbind(1)
+def _outside(sums: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Amounts behind `sums` (see `running_sum`) outside `positions` `[k, 2]`: below and above, `[k, 2]`."""
+    below, above = sums[positions].unbind(1)
     return torch.stack([below, sums[-1] - above], 1)

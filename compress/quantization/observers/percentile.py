@@ -34,7 +34,7 @@ class Percentile(RangeObserver):
         bins, counts = self._histogram.occupied()
         cumulative = counts.cumsum(0)
         rank = share * cumulative[-1]
-        place = int(torch.searchsorted(cumulative, rank).clamp(max=len(bins) - 1))
-        above = float((cumulative[place] - rank) / counts[place])  # share of the bin's values beyond the quantile
-        value = (float(bins[place]) + 1 - above) * self._histogram.width
+        position = int(torch.searchsorted(cumulative, rank).clamp(max=len(bins) - 1))
+        above = float((cumulative[position] - rank) / counts[position])  # share of the bin's values beyond the quantile
+        value = (float(bins[position]) + 1 - above) * self._histogram.width
         return min(max(value, self._histogram.low), self._histogram.high)

@@ -30,7 +30,7 @@ __all__ = ["AdaRoundOptions", "LayerGain", "round_adaptively"]
 
 @dataclass(frozen=True)
 class AdaRoundOptions:
-    """How far to go.
+    """Limits of the search: how far to go.
 
     Attributes:
         patches: positions looked at in each image; where there are more, they are sampled. Small images are looked at
@@ -52,7 +52,7 @@ class AdaRoundOptions:
 
 @dataclass(frozen=True)
 class LayerGain:
-    """What rounding did to one layer, on the calibration samples.
+    """Gain of one layer by its rounding, on the calibration samples.
 
     Attributes:
         name: of the weight.

@@ -114,7 +114,7 @@ def _input(pair: Pair) -> fx.Node:
 def _best_divisor(
     graph: fx.GraphModule, pair: Pair, seen: ChannelStatistics, peaks: dict[fx.Node, torch.Tensor]
 ) -> torch.Tensor | None:
-    """What to divide the channels by `[channels]`; None where nothing is better than leaving them."""
+    """Divisor of the channels `[channels]`; None where nothing is better than leaving them."""
     reader = _reader(graph, pair, seen)
     size = reader.weight.abs().amax((1, 3)).flatten()
     alive = (reader.peak > 0) & (size > 0)

@@ -43,7 +43,7 @@ def add_missing_biases(graph: fx.GraphModule) -> tuple[str, ...]:
     Returns:
         Names of those layers.
     """
-    given = []
+    layers = []
     for layer in call_nodes(graph):
         weight = weight_of(layer)
         value = constant(graph, weight)
@@ -58,9 +58,9 @@ def add_missing_biases(graph: fx.GraphModule) -> tuple[str, ...]:
             node = graph.graph.get_attr(name)
         node.meta["val"] = bias
         layer.args = (*layer.args[:2], node, *layer.args[3:])
-        given.append(layer_name(layer))
+        layers.append(layer_name(layer))
     graph.recompile()
-    return tuple(given)
+    return tuple(layers)
 
 
 def correct_biases(prepared: fx.GraphModule, reference: fx.GraphModule, batches: Batches) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ __all__ = ["Side", "largest", "scaled", "store", "stored"]
 
 
 class Side(str, Enum):
-    """Which channels of a layer are meant."""
+    """Side of a layer whose channels are meant."""
 
     IN = "in"
     OUT = "out"

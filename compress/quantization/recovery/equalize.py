@@ -93,7 +93,7 @@ def _converge(pairs: list[Pair], sizes: _Tensors, biases: _Tensors, peaks: _Tens
 
 
 def _divisor(pair: Pair, sizes: _Tensors, biases: _Tensors, peaks: _Tensors) -> torch.Tensor:
-    """What to divide each channel by `[channels]`; 1 for a channel that is dead on either side or held by its clip."""
+    """Divisor of each channel `[channels]`; 1 for a channel that is dead on either side or held by its clip."""
     out = largest(pair.first, sizes[pair.first], Side.OUT)
     into = largest(pair.second, sizes[pair.second], Side.IN).unflatten(0, (len(out), -1)).amax(1)
     if pair.first in biases:

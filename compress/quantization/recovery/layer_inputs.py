@@ -68,7 +68,7 @@ class Moments:
 
     @classmethod
     def none(cls, layer: Layer) -> Moments:
-        """Of no samples yet."""
+        """Moments of no samples yet."""
         groups, _, size = layer.matrix.shape
         new = layer.matrix.new_zeros
         return cls(new(groups, size, size), new((), dtype=torch.int64))
@@ -163,10 +163,10 @@ def _windows(
     """A view `[C, outH, outW, kH, kW]` of an image `[C, H, W]`: what the kernel sees at each of its places."""
     image = image.contiguous()
     area = [step * (size - 1) + 1 for step, size in zip(dilation, kernel, strict=True)]
-    places = [(size - seen) // step + 1 for size, seen, step in zip(image.shape[1:], area, stride, strict=True)]
+    positions = [(size - extent) // step + 1 for size, extent, step in zip(image.shape[1:], area, stride, strict=True)]
     channel, row, column = image.stride()
     strides = (channel, row * stride[0], column * stride[1], row * dilation[0], column * dilation[1])
-    return image.as_strided((len(image), *places, *kernel), strides)
+    return image.as_strided((len(image), *positions, *kernel), strides)
 
 
 def _draw(size: int, most: int, generator: torch.Generator) -> torch.Tensor | slice:
@@ -174,7 +174,7 @@ def _draw(size: int, most: int, generator: torch.Generator) -> torch.Tensor | sl
 
 
 def _padding(value: object, kernel: Sequence[int], dilation: tuple[int, int]) -> list[int]:
-    """As `F.pad` takes it: left, right, top, bottom."""
+    """Padding as `F.pad` takes it: left, right, top, bottom."""
     if value == "same":
         totals = [step * (size - 1) for step, size in zip(dilation, kernel, strict=True)]
         high, wide = ((total // 2, total - total // 2) for total in totals)

@@ -58,8 +58,8 @@ def find_pairs(graph: fx.GraphModule) -> list[Pair]:
         str(node.target) for node in graph.graph.find_nodes(op="get_attr") for _ in node.users
     )  # a parameter that two layers share cannot be scaled for one of them
     layers = {node for node in call_nodes(graph) if kind_of(node) in WEIGHTED and _owns_parameters(node, readers)}
-    found = (_pair_after(node, layers) for node in call_nodes(graph) if node in layers)
-    return [pair for pair in found if pair is not None]
+    pairs = (_pair_after(node, layers) for node in call_nodes(graph) if node in layers)
+    return [pair for pair in pairs if pair is not None]
 
 
 def _owns_parameters(layer: fx.Node, readers: Counter[str]) -> bool:
@@ -90,7 +90,7 @@ def _scales_with_input(node: fx.Node, first: fx.Node) -> bool:
 
 
 def _flattens(node: fx.Node) -> bool:
-    """From `[N, C, k...]` to `[N, C x k...]`."""
+    """Tell whether it goes from `[N, C, k...]` to `[N, C x k...]`."""
     source = node.args[0].meta.get("val") if isinstance(node.args[0], fx.Node) else None
     result = node.meta.get("val")
     if not isinstance(source, torch.Tensor) or not isinstance(result, torch.Tensor) or source.ndim < 3:
@@ -99,7 +99,7 @@ def _flattens(node: fx.Node) -> bool:
 
 
 def _same_channels(first: fx.Node, second: fx.Node) -> bool:
-    """Whether the channel axis of the one's output is that of the other's input."""
+    """Tell whether the channel axis of the one's output is that of the other's input."""
     source = second.args[0]
     value = source.meta.get("val") if isinstance(source, fx.Node) else None
     if not isinstance(value, torch.Tensor):
@@ -136,6 +136,6 @@ def divide_channels(graph: fx.GraphModule, pair: Pair, divisor: torch.Tensor) ->
 
 
 def scaled_inputs(layer: fx.Node, weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """After flattening an image each channel is several inputs of a linear layer, next to each other."""
+    """Scale inputs by channel: a flattened image's channel is several inputs of a linear layer, next to each other."""
     inputs = len(largest(layer, weight, Side.IN))
     return scaled(layer, weight, Side.IN, factor.repeat_interleave(inputs // len(factor)))

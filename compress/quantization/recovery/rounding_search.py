@@ -53,10 +53,10 @@ def search_rounding(
     damped = _damped(hessian, damping)
     best, least = nearest, rounding_error(hessian, nearest - exact)
     for start in (nearest, _round_in_turn(damped, exact, below, above)):
-        found = _descend(damped, exact, start, below + above, sweeps)
-        error = rounding_error(hessian, found - exact)
+        integers = _descend(damped, exact, start, below + above, sweeps)
+        error = rounding_error(hessian, integers - exact)
         better = error < least
-        best, least = torch.where(better[..., None], found, best), torch.where(better, error, least)
+        best, least = torch.where(better[..., None], integers, best), torch.where(better, error, least)
     return best
 
 

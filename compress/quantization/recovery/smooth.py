@@ -74,12 +74,12 @@ def _rescale(graph: fx.GraphModule, site: _Site, peak: torch.Tensor, alpha: floa
 
 def _find_sites(graph: fx.GraphModule) -> list[_Site]:
     uses = Counter(str(node.target) for node in graph.graph.find_nodes(op="get_attr") for _ in node.users)
-    found = []
+    sites = []
     for norm in call_nodes(graph):
         linears = _readers(norm) if _is_affine(graph, norm) else None
         if linears and all(uses[name] == 1 for name in _parameters(norm, linears)):
-            found.append(_Site(norm, tuple(linears)))
-    return found
+            sites.append(_Site(norm, tuple(linears)))
+    return sites
 
 
 def _is_affine(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -110,7 +110,7 @@ def _readers(node: fx.Node) -> list[fx.Node] | None:
 
 
 def _keeps_last_axis(node: fx.Node) -> bool:
-    """Whether it only moves or picks along other axes than the last."""
+    """Tell whether it only moves or picks along other axes than the last."""
     source = node.args[0] if node.args else None
     value = source.meta.get("val") if isinstance(source, fx.Node) else None
     if not isinstance(value, torch.Tensor):

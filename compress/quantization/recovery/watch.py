@@ -27,7 +27,7 @@ class Watched(fx.Interpreter):
 
 @dataclass(frozen=True)
 class ChannelStatistics:
-    """What was seen of a tensor, by channel.
+    """Statistics of a tensor that were seen, by channel.
 
     Attributes:
         lowest: smallest value `[channels]`.
@@ -79,14 +79,14 @@ def channel_statistics(
         StageError: no batch, or NaN or infinity met.
     """
     running = {node: _Running(axis) for node, axis in axes.items()}
-    watched = Watched(graph, {node: one.look for node, one in running.items()})
+    watched = Watched(graph, {node: meter.look for node, meter in running.items()})
     with torch.no_grad():
         for batch in batches:
             watched.run(batch)
-    found = {node: one.result() for node, one in running.items()}
-    for node, statistics in found.items():
+    results = {node: meter.result() for node, meter in running.items()}
+    for node, statistics in results.items():
         if not statistics.power.isfinite().all():
             raise StageError(
                 f"the activation of {node.name!r} holds NaN or infinity", fix="check the checkpoint and the images"
             )
-    return found
+    return results

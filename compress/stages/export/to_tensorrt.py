@@ -92,14 +92,14 @@ class ToTensorRT(Stage):
             )
         _require_read(artifact.path, context.target)
         plan = self._plan(artifact, context.target)
-        made = self._planned(artifact, plan, context) or self._built(artifact, plan, context)
+        engine = self._planned(artifact, plan, context) or self._built(artifact, plan, context)
         if artifact.precision is not Precision.INT8:
-            return made
+            return engine
         version = context.target.tensorrt_version
         if version is None:
             absent = "not written: the target's profile states no tensorrt_version"
-            return replace(made, notes={**made.notes, "calibration cache": absent})
-        return replace(made, attachments=(self._calibration(artifact, version, context),))
+            return replace(engine, notes={**engine.notes, "calibration cache": absent})
+        return replace(engine, attachments=(self._calibration(artifact, version, context),))
 
     def _plan(self, artifact: Artifact, target: Target) -> EnginePlan:
         from compress.formats.tensorrt.plan import EnginePlan
@@ -146,8 +146,8 @@ class ToTensorRT(Stage):
 
         images = next(context.splits.calibration.batches(max(_IMAGES, plan.batch[1]))).images
         candidates = self._candidates(artifact, plan, context)
-        found = race(candidates, images, _reference(artifact, images), min(plan.batch[1], len(images)))
-        chosen = fastest(found)
+        results = race(candidates, images, _reference(artifact, images), min(plan.batch[1], len(images)))
+        chosen = fastest(results)
         path = context.folder / f"{context.name}.engine"
         copy_file(chosen.candidate.engine, path)
         return artifact.after(
@@ -156,7 +156,7 @@ class ToTensorRT(Stage):
             format=Format.TENSORRT,
             precision=chosen.candidate.precision,
             dynamic_batch=plan.batch[0] != plan.batch[2],
-            notes={"engine": describe(found, chosen)},
+            notes={"engine": describe(results, chosen)},
         )
 
     def _candidates(self, artifact: Artifact, plan: EnginePlan, context: Context) -> list[Candidate]:

@@ -158,15 +158,15 @@ class ToTflite(ExportStage):
         lacking = {operator.kind for operator in network.operators} & set(target.tflite.lacks if target.tflite else ())
         if lacking:
             raise unmapped(graph, sorted(lacking)[0], target.title)
-        found = check_network(network, self._requirements(target))
-        if not found:
+        violations = check_network(network, self._requirements(target))
+        if not violations:
             return
-        shown = "; ".join(str(violation) for violation in found[:_SHOWN])
-        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        shown = "; ".join(str(violation) for violation in violations[:_SHOWN])
+        more = f"; and {len(violations) - _SHOWN} more" if len(violations) > _SHOWN else ""
         if target.tflite is not None and target.tflite.full_integer:
             raise without_integers(graph, target.title) or StageError(
-                f"{target.title} needs a full-integer file, and this one has {len(found)} "
-                f"violation{'s' if len(found) > 1 else ''}: {shown}{more}",
+                f"{target.title} needs a full-integer file, and this one has {len(violations)} "
+                f"violation{'s' if len(violations) > 1 else ''}: {shown}{more}",
                 fix="replace the layers named there, or choose a target that falls back to float",
             )
         context.progress.log(f"{context.name}: not full-integer: {shown}{more}")
@@ -197,7 +197,7 @@ def _refuse_recurrent(graph: fx.GraphModule, target: Target) -> None:
 
 
 def _runtime_version(target: Target) -> str | None:
-    """Of the package that the bundle installs, where it is TensorFlow Lite's own; LiteRT's counts anew and is newer."""
+    """Version of the bundle's package, where it is TensorFlow Lite's own; LiteRT's counts anew and is newer."""
     deployment = target.deployment.get(Format.TFLITE)
     requirements = (package.partition(";")[0] for package in (deployment.packages if deployment else ()))
     pins = dict(requirement.strip().split("==") for requirement in requirements)

@@ -89,7 +89,7 @@ def _trace(module: nn.Module, spec: InputSpec) -> torch.jit.ScriptModule:
 
 
 def _takes_any_batch(script: torch.jit.ScriptModule, artifact: Artifact) -> bool:
-    """Whether a trace made with one image also computes three, and the same: some models record their batch size."""
+    """Tell whether a trace of one image computes three, too, and the same: some models record their batch size."""
     import torch
 
     images = torch.linspace(-1, 1, steps=3 * torch.Size(artifact.input.shape).numel()).reshape(3, *artifact.input.shape)

@@ -56,12 +56,12 @@ class Profile(Stage):
 
         settings = Settings(threads=self.threads, batch=self.batch, seconds=self.seconds)
         target = context.target if self.limits == "published" else None
-        found, recording = profile(Source.of(artifact), find_reader(artifact.format), settings, target)
+        result, recording = profile(Source.of(artifact), find_reader(artifact.format), settings, target)
         prefix = "" if context.name == "profile" else f"{context.name}."
         files = context.folder / f"{prefix}profile.json", context.folder / f"{prefix}trace.json"
-        write_bytes(files[0], to_json(found))
-        write_trace(files[1], found, recording.spans)
-        advice = f"{found.model.bottleneck}: {found.model.advice}"
+        write_bytes(files[0], to_json(result))
+        write_trace(files[1], result, recording.spans)
+        advice = f"{result.model.bottleneck}: {result.model.advice}"
         context.progress.log(f"{context.name}: {advice}")
         return self._handed_on(artifact, context, {"profile": advice}, files)
 

@@ -79,12 +79,12 @@ class OptimizeGraph(Stage):
         return optimize(artifact, context, Wanted(names, self.ort_format, self.samples, self.seconds))
 
 
-def _require_onnxruntime(target: Target, stage: str, what: str, fix: str) -> None:
+def _require_onnxruntime(target: Target, stage: str, output: str, fix: str) -> None:
     """Refuse what only ONNX Runtime reads where the device runs ONNX files with something else."""
     deployment = target.deployment.get(Format.ONNX)
     if deployment is None or deployment.runtime != _ONNXRUNTIME:
         raise Refusal(
-            f"stage {stage!r} would write {what}, but {target.title} runs {target.runtime.value} "
+            f"stage {stage!r} would write {output}, but {target.title} runs {target.runtime.value} "
             f"({target.runtime.source})",
             fix=fix,
         )

@@ -71,13 +71,13 @@ class Depth(BudgetStage):
         from compress.pruning.blocks import find_blocks
         from compress.pruning.names import matching, require_matches
 
-        found = find_blocks(module, artifact.input)
-        if not found:
+        blocks = find_blocks(module, artifact.input)
+        if not blocks:
             raise StageError(
                 f"stage {stage!r}: the model has no residual branch that can be dropped", fix=f"~stage.{stage}"
             )
-        require_matches([layer for block in found for layer in block.layers], self.exclude, stage)
-        return [block for block in found if not matching((block.name, *block.layers), self.exclude)]
+        require_matches([layer for block in blocks for layer in block.layers], self.exclude, stage)
+        return [block for block in blocks if not matching((block.name, *block.layers), self.exclude)]
 
     def _images(self, artifact: Artifact, context: Context) -> list[torch.Tensor]:
         import torch

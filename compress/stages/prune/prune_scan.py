@@ -98,9 +98,9 @@ class PruneScan(Stage):
 
         network = analyse(artifact.module, artifact.input, self.exclude, context.name, context.seed)
         importance = unit_importance(network, "l2", (), context.name)
-        found = candidates(network.groups, importance, multiple=1, max_removed=max(self.ratios))
-        if not found:
+        prunable = candidates(network.groups, importance, multiple=1, max_removed=max(self.ratios))
+        if not prunable:
             raise StageError(
                 f"stage {context.name!r}: no channel of the model can be cut", fix=f"~stage.{context.name}"
             )
-        return network.module, [Channels(candidate, network.module) for candidate in found]
+        return network.module, [Channels(candidate, network.module) for candidate in prunable]

@@ -21,7 +21,7 @@ __all__ = ["SemiStructured"]
 
 
 class SemiStructured(Stage):
-    """Of every `m` consecutive input channels keep the `n` weights of largest magnitude, for each output.
+    """Keep, of every `m` consecutive input channels, the `n` weights of largest magnitude, for each output.
 
     Layers whose inputs are no multiple of `m`, and grouped convolutions, stay dense. A fine-tuning after it keeps the
     zeros where they are (`keep_zeros`), and so the pattern; so does quantization.

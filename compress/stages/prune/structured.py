@@ -81,11 +81,11 @@ class Structured(BudgetStage):
         batch_size = self.batch_size if artifact.dynamic_batch else 1
         samples = context.splits.finetune.batches(batch_size) if self.criterion == "taylor" else iter(())
         importance = unit_importance(network, self.criterion, islice(samples, self.batches), context.name)
-        found = candidates(network.groups, importance, multiple=self.round_to, max_removed=self.max_removed)
-        damage, power = self._damage(found, network, artifact, context), _COST_POWER[self.scope]
-        return allocate(found, network.shapes, budget, damage, cost_power=power, stage=context.name)
+        prunable = candidates(network.groups, importance, multiple=self.round_to, max_removed=self.max_removed)
+        damage, power = self._damage(prunable, network, artifact, context), _COST_POWER[self.scope]
+        return allocate(prunable, network.shapes, budget, damage, cost_power=power, stage=context.name)
 
-    def _damage(self, found: list[Candidate], network: Network, artifact: Artifact, context: Context) -> Damage:
+    def _damage(self, prunable: list[Candidate], network: Network, artifact: Artifact, context: Context) -> Damage:
         from compress.pruning.allocate import even, relative_importance
 
         if self.scope != "sensitivity":
@@ -94,7 +94,7 @@ class Structured(BudgetStage):
         from compress.pruning.validation import Judge
 
         judge = Judge(artifact, context, self.scan_samples)
-        parts = [Channels(candidate, network.module) for candidate in found]
+        parts = [Channels(candidate, network.module) for candidate in prunable]
         whole = judge(network.module)
         tracked = context.progress.track(parts, f"{context.name}: scan", total=len(parts))
         return CurveDamage(scan(tracked, sorted(self.scan_ratios), lambda: judge(network.module), whole))

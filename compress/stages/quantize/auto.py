@@ -38,7 +38,7 @@ _COMPARED = (Precision.FP32, Precision.INT8)  # arithmetic of a layer left in fl
 
 
 class Budget(BaseModel):
-    """What quantization may cost.
+    """Budget of what quantization may cost.
 
     Attributes:
         top1_drop: loss of top-1 against the source on validation images, in percentage points; 0 allows none; None

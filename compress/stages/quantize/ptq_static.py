@@ -137,14 +137,14 @@ class PtqStatic(StaticOptions):
             return made(graph, settings), {}
         judge = Judge(artifact, context.splits, Budget())
         both = made(copy.deepcopy(graph), settings), made(graph, settings.with_rounding("nearest"))
-        asked = replace(artifact, format=Format.TORCH, model=graph, dynamic_batch=images.batch_size > 1)
+        quantized = replace(artifact, format=Format.TORCH, model=graph, dynamic_batch=images.batch_size > 1)
         split = "validation" if len(context.splits.validation) else "calibration"
-        kept, text = better_rounding(*both, lambda graph: judge(replace(asked, model=graph)), split)
+        kept, text = better_rounding(*both, lambda graph: judge(replace(quantized, model=graph)), split)
         context.progress.log(f"{context.name}: {text}")
         return kept, {"rounding": text}
 
     def _held(self, made: Made, judge: BudgetJudge, artifact: Artifact, single: str | None, context: Context) -> Held:
-        """What is within the budget of the run, or comes nearest to it.
+        """Return what is within the budget of the run, or comes nearest to it.
 
         Args:
             single: why images are run one by one; None where they are not.

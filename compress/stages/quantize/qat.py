@@ -131,8 +131,8 @@ def _log_gain(
     kept = f"epoch {result.best + 1} of {len(result.epochs)} kept"
     if before.better_than(after):
         kept = "no epoch did better than before training, those weights are kept"
-    told = "" if source is None else f"source {source.top1:.2%}, "
+    baseline = "" if source is None else f"source {source.top1:.2%}, "
     context.progress.log(
-        f"{context.name}: validation top-1 on {after.samples} images: {told}FP32 as it came in {came_in.top1:.2%}, "
+        f"{context.name}: validation top-1 on {after.samples} images: {baseline}FP32 as it came in {came_in.top1:.2%}, "
         f"INT8 {before.top1:.2%} before training and {after.top1:.2%} after ({kept}, trained on {result.device})"
     )
