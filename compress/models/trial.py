@@ -15,7 +15,7 @@ from compress.core.errors import CompressError, ModelError, StageError
 from compress.formats.registry import by_suffix
 from compress.models.configs import FileLimits
 from compress.support.forked import Failure, Limits, tried
-from compress.support.reading import open_regular
+from compress.support.reading import open_regular, unreadable
 
 __all__ = ["try_graph", "try_work"]
 
@@ -40,6 +40,8 @@ def try_graph(path: Path, input: InputSpec, limits: FileLimits | None) -> None:
 def try_work(path: Path, work: Callable[[], object], limits: FileLimits | None) -> None:
     """The same for other work with a file."""
     taken = limits or FileLimits()
+    if (reason := unreadable(path)) is not None:
+        raise ModelError(f"model file {path} cannot be read: {reason}", fix="model.path=<file>")
     try:
         memory = taken.memory_bytes + _PER_FILE_BYTE * path.stat().st_size
         failure = tried(work, Limits(taken.time_limit, memory))

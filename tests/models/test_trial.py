@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from compress.core.artifact import InputSpec
 from compress.core.errors import ConfigError, ModelError
 from compress.formats.onnx.importer import onnx_to_module
 from compress.models import load_model
@@ -336,3 +337,10 @@ def test_any_bytes_load_or_are_one_line(tmp_path, data):
 @given(data=st.data())
 def test_many_bytes_load_or_are_one_line(tmp_path, data):
     changed_bytes_load_or_are_one_line(tmp_path, data)
+
+
+@pytest.mark.parametrize("name", ["a\0b.onnx", "a\ud800.onnx", "a\0b.pt2", "none.pt2"])
+def test_a_path_that_no_file_can_have_is_one_line(tmp_path, name):
+    with pytest.raises(ModelError, match="cannot be read: ") as caught:
+        try_graph(tmp_path / name, InputSpec((3, 8, 8)), None)
+    assert "\n" not in str(caught.value)
