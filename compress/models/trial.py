@@ -49,7 +49,7 @@ def try_work(path: Path, work: Callable[[], object], limits: FileLimits | None) 
 
 
 def _loading(path: Path, input: InputSpec, most_bytes: int) -> Callable[[], object]:
-    """What is to be done; everything that it takes is imported here, once and for all."""
+    """Return what is to be done; everything that it takes is imported here, once and for all."""
     if path.suffix.lower() == ".onnx":
         from compress.formats.onnx.source import run_once
 
