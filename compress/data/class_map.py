@@ -1,4 +1,4 @@
-"""Which output of the model each class of a data set is: by a table, by name, or not known."""
+"""Output of the model that each class of a data set is: by a table, by name, or not known."""
 
 from __future__ import annotations
 

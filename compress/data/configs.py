@@ -1,4 +1,4 @@
-"""What a user writes under `data:`; fields are the options, `kind` chooses the data set."""
+"""Options under `data:`; fields are the options, `kind` chooses the data set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST_SIDE = 1 << 14
 
 
 class SplitOptions(BaseModel):
-    """How many samples each split takes.
+    """Number of samples that each split takes.
 
     With a test set, `evaluation` comes from it and the other splits from the training set. Without one, all four are
     cut from the same samples and never share one.

@@ -1,4 +1,4 @@
-"""From a data configuration to splits."""
+"""Splits that a data configuration asks for."""
 
 from __future__ import annotations
 

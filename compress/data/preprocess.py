@@ -1,4 +1,4 @@
-"""From a decoded image to what the network takes, as `InputSpec` says."""
+"""Preprocessing of a decoded image into what the network takes, as `InputSpec` says."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Preprocess:
         return self._crop(np.stack([np.asarray(self._scale(plane, name)) for plane in planes]), name)
 
     def normalise(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
-        """What the network takes, of `pixels`; float32 of the same shape."""
+        """Return what the network takes, of `pixels`; float32 of the same shape."""
         mean = np.asarray(self.input.mean, dtype=np.float32)[:, None, None]
         std = np.asarray(self.input.std, dtype=np.float32)[:, None, None]
         values = pixels.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Where samples come from, before they are split: labelled images that are decoded one at a time."""
+"""Sources of samples, before they are split: labelled images that are decoded one at a time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Source(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What an error message calls the sample."""
+        """Name of the sample in an error message."""
         ...
 
     def identity(self, index: int) -> str:
@@ -89,7 +89,7 @@ class FileSource:
             raise DataError(f"image {path} cannot be decoded: {reason}", fix="replace or remove the file") from error
 
     def _require_size(self, path: Path, image: Image.Image) -> None:
-        """Before anything is decoded: a few kilobytes may unpack to gigabytes."""
+        """Check the size before anything is decoded: a few kilobytes may unpack to gigabytes."""
         if image.width * image.height > MOST_PIXELS:
             raise DataError(
                 f"image {path} has {image.width} x {image.height} pixels, more than {MOST_PIXELS / 1e6:.0f} million",
@@ -111,7 +111,7 @@ class FileSource:
             raise DataError(f"image {path} cannot be read: {error.strerror}", fix="restore the file") from error
 
     def size_bytes(self, index: int) -> int:
-        """Of the file: only files of one size can be equal."""
+        """Size of the file: only files of one size can be equal."""
         path = self.paths[index]
         try:
             return path.stat().st_size

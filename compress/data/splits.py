@@ -28,7 +28,7 @@ _HELD_OUT = 0.2
 
 @dataclass(frozen=True, eq=False)
 class SampleSplit:
-    """Some samples of a source, in a fixed order, decoded as they are read.
+    """Samples of a source, in a fixed order, decoded as they are read.
 
     Attributes:
         decoded: what is kept of them; each split has a share of its own, as training reads one over and over.
@@ -88,7 +88,7 @@ class DataSplits:
     scaling: Scaling = AS_STORED
 
     def describe(self) -> dict[str, int | str | dict[str, int | str]]:
-        """What a report records: seed, number of classes, and samples and digest of each split."""
+        """Return what a report records: seed, number of classes, and samples and digest of each split."""
         splits = (self.calibration, self.finetune, self.validation, self.evaluation)
         recorded: dict[str, int | str | dict[str, int | str]] = {"seed": self.seed, "classes": len(self.classes)}
         recorded.update({split.name: {"samples": len(split), "sha256": split.digest()} for split in splits})

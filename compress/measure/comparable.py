@@ -1,4 +1,4 @@
-"""Which figures of two stages may be held against each other."""
+"""Comparability of two stages: which of their figures may be held against each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def label(row: Measurement, quantity: str) -> str | None:
 
 
 def why_not_comparable(new: Measurement, old: Measurement) -> str | None:
-    """Why two latencies must not be divided by each other, in two words; None if they may be."""
+    """Reason why two latencies must not be divided by each other, in two words; None if they may be."""
     if new.latency is None or old.latency is None:
         return "not measured"
     if new.runtime != old.runtime:

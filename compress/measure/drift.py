@@ -1,4 +1,4 @@
-"""How far exported INT8 files drift from the INT8 graph they were made from, each in its own runtime.
+"""Drift of exported INT8 files from the INT8 graph they were made from, each in its own runtime.
 
 Differences are given in LSB, the worth of one step of the output:
 
@@ -161,7 +161,7 @@ def _compare(
 
 
 def _runner(artifact: Artifact) -> tuple[Runner, str]:
-    """What runs a file, and its name. Saturated products would be this processor's drift and not the file's; that fused
+    """Runner of a file, and its name. Saturated products would be this processor's drift and not the file's; that fused
     kernels keep to the file was held before (`compress.verify`), with weights that no processor saturates."""
     host = describe_host()
     if not int8_exact(artifact, host):

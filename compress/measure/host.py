@@ -82,7 +82,7 @@ def isa_levels(flags: Iterable[str]) -> tuple[str, ...]:
 
 
 def int8_trusted(host: Host, *, reduce_range: bool) -> bool:
-    """Whether accuracy of a U8S8 model measured on `host` is what a correct device computes.
+    """Tell whether accuracy of a U8S8 model measured on `host` is what a correct device computes.
 
     x86 without VNNI or AMX multiplies u8 by s8 pairs into saturating 16-bit sums (`vpmaddubsw`), which is exact only
     when weights keep to 7 bits (`reduce_range`). Arm accumulates in 32 bits. An unknown machine is not trusted.

@@ -148,7 +148,7 @@ def _until(count: int, seconds: float, *, fewest: int) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class _Spent:
-    """On one call."""
+    """Time spent on one call."""
 
     wall_ns: int
     cpu_ns: int

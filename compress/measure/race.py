@@ -95,8 +95,8 @@ def _share_computed(rounds: Sequence[PairedLatency]) -> float:
 
 
 def _busy(share: float, threads: int) -> str | None:
-    """What other processes took, in words. Threads that wait for a thread without a core compute, too, as it were: the
-    load tells there."""
+    """Describe what other processes took, in words. Threads that wait for a thread without a core compute, too, as it
+    were: the load tells there."""
     if share < _UNDISTURBED:
         return f"the machine was busy, this process computed {share:.0%} of the time"
     load, cores = os.getloadavg()[0], describe_host().cores

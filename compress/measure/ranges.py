@@ -153,7 +153,7 @@ def _activations(
 def _passing(
     graph: fx.GraphModule, split: Split, samples: int, seconds: float, *, batch_size: int
 ) -> tuple[dict[fx.Node, StreamingHistogram], int]:
-    """What went into the first quantize operator of each tensor, and on how many images."""
+    """Histograms of what went into the first quantize operator of each tensor, and the number of images."""
     import torch
     from torch import fx
 

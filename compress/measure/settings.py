@@ -1,4 +1,4 @@
-"""How measuring is done; the part of the configuration under `measure`."""
+"""Settings of measuring; the part of the configuration under `measure`."""
 
 from __future__ import annotations
 

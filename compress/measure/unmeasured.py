@@ -25,7 +25,7 @@ def unless_absent(quantity: str, caveats: dict[str, Caveat], measure: Callable[[
 
 
 def attempt(quantity: str, caveats: dict[str, Caveat], measure: Callable[[], T]) -> T | None:
-    """As `unless_absent`, for what is only told beside a result: whatever goes wrong is a reason and ends no run.
+    """Measure what is only told beside a result, as `unless_absent`: whatever goes wrong is a reason and ends no run.
 
     Errors that are worded for the user go on.
     """

@@ -229,7 +229,7 @@ def _refused(path: Path, error: pickle.UnpicklingError) -> ModelError:
 
 
 def _is_archive_of(path: Path, member: str) -> bool:
-    """Whether `path` is a zip archive with a file called `member` in its top folder."""
+    """Tell whether `path` is a zip archive with a file called `member` in its top folder."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.split("/")[1:] == [member] for name in archive.namelist())
@@ -299,7 +299,7 @@ def _tensors(content: object) -> dict[str, torch.Tensor]:
 
 
 def _mismatches(expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> list[tuple[str, list[str]]]:
-    """What is wrong with tensors that both have, and their names."""
+    """Problems of tensors that both have, each with their names."""
     shapes = [
         f"{name} is {tuple(given[name].shape)} but the model has {tuple(expected[name].shape)}"
         for name in expected
@@ -314,7 +314,7 @@ def _mismatches(expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.
 
 
 def _converts(given: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Whether copying keeps what the numbers mean: real numbers stay real, counters and indices whole."""
+    """Tell whether copying keeps what the numbers mean: real numbers stay real, counters and indices whole."""
     if given.is_nested or given.layout is not torch.strided or given.is_quantized or given.is_meta:
         return False
     if expected.dtype in _FLOATS:

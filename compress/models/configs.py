@@ -1,4 +1,4 @@
-"""What a user writes under `model:`; fields are the options, `kind` chooses where the model comes from."""
+"""Options under `model:`; fields are the options, `kind` chooses where the model comes from."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class FactoryModel(BaseModel):
 
 
 class FileLimits(BaseModel):
-    """What a stranger's graph may take before it is believed to be a network.
+    """Limits of what a stranger's graph may take before it is believed to be a network.
 
     Attributes:
         time_limit: seconds of processor time for loading it and running it once with one thread; ResNet-50 takes 2 as

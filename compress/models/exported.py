@@ -130,7 +130,7 @@ def _rebuilt(reader: PT2ArchiveReader, path: Path) -> io.BytesIO:
 
 
 def _entries(config: Json, path: Path) -> dict[str, dict[str, Json]]:
-    """What the archive says of each tensor; raw bytes only."""
+    """Entries of the archive for each tensor; raw bytes only."""
     entries = {name: _object(value) for name, value in _object(_object(config)["config"]).items()}
     for name, entry in entries.items():
         if entry["use_pickle"] or not _PAYLOAD.fullmatch(str(entry["path_name"])) or not is_tensor_name(name):
@@ -170,7 +170,7 @@ def _check_string(key: str, text: str, path: Path) -> None:
 
 
 def is_tensor_name(text: str) -> bool:
-    """Whether a parameter or buffer may be called so: torch looks it up part by part, and quotes it in code it makes.
+    """Tell whether a parameter or buffer may be called so: torch looks it up by parts, and quotes it in code it makes.
 
     Letters of any script, slashes and blanks are fine. What Python itself calls `__class__` or `__globals__` is not,
     nor a letter that Python reads as another one.

@@ -1,4 +1,4 @@
-"""From a model configuration to an artifact that is known to run."""
+"""Load the model of a configuration as an artifact that is known to run."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def load_model(
 
 
 def _origin(config: ModelConfig) -> str:
-    """Where the weights come from, for messages: a file, if there is one."""
+    """Origin of the weights, for messages: a file, if there is one."""
     if isinstance(config, FileModel):
         return str(config.path)
     return str(config.checkpoint or config.factory) if isinstance(config, FactoryModel) else config.kind
@@ -121,7 +121,7 @@ def _as_it_is(config: FileModel) -> FormatSupport | None:
 
 
 def is_tflite(path: Path) -> bool:
-    """Whether a file is TFLite, by its suffix or by the mark in its first bytes; it may be missing."""
+    """Tell whether a file is TFLite, by its suffix or by the mark in its first bytes; it may be missing."""
     if path.suffix.lower() == ".tflite":
         return True
     try:

@@ -52,7 +52,7 @@ def try_work(path: Path, work: Callable[[], object], limits: FileLimits | None) 
 
 
 def _loading(path: Path, input: InputSpec, most_bytes: int) -> Callable[[], object]:
-    """What is to be done; everything that it takes is imported here, once and for all."""
+    """Return what is to be done; everything that it takes is imported here, once and for all."""
     support = by_suffix(path)
     if support is not None and support.is_source:
         return support.trial(path, input, most_bytes)

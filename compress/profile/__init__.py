@@ -1,4 +1,4 @@
-"""Where an inference call spends its time, layer by layer, and what each layer waits for.
+"""Profile of where an inference call spends its time, layer by layer, and of what each layer waits for.
 
 readers/<format>.py   one per runtime: how long every layer takes -> Recording
 machine.py            what this machine can do at most: copy, matrix product, cost of starting a layer -> Roofline

@@ -1,4 +1,4 @@
-"""From times and limits to a profile: what every layer waits for, and what the model does."""
+"""Make a profile of times and limits: what every layer waits for, and what the model does."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _main_precision(layers: tuple[LayerTime, ...]) -> Precision:
 
 
 def _disagreement(recording: Recording, sum_ms: float) -> str | None:
-    """What to know where layers and call do not add up within 10 %; None where they do."""
+    """Explanation where layers and call do not add up within 10 %; None where they do."""
     gap = sum_ms - recording.measured_ms
     if abs(gap) <= _AGREES * recording.measured_ms:
         return None

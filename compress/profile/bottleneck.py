@@ -1,4 +1,4 @@
-"""What a layer waits for, decided by the largest of the times that each limit of the machine alone would take.
+"""Bottleneck of a layer: the limit of the machine that alone would take the largest time.
 
     compute    operations / peak         arithmetic
     bandwidth  bytes / bandwidth         moving weights and activations
@@ -32,7 +32,7 @@ _FAR_BELOW = 0.25
 
 
 class Bottleneck(str, Enum):
-    """Which limit of the machine a layer meets first."""
+    """Limit of the machine that a layer meets first."""
 
     COMPUTE = "compute"
     BANDWIDTH = "bandwidth"
@@ -76,7 +76,7 @@ def classify_model(
 
 
 def layer_advice(layer: LayerTime, kind: Bottleneck, limits: MachineLimits) -> str:
-    """What to do about one layer."""
+    """Advice about one layer."""
     words = _LAYER[kind]
     if layer.precision is Precision.INT8:
         words = _LAYER_INT8.get(kind, words)
@@ -88,7 +88,7 @@ def layer_advice(layer: LayerTime, kind: Bottleneck, limits: MachineLimits) -> s
 
 
 def model_advice(kind: Bottleneck, share: float, reached: float, precision: Precision, batch: int) -> str:
-    """What to do about the whole model, in a sentence.
+    """Advice about the whole model, in a sentence.
 
     Args:
         share: of the time, in layers of this class.

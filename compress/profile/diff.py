@@ -113,7 +113,7 @@ def _by_name(before: Sequence[Named], after: Sequence[Named]) -> Iterator[tuple[
 
 
 def _fate(index: int, before: Profile, after: Profile, partner: Mapping[int, int]) -> str:
-    """What became of a layer that has no partner."""
+    """Fate of a layer that has no partner."""
     layer = before.layers[index]
     name = plain_name(layer.name)
     holder = next((other for other in after.layers if name in _parts(other.name)), None)

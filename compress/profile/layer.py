@@ -1,4 +1,4 @@
-"""What every reader gives: times of layers with their work, whatever runtime measured them."""
+"""Recordings that every reader gives: times of layers with their work, whatever runtime measured them."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class Source:
 
     @property
     def title(self) -> str:
-        """What tables call it."""
+        """Name of the model in tables."""
         return self.model.name if isinstance(self.model, Path) else self.label
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure.
+    """Settings of a measurement.
 
     Attributes:
         threads: of the runtime.
@@ -106,7 +106,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Recording:
-    """What a reader found.
+    """Recording by a reader.
 
     Layers and calls are compared over the quickest quarter of the calls of each kind. On a busy machine nearly every
     call is interrupted somewhere, but any one layer in few of them: medians over all calls would leave the
@@ -151,5 +151,5 @@ class Reader(Protocol):
         ...
 
     def launch_us(self, threads: int) -> float:
-        """What the runtime takes to start a layer that has next to nothing to do, in microseconds."""
+        """Time that the runtime takes to start a layer that has next to nothing to do, in microseconds."""
         ...

@@ -1,4 +1,4 @@
-"""What this machine can do at most: the two sides of the roofline (Williams, Waterman, Patterson 2009), measured.
+"""Limits of this machine: the two sides of the roofline (Williams, Waterman, Patterson 2009), measured.
 
 Both figures are the best of several tries. A peak is what the machine can do, and neighbours on a shared one only ever
 make it slower, so the best try is the one they disturbed least.
@@ -60,7 +60,7 @@ class MachineLimits:
 
 
 def machine_name() -> str:
-    """This machine, for what was found out about it."""
+    """Name of this machine, for what was found out about it."""
     host = describe_host()
     return f"{host.label}, {host.cores} cores"
 

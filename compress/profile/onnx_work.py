@@ -43,7 +43,7 @@ _MOVES_NOTHING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Ident
 
 @dataclass(frozen=True)
 class Work:
-    """What a node asks of the machine; see `compress.profile.layer.LayerTime`."""
+    """Work that a node asks of the machine; see `compress.profile.layer.LayerTime`."""
 
     operations: int = 0
     bytes: int = 0
@@ -52,7 +52,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What the profiler saw go through a node.
+    """Traffic that the profiler saw go through a node.
 
     Attributes:
         outputs: shape of each output.

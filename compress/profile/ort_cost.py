@@ -1,4 +1,4 @@
-"""What ONNX Runtime takes to start a node, and what its profiler adds to a node's time: measured on chains of them.
+"""Time that ONNX Runtime takes to start a node, and that its profiler adds to a node's: measured on chains of them.
 
 The profiler's clock for a node runs while it writes down the type and shape of every input and output
 (onnxruntime/core/framework/sequential_executor.cc, KernelScope), which takes longer than many a node itself: 5 to 10 us
@@ -74,7 +74,7 @@ def launch_us(threads: int, inputs: int = _INPUTS[0]) -> float:
 
 
 def profiler_cost(threads: int) -> ProfilerCost:
-    """What the profiler adds on this machine, as busy as it is now: ask again for every recording."""
+    """Time that the profiler adds on this machine, as busy as it is now: ask again for every recording."""
     few, many = (_seen_us(inputs, threads) - launch_us(threads, inputs) for inputs in _INPUTS)
     per_tensor = max(0.0, (many - few) / (_INPUTS[1] - _INPUTS[0]))
     return ProfilerCost(max(0.0, few - per_tensor * (_INPUTS[0] + 1)), per_tensor)

@@ -24,7 +24,7 @@ _MOST_VALUES = 100_000_000
 
 
 class Arguments(BaseModel):
-    """What the profiler says about a node: tensors as `{"float": [1, 3, 32, 32]}`, sizes in bytes."""
+    """Arguments that the profiler records of a node: tensors as `{"float": [1, 3, 32, 32]}`, sizes in bytes."""
 
     op_name: str = "?"
     activation_size: int = 0

@@ -1,4 +1,4 @@
-"""Why an INT8 file takes longer than its FP32 one: the operators that lose time, why, and what to do about them.
+"""Reasons why an INT8 file takes longer than its FP32 one: the operators that lose time, why, and what to do.
 
 Operators of the INT8 graph, as ONNX Runtime runs it, are joined to parts: every integer kernel is one, and so is every
 stretch of float operators and conversions between integer kernels. A part is held against the operators of the FP32
@@ -246,7 +246,7 @@ class _Graph:
 
 
 def _told(ops: Sequence[str]) -> str:
-    """What is known of operators that stay in float."""
+    """Describe operators that stay in float."""
     if "Pad" in ops:
         return "Pad (padding that a convolution does itself costs nothing)"
     if {"HardSigmoid", "Mul"} <= set(ops) or "HardSwish" in ops:
@@ -277,7 +277,7 @@ def _as_run(artifact: Artifact, threads: int) -> onnx.ModelProto:
 
 
 def advice(parts: Sequence[Slowdown], weighted: int, quantizer: str | None, target: Target) -> tuple[str, ...]:
-    """What applies to this network and this target."""
+    """Advice that applies to this network and this target."""
     named = list(dict.fromkeys(layer for part in parts for layer in part.float_layers))
     told = []
     if named and quantizer is not None:

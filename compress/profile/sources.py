@@ -1,4 +1,4 @@
-"""What the user names on the command line, as a model to profile: a file, or the newest file of a finished run."""
+"""Models to profile that the user names on the command line: a file, or the newest file of a finished run."""
 
 from __future__ import annotations
 

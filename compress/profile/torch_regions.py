@@ -21,7 +21,7 @@ LAYER = "edge-compress-layer:"
 
 @dataclass(frozen=True)
 class Work:
-    """What one region did when it was counted; `op` is the module's class or the function."""
+    """Work that one region did when it was counted; `op` is the module's class or the function."""
 
     name: str
     op: str
@@ -132,7 +132,7 @@ class Marker:
 
 @contextmanager
 def watched(module: nn.Module, watcher: Watcher) -> Iterator[None]:
-    """While open, `watcher` sees one call of `module`; hooks are taken off again."""
+    """Show `watcher` one call of `module` while open; hooks are taken off again."""
     regions = _Regions(module, watcher)
     with ExitStack() as stack:
         for name, part in module.named_modules():

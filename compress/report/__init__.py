@@ -1,1 +1,1 @@
-"""What a run found, for people (terminal) and for programs (JSON). Nothing here imports torch."""
+"""Findings of a run, for people (terminal) and for programs (JSON). Nothing here imports torch."""

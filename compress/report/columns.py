@@ -215,7 +215,7 @@ def run_cells(report: Report) -> Cell:
 
 
 def asked(report: Report) -> list[str]:
-    """What the user typed besides the target."""
+    """Overrides that the user typed besides the target."""
     return [override for override in report.overrides if override != f"target={report.target}"]
 
 

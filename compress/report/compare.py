@@ -1,4 +1,4 @@
-"""What each stage changed, in plain words."""
+"""Changes by each stage, in plain words."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def feed_of(rows: Sequence[Measurement], row: Measurement) -> Measurement | None
 
 
 def final_row(rows: Sequence[Measurement]) -> Measurement:
-    """What the run delivers: its last exported file, or the last module if nothing was exported."""
+    """Row of what the run delivers: its last exported file, or the last module if nothing was exported."""
     made = [row for row in rows if not row.handed_on]
     exported = [row for row in made if row.format.value != "torch" and row.size_bytes is not None]
     return (exported or made or rows)[-1]
 
 
 def measured_on(report: Report) -> str:
-    """Where the times come from, said before any of them is read."""
+    """Origin of the times, said before any of them is read."""
     rows = report.measurements
     timed = next((row.latency for row in rows if row.latency), None)
     setting = "" if timed is None else f", batch {timed.batch}, {timed.threads} thread{'s' * (timed.threads > 1)}"
@@ -83,7 +83,7 @@ def _budget_sentence(outcome: Outcome) -> str:
 
 
 def slower_lines(slower: Iterable[Slower]) -> list[tuple[str, str]]:
-    """Where INT8 files lose time against FP32, and what to do: `(layer, "0.12 ms, 0.04 in FP32: why")`, then advice."""
+    """Layers whose INT8 files lose time against FP32: `(layer, "0.12 ms, 0.04 in FP32: why")`, then advice."""
     lines = []
     for one in slower:
         lines.append((one.stage, f"takes {factor_text(one.ratio, 1)} longer than {one.against} on this host:"))
@@ -110,7 +110,7 @@ def left_out_notes(report: Report) -> list[tuple[str, str]]:
 
 
 def warnings(report: Report) -> list[tuple[str, str]]:
-    """What makes every figure of the run doubtful, to be said before any of them: `(about, sentence)`."""
+    """Warnings of what makes every figure of the run doubtful, to be said before any of them: `(about, sentence)`."""
     doubt = report.at_chance
     if doubt is None:
         return []

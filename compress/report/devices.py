@@ -1,4 +1,4 @@
-"""What boards measured themselves, as a table for the terminal."""
+"""Measurements by the boards themselves, as a table for the terminal."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _MOST_LAYERS = 500  # in the picture of a scan: 9,000 pixels
 
 @dataclass(frozen=True)
 class Reports:
-    """What somebody wants to see: runs with their folders, and what was asked of those that failed with the error."""
+    """Runs to report on, with their folders, and what was asked of those that failed with the error."""
 
     runs: tuple[tuple[Path, Report], ...]
     failures: tuple[tuple[str, str], ...] = ()

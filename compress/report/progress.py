@@ -28,7 +28,7 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class Verbosity(Enum):
-    """How much is said while work goes on."""
+    """Amount of what is said while work goes on."""
 
     QUIET = "quiet"
     NORMAL = "normal"
@@ -136,7 +136,7 @@ class _ToProgress(logging.Handler):
 
 
 def _interactive(console: Console) -> bool:
-    """Whether somebody looks at a terminal that can redraw; `FORCE_COLOR` makes a pipe colourful, not interactive."""
+    """Tell whether people look at a console that can redraw; `FORCE_COLOR` makes a pipe colourful, not interactive."""
     automatic = os.environ.get("CI", "").lower() not in ("", "0", "false")
     return console.file.isatty() and not console.is_dumb_terminal and not automatic
 

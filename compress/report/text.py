@@ -92,13 +92,13 @@ def points_text(new: float | None, old: float | None) -> str:
 
 
 def factor_text(large: float, small: float) -> str:
-    """How many times `large` is `small`: `3.9x`, or `8 %` where a factor would read as 1.0x or 1.1x."""
+    """Ratio of `large` to `small`: `3.9x`, or `8 %` where a factor would read as 1.0x or 1.1x."""
     factor = large / small if small else math.inf
     return f"{factor:.1f}x" if factor >= 1.15 else f"{100 * (factor - 1):.0f} %"
 
 
 def speed_text(new: float, old: float) -> str:
-    """Of two times: `2.1x faster`, `1.3x slower`, `same` (within 2 %)."""
+    """Speed of one time against another: `2.1x faster`, `1.3x slower`, `same` (within 2 %)."""
     if max(new, old) < 1.02 * min(new, old):
         return "same"
     return f"{factor_text(old, new)} faster" if new < old else f"{factor_text(new, old)} slower"

@@ -85,7 +85,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Expected:
-    """What the device is expected to be; `packages` are pinned for its Python and architecture."""
+    """Device as it is expected to be; `packages` are pinned for its Python and architecture."""
 
     title: str
     architecture: str

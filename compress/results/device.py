@@ -1,4 +1,4 @@
-"""What a device found: the agent's `result.json`, read with types and without trust."""
+"""Findings of a device: the agent's `result.json`, read with types and without trust."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class DeviceLatency:
 
     @property
     def ordered(self) -> bool:
-        """Whether the order statistics are in their order; interpolating between two may round by a last bit."""
+        """Tell whether the order statistics are in their order; interpolating between two may round by a last bit."""
         middle = (self.min_ms, self.low_ms, self.median_ms, self.high_ms)
         tail = (self.median_ms, self.p90_ms, self.p99_ms)
         return all(low <= high * (1 + _ROUNDING) for low, high in (*pairwise(middle), *pairwise(tail)))
@@ -134,7 +134,7 @@ class DeviceRun:
 
     @property
     def valid(self) -> bool:
-        """Whether every model was measured."""
+        """Tell whether every model was measured."""
         return not any(row.problem for row in self.result.results)
 
 
@@ -167,7 +167,7 @@ def read_result(content: bytes, bundle: Bundle, device: str) -> DeviceResult:
 
 
 def _shown(value: JsonValue) -> JsonValue:
-    """With every text and key as one line: they end up on terminals, in pages and in files."""
+    """Return the value with every text and key as one line: they end up on terminals, in pages and in files."""
     if isinstance(value, str):
         return one_line(value, _LONGEST_TEXT)
     if isinstance(value, list):

@@ -42,7 +42,7 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is in the run folder and how to feed it. `manifest.json` itself is not listed.
+    """Contents of the run folder and how to feed it. `manifest.json` itself is not listed.
 
     Attributes:
         scaling: how the pictures that everything was measured with got the input's size; None where an older version

@@ -38,7 +38,7 @@ SCHEMA_VERSION = 2
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """Which samples a split holds."""
+    """Summary of the samples that a split holds."""
 
     samples: Count
     sha256: str

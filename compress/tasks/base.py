@@ -1,4 +1,4 @@
-"""What a model is for: how its outputs are scored, compared, and fitted to the classes of a data set."""
+"""Task that a model is for: how its outputs are scored, compared, and fitted to the classes of a data set."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Metric:
     higher_is_better: bool = True
 
     def loss(self, change: float) -> float:
-        """How much worse a change of the value is: in points for fractions, in the metric's unit otherwise."""
+        """Loss by a change of the value: in points for fractions, in the metric's unit otherwise."""
         worse = -change if self.higher_is_better else change
         return 100 * worse if self.unit == "%" else worse
 
@@ -80,7 +80,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two models give the same answers, per sample; each int64 `[n]`.
+    """Agreement of two models' answers, per sample; each int64 `[n]`.
 
     Attributes:
         matched: answers of the candidate that are the reference's, too.
@@ -184,7 +184,7 @@ class Evaluator(abc.ABC):
 
 
 class Task(BaseModel, abc.ABC):
-    """What the outputs of a model mean. Fields are options: typed, validated, documented where they are declared.
+    """Meaning of the outputs of a model. Fields are options: typed, validated, documented where they are declared.
 
     Attributes:
         metrics: the first is what budgets, epochs and scans are judged by; empty where nothing is labelled.

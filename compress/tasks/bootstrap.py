@@ -38,7 +38,7 @@ def score(evaluator: Evaluator, metric: str, *, seed: int = 0, resamples: int = 
 def change(
     before: Evaluator, after: Evaluator, metric: str, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Score | None:
-    """`after - before` on the same samples and its 95 % interval; None where either is undefined.
+    """Change, `after - before`, on the same samples and its 95 % interval; None where either is undefined.
 
     Paired: both are scored on the same resamples, so what is hard for both cancels. For a share of right samples the
     interval is that of paired proportions (Agresti & Min 2005), which stays honest where no answer changed.
@@ -63,7 +63,7 @@ def change(
 
 
 def _resamples(samples: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """How often each sample is drawn when `samples` of them are drawn with replacement, `[r, samples]` at a time."""
+    """Draw `samples` samples with replacement; yield how often each is drawn, `[r, samples]` at a time."""
     generator = np.random.default_rng(seed)
     shares = np.full(samples, 1 / samples)
     rows = max(1, _BLOCK // samples)

@@ -60,7 +60,7 @@ class ClassificationTask(Task):
         signature: Signature,
         classes: Sequence[str],
     ) -> Agreement:
-        """Whether the arg-max is the same, per sample."""
+        """Tell whether the arg-max is the same, per sample."""
         del frames, classes
         name = self._scores(signature)
         exact, other = (_rows(finite_output(outputs, name)) for outputs in (reference, candidate))

@@ -1,4 +1,4 @@
-"""How close two models' outputs are, each output on its own: boxes in hundreds would drown scores below 1."""
+"""Closeness of two models' outputs, each output on its own: boxes in hundreds would drown scores below 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which answers meet which labelled objects, as COCO matches them (Lin et al. 2014; pycocotools `evaluateImg`)."""
+"""Matching of answers with labelled objects, as COCO does it (Lin et al. 2014; pycocotools `evaluateImg`)."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class RetrievalTask(Task):
         signature: Signature,
         classes: Sequence[str],
     ) -> Agreement:
-        """Whether the two vectors point the same way, per sample."""
+        """Tell whether the two vectors point the same way, per sample."""
         del frames, classes
         name = self._vector(signature)
         exact, other = (_unit(finite_output(outputs, name)) for outputs in (reference, candidate))
@@ -133,7 +133,7 @@ class RetrievalEvaluator(Evaluator):
 
 
 def _first_right(embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many others of another class are at least as near as the nearest of the own class, `[n]`."""
+    """Number of others of another class that are at least as near as the nearest of the own class, `[n]`."""
     squares = (embeddings**2).sum(axis=1)
     ranks = np.empty(len(labels), np.int64)
     for start in range(0, len(labels), _BLOCK):

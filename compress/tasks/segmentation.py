@@ -137,7 +137,7 @@ def on_picture(
 
 
 def _nearest(pixels: int, scale: float, offset: float, plane: int, elements: int) -> NDArray[np.int64]:
-    """For each pixel of an axis the position of its centre in the map, `[pixels]`; -1 outside."""
+    """Position in the map of the centre of each pixel of an axis, `[pixels]`; -1 outside."""
     centres = ((np.arange(pixels) + 0.5) * scale + offset) * (elements / plane)
     positions: NDArray[np.int64] = np.floor(centres + _ON_EDGE).astype(np.int64)
     positions[(positions < 0) | (positions >= elements)] = -1

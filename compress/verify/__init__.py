@@ -1,1 +1,1 @@
-"""What is meant to compute the same is compared before anything takes its output."""
+"""Compare what is meant to compute the same before anything takes its output."""

@@ -75,7 +75,7 @@ def outputs(run: Runner, images: list[NDArray[np.float32]]) -> list[NDArray[np.f
 def problem(
     expected: list[NDArray[np.float32]], computed: list[NDArray[np.float32]], tolerance: Tolerance
 ) -> str | None:
-    """How far the logits of two forms are apart, in words, where that is more than `tolerance`."""
+    """Describe how far the logits of two forms are apart, where that is more than `tolerance`."""
     meter = FidelityMeter()
     for reference, candidate in zip(expected, computed, strict=True):
         meter.update(reference, candidate)

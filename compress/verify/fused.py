@@ -33,8 +33,8 @@ _GIVEN = "_given"
 
 
 def judgeable(artifact: Artifact, *, exact_int8: bool) -> bytes:
-    """What ONNX Runtime is given; with weights in 7 bits where this CPU's 8-bit products saturate: that says nothing of
-    the device's."""
+    """Content that ONNX Runtime is given; with weights in 7 bits where this CPU's 8-bit products saturate: that says
+    nothing of the device's."""
     file = open_file(artifact)
     assert isinstance(file, OnnxFile)  # nothing else runs in ONNX Runtime
     model = file.model
@@ -66,7 +66,7 @@ def first_wrong_kernel(content: bytes, image: NDArray[np.float32]) -> str | None
 
 
 def _kernels_since_given(fused: onnx.ModelProto, given: Mapping[str, NDArray[np.generic]]) -> dict[str, int]:
-    """How many operators, conversions and layouts aside, compute each value from those that are given."""
+    """Count the operators, conversions and layouts aside, that compute each value from those that are given."""
     counts: dict[str, int] = {}
     for node in fused.graph.node:
         before = sum(counts[name] for name in node.input if name in counts and name not in given)

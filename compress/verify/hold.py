@@ -107,7 +107,7 @@ def _runs_on_onnxruntime(artifact: Artifact, target: Target) -> bool:
 
 
 def _same_file(before: Artifact, after: Artifact) -> bool:
-    """Whether a file was only handed on."""
+    """Tell whether a file was only handed on."""
     files = Format.TORCH not in (before.format, after.format) and before.format is after.format
     return files and filecmp.cmp(before.path, after.path, shallow=False)
 

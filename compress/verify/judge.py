@@ -53,7 +53,7 @@ class Judge:
 
     @cached_property
     def unjudged(self) -> str | None:
-        """Why the labels cannot tell what was lost; None if they can.
+        """Reason why the labels cannot tell what was lost; None if they can.
 
         Raises:
             DataError: a label lies beyond the model's outputs.
@@ -108,7 +108,7 @@ class Judge:
 
 
 def _doubt(batches: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]]) -> str | None:
-    """Why labels `[n]` say nothing of a model that gives these logits `[n, classes]`; None if they do."""
+    """Reason why labels `[n]` say nothing of a model that gives these logits `[n, classes]`; None if they do."""
     samples = sum(len(labels) for labels, _ in batches)
     if len(np.unique(np.concatenate([labels for labels, _ in batches]))) < 2:
         return f"all {samples} validation images have the same label"

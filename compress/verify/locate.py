@@ -42,8 +42,8 @@ def first_difference(before: Artifact, after: Artifact, image: NDArray[np.float3
 
 
 def _is_met(values: NDArray[np.float32] | None, candidates: Sequence[Activation], decibels: float) -> bool:
-    """Whether some candidate equals `values`; what has no values, or only zeros, says nothing and counts as met by
-    none."""
+    """Tell whether some candidate equals `values`; what has no values, or only zeros, says nothing and counts as met
+    by none."""
     if values is None or not values.any():
         return False
     flat = values.squeeze().astype(np.float64)

@@ -1,4 +1,4 @@
-"""What real measurements teach the estimate: a factor and a band per device profile, kept in a small file to share.
+"""Lessons of real measurements for the estimate: a factor and a band per device profile, in a small file to share.
 
     <user data folder>/edge-compress/calibration/<target>.json
 
@@ -77,7 +77,7 @@ class _Entries:
 
 
 def calibration_file(target: str) -> Path:
-    """Where a profile's points are kept; copy it to share them."""
+    """Path of the file that keeps a profile's points; copy it to share them."""
     return user_data_path("edge-compress") / "calibration" / f"{target}.json"
 
 

@@ -111,7 +111,7 @@ def launch_us(threads: int) -> float:
 
 
 def _profiler_cost() -> _Cost:
-    """What the profiler adds on this machine, from a layer without operators and one of many."""
+    """Time that the profiler adds on this machine, from a layer without operators and one of many."""
     value = torch.ones(4)
     nothing, additions = (
         statistics.median(call[0].duration_us for _ in range(2) for call in _profiled_block(part, value)[1])

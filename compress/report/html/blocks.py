@@ -1,4 +1,4 @@
-"""What a page is made of; the template knows how each of these looks."""
+"""Blocks that a page is made of; the template knows how each of these looks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the plots share: labelled rows, margins in pixels, and words that fit."""
+"""Parts that the plots share: labelled rows, margins in pixels, and words that fit."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def _trade_offs(reports: Sequence[Report]) -> list[Block]:
 
 
 def _setting(report: Report, row: Measurement, latency: Latency) -> str:
-    """What two latencies must have in common to be compared."""
+    """Setting that two latencies must have in common to be compared."""
     threads = f"{latency.threads} thread{'s' * (latency.threads > 1)}"
     return f"{row.runtime}, {threads}, {report.host.label}"
 

@@ -1,4 +1,4 @@
-"""What pruning and quantization do to each layer: zeros, and the two sensitivity scans."""
+"""Plots of what pruning and quantization do to each layer: zeros, and the two sensitivity scans."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def sparsity_plot(stage: str, per_layer: Mapping[str, float]) -> Plot:
 
 
 def scan_plot(scan: Scan, most: int = MOST_ROWS) -> Plot:
-    """What a scan found, of `most` layers at most."""
+    """Plot of what a scan found, of `most` layers at most."""
     if scan.quantize:
         return quantize_plot(scan.stage, scan.quantize, most)
     return prune_plot(scan.stage, scan.prune, most)

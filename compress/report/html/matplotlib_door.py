@@ -50,7 +50,7 @@ def _settings(own: Mapping[str, object]) -> Iterator[None]:
 
 @contextmanager
 def _nothing_set() -> Iterator[None]:
-    """In a folder with an empty `matplotlibrc`, which goes before every other one, and without `MPLBACKEND`."""
+    """Stay in a folder with an empty `matplotlibrc`, which goes before every other one, and without `MPLBACKEND`."""
     backend = os.environ.pop("MPLBACKEND", None)
     here = Path.cwd()
     try:

@@ -1,4 +1,4 @@
-"""Which of several runs nobody beats in both respects, and the picture of it."""
+"""Pareto front: those of several runs that nobody beats in both respects, and the picture of it."""
 
 from __future__ import annotations
 

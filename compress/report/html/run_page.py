@@ -151,7 +151,7 @@ def _subtitle(report: Report) -> str:
 
 
 def _tiles(rows: Sequence[Measurement]) -> list[Tile]:
-    """What is delivered against what came in."""
+    """Tiles of what is delivered against what came in."""
     source, last = rows[0], final_row(rows)
     base = comparable_latency(rows, last)
     top1, before = (row.accuracy.top1 if row.accuracy else None for row in (last, source))

@@ -39,7 +39,7 @@ class PruneCurve:
 
 @dataclass(frozen=True)
 class Scan:
-    """What one scan stage found; one of the two is empty."""
+    """Results of one scan stage; one of the two is empty."""
 
     stage: str
     quantize: tuple[QuantizeRow, ...] = ()

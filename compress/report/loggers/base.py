@@ -1,4 +1,4 @@
-"""What every logger can do."""
+"""Interface of every logger."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Logger", "RunFacts", "flattened"]
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known of a run before it starts.
+    """Facts known of a run before it starts.
 
     Attributes:
         name: `<target>/<time>`.

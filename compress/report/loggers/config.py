@@ -1,4 +1,4 @@
-"""What a user writes under `logger:`; `kind` chooses the logger."""
+"""Options under `logger:`; `kind` chooses the logger."""
 
 from __future__ import annotations
 

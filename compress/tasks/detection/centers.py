@@ -93,7 +93,7 @@ class CentersDecoder(Decoder):
 
 
 def _is_peak(heat: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether no neighbour is higher, `[n, classes, h, w]`."""
+    """Tell whether no neighbour is higher, `[n, classes, h, w]`."""
     padded = np.pad(heat, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
     peak: NDArray[np.bool_] = heat >= windows.max(axis=(-2, -1))

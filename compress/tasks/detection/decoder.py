@@ -19,7 +19,7 @@ __all__ = ["Decoder", "fixed_plane", "is_list", "named", "rows_of", "same_size",
 
 
 class Decoder(BaseModel, abc.ABC):
-    """How boxes are written in the outputs of a detector. Fields are options.
+    """Decoder of the boxes in the outputs of a detector. Fields are options.
 
     Attributes:
         suppressed: no two boxes of one object come out, so that none are suppressed afterwards.
@@ -59,7 +59,7 @@ def fixed_plane(signature: Signature) -> tuple[int, int]:
 
 
 def same_size(size: int | None, wanted: int) -> bool:
-    """Whether an axis may have that many elements; a free one may."""
+    """Tell whether an axis may have that many elements; a free one may."""
     return size is None or size == wanted
 
 
@@ -74,7 +74,7 @@ def rows_of(outputs: Arrays, name: str, columns: int) -> NDArray[np.float32]:
 
 
 def is_list(spec: TensorSpec, columns: int, rows: int | None = None) -> bool:
-    """Whether an output may be a list of `rows` (any number by default) with so many columns, either axis first."""
+    """Tell whether an output may be a list of `rows` (default: any number) with so many columns, either axis first."""
     shape = squeezed(spec.shape, keep=2)
     if len(shape) != 2:
         return False

@@ -131,7 +131,7 @@ def _column(outputs: Arrays, name: str) -> NDArray[np.float32]:
 
 
 def _counts(outputs: Arrays, name: str | None, boxes: NDArray[np.float32]) -> NDArray[np.int64]:
-    """How many rows of each sample are boxes, `[n]`; all of them where the model does not say."""
+    """Number of rows of each sample that are boxes, `[n]`; all of them where the model does not say."""
     if name is None:
         return np.full(len(boxes), boxes.shape[1], np.int64)
     return np.rint(_column(outputs, name)[:, 0]).astype(np.int64)

@@ -42,7 +42,7 @@ class Levels:
         return sum(rows * columns for rows, columns in self.grids) * self.anchors
 
     def wanted(self, channels: int) -> str:
-        """What outputs would fit, for a message."""
+        """Describe the outputs that would fit, for a message."""
         maps = ", ".join(f"[{self.anchors * channels}, {rows}, {columns}]" for rows, columns in self.grids)
         return f"[{self.rows}, {channels}] in either order, or maps {maps}"
 
@@ -93,7 +93,7 @@ class Levels:
         return np.concatenate(parts).astype(np.float32)
 
     def _axes(self, shape: Sequence[int | None], channels: int, grid: tuple[int, int]) -> str | None:
-        """In which order a map of one level has its axes; None if it is none."""
+        """Order of the axes of a map of one level; None if it is none."""
         forms = {
             "planes": (self.anchors * channels, *grid),
             "cells": (*grid, self.anchors * channels),

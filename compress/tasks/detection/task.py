@@ -114,7 +114,7 @@ class DetectionTask(Task):
 
 
 def _matched(reference: Candidates, candidate: Candidates) -> int:
-    """How many boxes of the candidate meet one of the reference's, each used once."""
+    """Number of boxes of the candidate that meet one of the reference's, each used once."""
     total = 0
     for label in np.intersect1d(reference.labels, candidate.labels):
         corners = candidate.corners[candidate.labels == label]

@@ -73,7 +73,7 @@ class CentreHeadsDecoder(PointDecoder):
 
 
 def _distance(places: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
-    """Of every cell to each place (row, column), `[n, k, 2] -> [n, k, height, width]`."""
+    """Distance of every cell to each place (row, column), `[n, k, 2] -> [n, k, height, width]`."""
     rows = np.arange(height)[:, None] - places[..., 0, None, None]
     columns = np.arange(width)[None] - places[..., 1, None, None]
     return np.sqrt(rows**2 + columns**2)

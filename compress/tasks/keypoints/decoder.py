@@ -1,4 +1,4 @@
-"""From a model's outputs to points of one object, in pixels of its input plane."""
+"""Decode a model's outputs into points of one object, in pixels of its input plane."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Points:
 
 
 class PointDecoder(BaseModel, abc.ABC):
-    """How points are written in the outputs of a model that sees one object. Fields are options."""
+    """Decoder of the points in the outputs of a model that sees one object. Fields are options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

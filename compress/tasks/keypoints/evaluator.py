@@ -31,7 +31,7 @@ _MOST = 20
 
 @dataclass(frozen=True)
 class _Answer:
-    """What the model said of one sample, held against all objects of its picture, each `[n]`."""
+    """Answer of the model for one sample, held against all objects of its picture, each `[n]`."""
 
     picture: str
     subject: int | None

@@ -71,7 +71,7 @@ class HeatmapDecoder(PointDecoder):
 
 
 def _twice(spec: TensorSpec, other: TensorSpec) -> bool:
-    """Whether the other has two planes for each of this one, on the same grid."""
+    """Tell whether the other has two planes for each of this one, on the same grid."""
     planes = spec.shape[0]
     return planes is not None and other.shape == (2 * planes, *spec.shape[1:])
 
