@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from compress.core.artifact import Precision
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -17,14 +19,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from compress.core.artifact import Artifact, Format, InputSpec, Port, Precision
+    from compress.core.artifact import Artifact, Format, InputSpec, Port
     from compress.core.measurement import IntegerShare, Sparsity
     from compress.formats.onnx.layers import Layer
     from compress.formats.onnx.pattern import Pattern
     from compress.formats.runner import Runner
     from compress.formats.size import Size
 
-__all__ = ["Activation", "DeviceRuntime", "FormatSupport", "NotMeasured", "OpenFile", "Profiler", "Unanswered"]
+__all__ = [
+    "Activation",
+    "DeviceRuntime",
+    "FormatSupport",
+    "NoSource",
+    "NotMeasured",
+    "OpenFile",
+    "Profiler",
+    "Unanswered",
+]
 
 
 class NotMeasured(Exception):  # not an error of the run: the row shows a dash and this reason
@@ -238,13 +249,45 @@ class FormatSupport(Protocol):
         ...
 
 
+class NoSource:
+    """The part of a `FormatSupport` that no pipeline starts from."""
+
+    is_source = False
+    why_no_source = "a pipeline cannot start from this format"
+
+    def precision_of(self, path: Path) -> Precision:
+        return Precision.FP32
+
+    def trial(self, path: Path, spec: InputSpec, most_bytes: int) -> Callable[[], object]:
+        raise NotMeasured(self.why_no_source)
+
+    def load_source(self, path: Path, spec: InputSpec) -> Artifact:
+        raise NotMeasured(self.why_no_source)
+
+
 class Unanswered:
-    """Answers no question, each with the same reason; a format's `OpenFile` answers what it can."""
+    """Has a size and answers no other question, each with one reason; a format's `OpenFile` answers what it can."""
 
     why = "this format cannot tell"
 
     def __init__(self, artifact: Artifact) -> None:
         self._artifact = artifact
+
+    def runner(self, *, threads: int) -> Runner:
+        raise self._absent()
+
+    def answers(self) -> Runner:
+        from compress.formats.runtimes import usable_cores
+
+        return self.runner(threads=usable_cores())
+
+    def reference(self) -> Runner:
+        return self.answers()
+
+    def size(self) -> Size:
+        from compress.formats.size import file_size
+
+        return file_size([self._artifact.path])
 
     def as_module(self) -> nn.Module:
         raise self._absent()

@@ -6,19 +6,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from compress.core.artifact import COMPILED_SUFFIX, Format, Precision
-from compress.formats.base import DeviceRuntime, NotMeasured, Profiler
+from compress.formats.base import DeviceRuntime, NoSource, Profiler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from compress.core.artifact import Artifact, InputSpec
+    from compress.core.artifact import Artifact
     from compress.formats.base import FormatSupport, OpenFile
 
 __all__ = ["SUPPORT", "EdgetpuSupport"]
 
 
-class EdgetpuSupport:
+class EdgetpuSupport(NoSource):
     """Facts of compiled files, none of which is opened for them."""
 
     format = Format.EDGETPU
@@ -32,7 +29,7 @@ class EdgetpuSupport:
     shows_integers = False
     multiplies_bytes = False
     made_elsewhere = "nothing to measure here: only what the Edge TPU compiler makes of it runs, on the device"
-    is_source = False
+    why_no_source = "a compiled file is the end of a run: it has no layers left to prune or quantize"
 
     def open(self, artifact: Artifact) -> OpenFile:
         from compress.formats.edgetpu.file import EdgetpuFile
@@ -41,15 +38,6 @@ class EdgetpuSupport:
 
     def emulation(self, precision: Precision, architecture: str) -> str | None:
         return None
-
-    def precision_of(self, path: Path) -> Precision:
-        return Precision.FP32
-
-    def trial(self, path: Path, spec: InputSpec, most_bytes: int) -> Callable[[], object]:
-        raise NotMeasured("only what a pipeline starts from is tried")
-
-    def load_source(self, path: Path, spec: InputSpec) -> Artifact:
-        raise NotMeasured("a compiled file is the end of a run: it has no layers left to prune or quantize")
 
 
 SUPPORT: FormatSupport = EdgetpuSupport()

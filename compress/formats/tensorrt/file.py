@@ -8,7 +8,6 @@ from compress.formats.base import Unanswered
 
 if TYPE_CHECKING:
     from compress.formats.runner import Runner
-    from compress.formats.size import Size
 
 __all__ = ["EngineFile"]
 
@@ -22,16 +21,3 @@ class EngineFile(Unanswered):
         from compress.formats.tensorrt.runtime import load
 
         return load(self._artifact, threads=threads)
-
-    def answers(self) -> Runner:
-        from compress.formats.runtimes import usable_cores
-
-        return self.runner(threads=usable_cores())
-
-    def reference(self) -> Runner:
-        return self.answers()
-
-    def size(self) -> Size:
-        from compress.formats.size import file_size
-
-        return file_size([self._artifact.path])

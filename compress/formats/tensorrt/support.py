@@ -6,19 +6,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from compress.core.artifact import Format, Precision
-from compress.formats.base import DeviceRuntime, NotMeasured, Profiler
+from compress.formats.base import DeviceRuntime, NoSource, Profiler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from compress.core.artifact import Artifact, InputSpec
+    from compress.core.artifact import Artifact
     from compress.formats.base import FormatSupport, OpenFile
 
 __all__ = ["SUPPORT", "TensorrtSupport"]
 
 
-class TensorrtSupport:
+class TensorrtSupport(NoSource):
     """Facts of engines, none of which is opened for them."""
 
     format = Format.TENSORRT
@@ -30,7 +27,7 @@ class TensorrtSupport:
     shows_integers = False
     multiplies_bytes = False
     made_elsewhere = "nothing to measure here: it is made on the device"
-    is_source = False
+    why_no_source = "an engine is the end of a run: it does not show its weights"
 
     def open(self, artifact: Artifact) -> OpenFile:
         from compress.formats.tensorrt.file import EngineFile
@@ -39,15 +36,6 @@ class TensorrtSupport:
 
     def emulation(self, precision: Precision, architecture: str) -> str | None:
         return None
-
-    def precision_of(self, path: Path) -> Precision:
-        return Precision.FP32
-
-    def trial(self, path: Path, spec: InputSpec, most_bytes: int) -> Callable[[], object]:
-        raise NotMeasured("only what a pipeline starts from is tried")
-
-    def load_source(self, path: Path, spec: InputSpec) -> Artifact:
-        raise NotMeasured("an engine is the end of a run: it does not show its weights")
 
 
 SUPPORT: FormatSupport = TensorrtSupport()

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from compress.core.artifact import Artifact, Port
     from compress.core.measurement import IntegerShare, Sparsity
     from compress.formats.runner import Runner
-    from compress.formats.size import Size
     from compress.formats.tflite.contents import TfliteContents
 
 __all__ = ["TfliteFile"]
@@ -44,19 +43,6 @@ class TfliteFile(Unanswered):
         from compress.formats.tflite.runtime import load
 
         return load(self._artifact, threads=threads)
-
-    def answers(self) -> Runner:
-        from compress.formats.runtimes import usable_cores
-
-        return self.runner(threads=usable_cores())
-
-    def reference(self) -> Runner:
-        return self.answers()
-
-    def size(self) -> Size:
-        from compress.formats.size import file_size
-
-        return file_size([self._artifact.path])
 
     def parameters(self) -> int:
         return self.contents.parameters()

@@ -41,9 +41,6 @@ class OpenModule(Unanswered):
 
         return load(self._artifact, threads=usable_cores(), timed=False)
 
-    def reference(self) -> Runner:
-        return self.answers()
-
     def size(self) -> Size:
         from compress.formats.size import module_size
 

@@ -6,19 +6,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from compress.core.artifact import Format, Precision
-from compress.formats.base import DeviceRuntime, NotMeasured, Profiler
+from compress.formats.base import DeviceRuntime, NoSource, Profiler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from compress.core.artifact import Artifact, InputSpec
+    from compress.core.artifact import Artifact
     from compress.formats.base import FormatSupport, OpenFile
 
 __all__ = ["SUPPORT", "TorchSupport"]
 
 
-class TorchSupport:
+class TorchSupport(NoSource):
     """Facts of modules, without one at hand. Their files are those of `torch.export` and TorchScript."""
 
     format = Format.TORCH
@@ -30,7 +27,8 @@ class TorchSupport:
     shows_integers = False
     multiplies_bytes = False
     made_elsewhere = "nothing to measure here: it is made on the device"
-    is_source = False
+    why_no_source = "a module is loaded by its kind of model, not by its suffix"
+    """A module is built by `compress.models.load`, which knows its weights and whom to trust."""
 
     def open(self, artifact: Artifact) -> OpenFile:
         from compress.formats.torch.module import OpenModule
@@ -39,16 +37,6 @@ class TorchSupport:
 
     def emulation(self, precision: Precision, architecture: str) -> str | None:
         return torch_emulation(precision)
-
-    def precision_of(self, path: Path) -> Precision:
-        return Precision.FP32
-
-    def trial(self, path: Path, spec: InputSpec, most_bytes: int) -> Callable[[], object]:
-        raise NotMeasured("only what a pipeline starts from is tried")
-
-    def load_source(self, path: Path, spec: InputSpec) -> Artifact:
-        """Read nothing: a module is built by `compress.models.load`, which knows its weights and whom to trust."""
-        raise NotMeasured("a module is loaded by its kind of model, not by its suffix")
 
 
 def torch_emulation(precision: Precision) -> str | None:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from compress.core.artifact import Artifact
     from compress.core.measurement import Sparsity
     from compress.formats.runner import Runner
-    from compress.formats.size import Size
 
 __all__ = ["ScriptFile"]
 
@@ -41,19 +40,6 @@ class ScriptFile(Unanswered):
         from compress.formats.torchscript.runtime import load
 
         return load(self._artifact, threads=threads)
-
-    def answers(self) -> Runner:
-        from compress.formats.runtimes import usable_cores
-
-        return self.runner(threads=usable_cores())
-
-    def reference(self) -> Runner:
-        return self.answers()
-
-    def size(self) -> Size:
-        from compress.formats.size import file_size
-
-        return file_size([self._artifact.path])
 
     def parameters(self) -> int:
         from compress.formats.torchscript.weights import script_parameters

@@ -6,20 +6,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from compress.core.artifact import Format, Precision
-from compress.formats.base import DeviceRuntime, NotMeasured, Profiler
+from compress.formats.base import DeviceRuntime, NoSource, Profiler
 from compress.formats.torch.support import torch_emulation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from compress.core.artifact import Artifact, InputSpec
+    from compress.core.artifact import Artifact
     from compress.formats.base import FormatSupport, OpenFile
 
 __all__ = ["SUPPORT", "TorchScriptSupport"]
 
 
-class TorchScriptSupport:
+class TorchScriptSupport(NoSource):
     """Facts of TorchScript files, none of which is opened for them."""
 
     format = Format.TORCHSCRIPT
@@ -31,7 +28,8 @@ class TorchScriptSupport:
     shows_integers = False
     multiplies_bytes = False
     made_elsewhere = "nothing to measure here: it is made on the device"
-    is_source = False
+    why_no_source = "a script is loaded as the module it holds, by its kind of model"
+    """The script is rebuilt as a module by `compress.models.load`."""
 
     def open(self, artifact: Artifact) -> OpenFile:
         from compress.formats.torchscript.file import ScriptFile
@@ -40,16 +38,6 @@ class TorchScriptSupport:
 
     def emulation(self, precision: Precision, architecture: str) -> str | None:
         return torch_emulation(precision)
-
-    def precision_of(self, path: Path) -> Precision:
-        return Precision.FP32
-
-    def trial(self, path: Path, spec: InputSpec, most_bytes: int) -> Callable[[], object]:
-        raise NotMeasured("only what a pipeline starts from is tried")
-
-    def load_source(self, path: Path, spec: InputSpec) -> Artifact:
-        """Read nothing: the script is rebuilt as a module by `compress.models.load`."""
-        raise NotMeasured("a script is loaded as the module it holds, by its kind of model")
 
 
 SUPPORT: FormatSupport = TorchScriptSupport()
